@@ -5,7 +5,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from protocol.vocabulary import DeviceKind, MemoryType
 from worker.backends.base import DeviceBackend
 from worker.backends.block_copy import copy_block
 from worker.backends.cpu import CpuBackend
-from worker.backends.host_memory import address_of, copy
+from worker.backends.host_memory import AnonymousBuffer, address_of, copy
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.isolation.child_process import Launch
+from worker.backends.isolation.slots import SLOT_BYTES, SLOTS
 from worker.backends.simulated import simulated_in_process
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
@@ -44,23 +46,36 @@ def main() -> None:
         ours, floor = interleaved(ROUNDS, partial(work, apart), partial(work, here))
         row(name, ours, floor, "us", "measured")
     _questions(apart)
-    _against_the_pipe(apart, here)
-    _bulk(apart)
+    if hasattr(os, "sched_setaffinity"):
+        with _on_one_cpu():
+            _against_the_pipe(apart, here)
+            _bulk(apart, "everything on one CPU")
+    _bulk(apart, "on all CPUs")
     here.close()
     apart.close()
     _restarts()
     _first_answers()
 
 
-def _against_the_pipe(apart: DeviceBackend, here: DeviceBackend) -> None:
-    """Say what isolation adds to an allocate + free, beside two round trips through a bare pipe; all on one CPU."""
-    if not hasattr(os, "sched_setaffinity"):
-        return
+@contextmanager
+def _on_one_cpu() -> Iterator[None]:
+    """Have this process and its children take turns: what one does costs the other, and no idle core has to wake."""
     allowed = os.sched_getaffinity(0)
-    everyone = [os.getpid(), *(child.pid for child in psutil.Process().children())]
-    tasks = [int(task.name) for pid in everyone for task in Path(f"/proc/{pid}/task").iterdir()]
-    for task in tasks:
-        os.sched_setaffinity(task, {min(allowed)})
+    _pin({min(allowed)})
+    try:
+        yield
+    finally:
+        _pin(allowed)
+
+
+def _pin(cpus: set[int]) -> None:
+    for pid in (os.getpid(), *(child.pid for child in psutil.Process().children())):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), cpus)
+
+
+def _against_the_pipe(apart: DeviceBackend, here: DeviceBackend) -> None:
+    """Say what isolation adds to an allocate + free, beside two round trips through a bare pipe."""
     read_fd, their_write = os.pipe()
     their_read, write_fd = os.pipe()
     echo = subprocess.Popen(
@@ -84,8 +99,6 @@ def _against_the_pipe(apart: DeviceBackend, here: DeviceBackend) -> None:
     os.close(write_fd)
     echo.wait()
     os.close(read_fd)
-    for task in tasks:
-        os.sched_setaffinity(task, allowed)
 
 
 _ECHO = "import os,sys\nr,w=map(int,sys.argv[1:])\nwhile (d:=os.read(r,64)): os.write(w,d)"
@@ -127,8 +140,11 @@ def _questions(apart: IsolatedBackend) -> None:
     print(f"{'a question for figures, us':44} {took:10.2f}{'':26} target <= 5")
 
 
-def _bulk(apart: IsolatedBackend) -> None:
-    """Say how fast 1 GiB is copied between host memory and the device, beside memcpy of the same."""
+def _bulk(apart: IsolatedBackend, where: str) -> None:
+    """Say how fast 1 GiB is copied between host memory and the device, beside memcpy of the same.
+
+    All memory has been written to before. And beside what no way through slots can beat on one CPU: copying twice, in pieces.
+    """
     apart.allocate("block", AllocationRequest("sim:0", GIB), _token())
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         host = CpuBackend(SystemMemory().read, time.monotonic_ns, 0, Path(folder))
@@ -139,8 +155,11 @@ def _bulk(apart: IsolatedBackend) -> None:
         ):
             host.allocate(name, AllocationRequest("cpu", GIB, kind, overwritten=True), _token())
         heading(
-            "1 GiB between host memory and a device in a process, pace", "memcpy; a ratio below 1 is slower"
+            f"1 GiB between host memory and a device in a process, {where}",
+            "memcpy; a ratio below 1 is slower",
         )
+        _copied(host, "others", apart, "block"), _copied(apart, "block", host, "shared")
+        _memcpy(host)
         for name, least in (("others", 0.6), ("shared", 0.9)):
             for way, ends in (
                 ("write", (host, name, apart, "block")),
@@ -149,6 +168,8 @@ def _bulk(apart: IsolatedBackend) -> None:
                 copying = partial(_copied, *ends)
                 ours, floor = interleaved(5, copying, partial(_memcpy, host))
                 row(f"{way}, {name}, GiB/s", 1 / ours, 1 / floor, "GiB/s", f">= {least}")
+        ours, floor = interleaved(5, partial(_memcpy_twice, host), partial(_memcpy, host))
+        row("twice, through 2 MiB, GiB/s", 1 / ours, 1 / floor, "GiB/s", "measured")
         host.close()
     apart.free("block")
 
@@ -157,6 +178,23 @@ def _memcpy(host: CpuBackend) -> float:
     views = [host.view(name, writable=True) for name in ("other", "others")]
     to, from_ = (address_of(view) for view in views if view is not None)
     return seconds(lambda: copy(to, from_, GIB))
+
+
+def _memcpy_twice(host: CpuBackend) -> float:
+    """Copy through pieces of a slot's size in this process: what a copy through slots does, without another process."""
+    views = [host.view(name, writable=True) for name in ("other", "others")]
+    to, from_ = (address_of(view) for view in views if view is not None)
+    slots = AnonymousBuffer(SLOTS * SLOT_BYTES)
+
+    def twice() -> None:
+        for offset in range(0, GIB, SLOT_BYTES):
+            slot = slots.address + offset % slots.size_bytes
+            copy(slot, from_ + offset, SLOT_BYTES)
+            copy(to + offset, slot, SLOT_BYTES)
+
+    took = seconds(twice)
+    slots.close()
+    return took
 
 
 def _copied(source: DeviceBackend, source_id: str, destination: DeviceBackend, destination_id: str) -> float:

@@ -62,7 +62,7 @@ def _texts() -> dict[str, dict[str, str]]:
     """Read the strings below fields: Python keeps class docstrings only."""
     return {
         name: texts
-        for module in (envelope, lines, params, *_files_of(results), store_params, store_results)
+        for module in (envelope, lines, *_files_of(params), *_files_of(results), store_params, store_results)
         for name, texts in _texts_of(module).items()
     }
 

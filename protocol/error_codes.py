@@ -16,7 +16,10 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
     ErrorCode.INVALID_JSON: ErrorRule(
         "the line is not one JSON object, is not UTF-8, has NaN, or nests deeper than 64"
     ),
-    ErrorCode.INVALID_REQUEST: ErrorRule("the envelope or `data` fails validation; `errors` names each path"),
+    ErrorCode.INVALID_REQUEST: ErrorRule(
+        "the envelope or `data` fails validation; `errors` names each path; `reason` is `not_known` for a transfer that is "
+        "none, or none any more"
+    ),
     ErrorCode.UNKNOWN_ACTION: ErrorRule("no such action; with the known ones and the nearest"),
     ErrorCode.FRAME_TOO_LARGE: ErrorRule("the line is too long, or (executed: yes) the reply would be"),
     ErrorCode.DUPLICATE_REQUEST_ID: ErrorRule("the `request_id` was used before for different work"),
@@ -35,7 +38,9 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
     ErrorCode.OPERATION_NOT_FOUND: ErrorRule("not under way: ended before, or never begun"),
     ErrorCode.NODE_NOT_FOUND: ErrorRule("no node of that name in the fleet; with the known ones"),
     ErrorCode.PLAN_STALE: ErrorRule(
-        "what a plan was made on has changed, or it was taken up or is too old; ask again", retryable=True
+        "what a plan was made on has changed, or it was taken up or is too old; ask again; `reason` is `not_known` where "
+        "there is no such plan, or none any more",
+        retryable=True,
     ),
     ErrorCode.OUT_OF_MEMORY: ErrorRule(
         "would not fit; with what was asked for, available, and could be evicted; `retryable: false` where no waiting "

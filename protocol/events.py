@@ -21,5 +21,6 @@ EVENTS: dict[str, type[Any]] = {
     EventName.DEVICE_LOST: results.DeviceLostData,
     EventName.DEVICE_RECOVERED: results.DeviceRecoveredData,
     EventName.CONTENTS_DISPLACED: results.ContentsDisplacedData,
+    EventName.FIGURES: results.FiguresData,
 }
 """What each event carries in ``data``."""

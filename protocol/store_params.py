@@ -12,6 +12,8 @@ KEY_MAX = 1024
 TAGS_MAX = 32
 DIMENSIONS_MAX = 65_536
 ENTRIES_MAX = 1_000
+TOKENS_MAX = 131_072
+TOKEN_MAX = 2**31 - 1
 
 DEFAULT_USER, DEFAULT_PROJECT = "default_user", "default"
 """The scope of a request that names none."""
@@ -22,6 +24,11 @@ Lifetime = Annotated[int, Field(ge=1, le=INT64_MAX)]
 Tags = Annotated[tuple[Name, ...], Field(max_length=TAGS_MAX, strict=False), at_most(TAGS_MAX)]
 Vector = Annotated[
     tuple[float, ...], Field(min_length=1, max_length=DIMENSIONS_MAX, strict=False), at_most(DIMENSIONS_MAX)
+]
+Tokens = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=TOKEN_MAX)], ...],
+    Field(min_length=1, max_length=TOKENS_MAX, strict=False),
+    at_most(TOKENS_MAX),
 ]
 StoreKind = Annotated[words.StoreKind, Field(strict=False)]
 StorePreset = Annotated[words.StorePreset, Field(strict=False)]
@@ -71,6 +78,8 @@ class StorePutParams(ScopedParams):
     allocation_id: Name | None = None
     """In place of a value: the bytes of an allocation, which are copied."""
     vector: Vector | None = None
+    tokens: Tokens | None = None
+    """Of a store of kind ``kv``: what the tensors are of, from a prompt's beginning on. ``key`` then names the model, and all that its tensors depend on."""
     cost_ms: Annotated[float, Field(ge=0, le=INT64_MAX)] | None = None
     """What making it again takes, in milliseconds: the dearer, the longer it stays."""
     ttl_ms: Lifetime | None = None
@@ -102,21 +111,39 @@ class StoreGetParams(ScopedParams):
     key: Key
 
 
+_GIVEN: dict[str, Any] = {"not": {"type": "null"}}
+_LEFT_OUT: dict[str, Any] = {"type": "null"}
+_KEY_WITH_TOKENS: dict[str, Any] = {
+    "oneOf": [
+        {"required": ["key", "tokens"], "properties": {"key": _GIVEN, "tokens": _GIVEN}},
+        {"properties": {"key": _LEFT_OUT, "tokens": _LEFT_OUT}},
+    ]
+}
+
+
 class StoreSearchParams(ScopedParams):
-    """Find the entries nearest to a vector or a text."""
+    """Find the entries nearest to a vector or a text, or those that a prompt begins with."""
 
     vector: Vector | None = None
     text: Annotated[str, Field(min_length=1, max_length=65_536)] | None = None
+    tokens: Tokens | None = None
+    """A prompt, for a store of kind ``kv``: what was put for a beginning of it is found, the longest first. With ``key``."""
+    key: Key | None = None
+    """The model of ``tokens``, as it was named when they were put."""
     limit: Annotated[int, Field(ge=1, le=ENTRIES_MAX)] = 10
     tags: Tags = ()
     """Only entries that have all of these."""
 
-    model_config = ConfigDict(json_schema_extra=exactly_one("vector", "text"))
+    model_config = ConfigDict(
+        json_schema_extra={"allOf": [exactly_one("vector", "text", "tokens"), _KEY_WITH_TOKENS]}
+    )
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:
-        if (self.vector is None) is (self.text is None):
-            raise ValueError("exactly one of vector and text is needed")
+        if sum(each is not None for each in (self.vector, self.text, self.tokens)) != 1:
+            raise ValueError("exactly one of vector, text and tokens is needed")
+        if (self.key is None) is not (self.tokens is None):
+            raise ValueError("key is needed with tokens, and with them alone")
         return self
 
 

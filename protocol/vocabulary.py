@@ -22,6 +22,9 @@ REPLAY_CAPACITY = 1024
 TRANSFER_CAPACITY = 1024
 """Transfer records that are kept for ``memory.get_transfer``."""
 
+FIGURES_EVERY_MS = 30_000
+"""How often ``memory.figures`` comes, unless the subscription says otherwise."""
+
 NODE_SEPARATOR = "/"
 """Between a node and its device in the device ids of a fleet: `node-1/cuda:0`. No other device id has one."""
 
@@ -227,6 +230,8 @@ class StoreKind(StrEnum):
     """Small, and never given up."""
     DOCUMENTS = "documents"
     """Texts of a project in pieces, found by their words, by vectors, or by both."""
+    KV = "kv"
+    """What models made of the beginnings of prompts: tensors, found by the longest one that a prompt begins with."""
 
 
 class StorePreset(StrEnum):
@@ -275,6 +280,8 @@ class EventName(StrEnum):
     DEMOTION_CHANGED = "memory.demotion_changed"
     RELEASE_REQUESTED = "memory.release_requested"
     CONSUMER_LIMIT_CHANGED = "memory.consumer_limit_changed"
+    FIGURES = "memory.figures"
+    """Comes as often as the subscription says, whatever happens; the others tell of what happened."""
 
 
 class Executed(StrEnum):

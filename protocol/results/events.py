@@ -3,11 +3,11 @@
 from typing_extensions import TypedDict
 
 from protocol.record import Record
-from protocol.results.numbers import Bytes, Milliseconds, Percent
-from protocol.results.pieces import ReleasedMemory
-from protocol.results.pressure import SuspectedLeak
+from protocol.results.numbers import Bytes, Count, Milliseconds, Percent
+from protocol.results.pieces import Recommendation, ReleasedMemory
+from protocol.results.pressure import PressureTrend, SuspectedLeak
 from protocol.results.reclaim import OptimizeStep
-from protocol.vocabulary import PressureLevel, Source
+from protocol.vocabulary import DeviceState, PressureLevel, Source
 
 
 class ProgressData(Record):
@@ -30,6 +30,46 @@ PressureChangedData = TypedDict(
 )
 PressureChangedData.__doc__ = "A device came to another level of pressure."
 PressureChangedData.__pydantic_config__ = Record.__pydantic_config__  # type: ignore[attr-defined]  # pydantic reads it
+
+
+class DeviceFigures(Record):
+    """A device's memory in figures; what is unknown is null."""
+
+    device_id: str
+    state: DeviceState
+    pressure_level: PressureLevel
+    pressure_percentage: Percent | None
+    """Share of the budget that is not to be had any more."""
+    budget_bytes: Bytes | None
+    """The most that this worker may use: the smallest of all limits."""
+    available_bytes: Bytes | None
+    """What one allocation can still get."""
+    used_bytes: Bytes | None
+    """Whole device, every process."""
+    process_used_bytes: Bytes | None
+    """This worker, as the operating system or driver sees it."""
+    allocated_bytes: Bytes
+    """Ledger: live allocations, as asked for."""
+    allocation_count: Count
+    model_bytes: Bytes
+    cached_bytes: Bytes
+    """Kept for reuse by the runtime, not live."""
+    trend: PressureTrend | None
+    """Where the use is heading."""
+
+
+class FiguresData(Record):
+    """All devices' memory and what would help, told as often as the subscription asks."""
+
+    uptime_ms: Milliseconds
+    """Of the worker, when the figures were taken."""
+    pressure_level: PressureLevel
+    """The worst of the devices'."""
+    devices: tuple[DeviceFigures, ...]
+    recommendations: tuple[Recommendation, ...]
+    """The actions worth taking, cheapest per byte first: each is a request that can be sent as it stands."""
+    skipped: Count
+    """How many were taken since the last that was sent and are left out, because the host did not read."""
 
 
 class ExhaustionForecastData(Record):

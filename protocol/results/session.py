@@ -61,6 +61,8 @@ class SubscribeResult(Record):
     """What is subscribed to now."""
 
     events: tuple[EventName, ...]
+    figures_every_ms: Milliseconds | None = None
+    """How often ``memory.figures`` comes; null where it is not among the events."""
 
 
 class ShutdownResult(Record):

@@ -247,6 +247,22 @@ def test_asyncio() -> None:
     asyncio.run(asyncio.wait_for(main(), 3 * PATIENCE_SECONDS))
 
 
+def test_figures_at_once_and_again(memory: Client) -> None:
+    """As often as the reader wants that wants them most often; they are not among the events of who names none."""
+    memory.allocate(size_bytes=60 * MIB, device_id="sim:0")
+    with memory.events() as happened, memory.events(EventName.FIGURES) as seldom:
+        first = seldom.get(PATIENCE_SECONDS)
+        (sim,) = [each for each in first.data.devices if each.device_id == "sim:0"]
+        assert (sim.allocated_bytes, sim.pressure_level) == (60 * MIB, PressureLevel.HIGH)
+        with memory.events(EventName.FIGURES, figures_every_ms=1000) as often:
+            assert [often.get(PATIENCE_SECONDS).data.skipped for _ in range(2)] == [0, 0]
+            assert seldom.get(PATIENCE_SECONDS).data.uptime_ms > first.data.uptime_ms
+        with pytest.raises(TimeoutError):
+            happened.get(0)
+        with pytest.raises(InvalidRequestError, match="figures_every_ms"):
+            memory.events(EventName.FIGURES, figures_every_ms=999)
+
+
 def test_a_call_cancelled_by_its_own_progress(memory: Client) -> None:
     """Whatever a progress handler raises goes to the caller; an interrupt cancels the request."""
     made = memory.allocate(size_bytes=16 * MIB, device_id="cpu")

@@ -141,6 +141,16 @@ def test_lines_that_are_none(served: Worker, path: Path) -> None:
     assert served.call("worker.ping")
 
 
+def test_figures_come_as_often_as_a_view_asks(served: Worker, path: Path) -> None:
+    """At once, after the reply; and no more once it has gone."""
+    asked = {"events": ["memory.figures"], "figures_every_ms": 86_400_000}
+    with client(path) as one:
+        assert one.ask("worker.subscribe", asked)["data"] == asked
+        told = one.read()
+        assert (told["event"], told["data"]["skipped"]) == ("memory.figures", 0)
+    assert not served.events("memory.figures")
+
+
 def test_events_have_no_gaps(served: Worker, path: Path) -> None:
     """A view subscribes for itself; the host gets none of it."""
     with client(path) as one:

@@ -158,8 +158,15 @@ class ReopeningSession(StandInSession):
     def reopen(self) -> None:
         if self._say["reopens"] == "fails":
             raise EngineError("its file is gone")
+        if self._say["reopens"] == "lacks":
+            raise KeyError("graph")
         while self.work:
             self.work.pop().close()
+
+    def close(self) -> None:
+        if self._say.get("closes") == "fails":
+            raise RuntimeError("it was not open")
+        super().close()
 
 
 def wait_for(path: str) -> None:
@@ -216,8 +223,10 @@ def answer_late(weights: Any, data: dict[str, Any], call: Any) -> bytes:
 
 
 def answer_in_kind(weights: Any, data: dict[str, Any], call: Any) -> Any:
-    """Return what no message can hold."""
-    return {"kind": complex(1, 2)}
+    """Return what no message can hold, beside what is sent through shared memory; late, where that is asked for."""
+    if "go" in data:
+        stop_late(weights, data, call)
+    return {"content": bytes(data.get("bytes", 0)), "kind": complex(1, 2)}
 
 
 def sent(weights: Any, data: dict[str, Any], call: Any) -> int:

@@ -31,6 +31,8 @@ _events: list[str] = []
 """The events that it has; empty for any."""
 _subscribed: list[str] = []
 """The events that were asked for last."""
+_figures_every_ms: list[int | None] = [None]
+"""How often figures were asked for last; null where that was not said."""
 
 
 def send(line: Json) -> None:
@@ -173,11 +175,12 @@ def subscribe(request_id: str, data: Json) -> None:
         fail(request_id, "invalid_request", {"errors": errors})
         return
     _subscribed[:] = data["events"]
+    _figures_every_ms[:] = [data.get("figures_every_ms")]
     succeed(request_id, {"events": data["events"]})
 
 
 def subscribed(request_id: str, _data: Json) -> None:
-    succeed(request_id, {"events": _subscribed})
+    succeed(request_id, {"events": _subscribed, "figures_every_ms": _figures_every_ms[0]})
 
 
 def shutdown(request_id: str, _data: Json) -> NoReturn:

@@ -4,19 +4,22 @@ Each is found by its name, as ``misbehaving_backends:segfaults``, with this fold
 """
 
 import ctypes
+import gc
 import mmap
 import os
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from protocol.vocabulary import DeviceKind, DeviceState
+from worker.backends import call_threads
 from worker.backends.host_memory import address_of
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice, simulated_in_process
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
-from worker.core.errors import DeviceLostError
+from worker.core.errors import DeviceLostError, OutOfMemoryError
 from worker.core.records import AllocationRequest, Block, DeviceInfo, Readings
 
 MIB = 2**20
@@ -47,6 +50,24 @@ class Raises(_Simulated):
 
     def probe(self) -> tuple[DeviceInfo, ...]:
         raise RuntimeError("Unknown error -2147467259")
+
+
+class GrantsLess(_Simulated):
+    """As a system that takes back some of its grant, and tells of it, while a library writes to stderr."""
+
+    granted = 256 * MIB
+
+    def watch_figures(self, changed: Callable[[str], None]) -> None:
+        self._changed = changed
+
+    def readings(self, device_id: str) -> Readings:
+        return replace(super().readings(device_id), budget_bytes=self.granted)
+
+    def trim(self, device_id: str) -> int:
+        self.granted //= 2
+        os.write(2, b"half a line, ")
+        self._changed(device_id)
+        return 0
 
 
 class Segfaults(_Simulated):
@@ -159,8 +180,6 @@ class Shrinks(_Simulated):
 
     def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
         if self._second and self._marker.exists() and request.size_bytes > 8 * MIB:
-            from worker.core.errors import OutOfMemoryError
-
             raise OutOfMemoryError("another program has it now", device_id="sim:0")
         return super().allocate(allocation_id, request, token)
 
@@ -190,3 +209,16 @@ class TouchesWhatIsGone(_Simulated):
             mapped = mmap.mmap(file.fileno(), MIB)
             file.truncate(0)
         ctypes.memmove(ctypes.create_string_buffer(MIB), address_of(mapped), MIB)
+
+
+class HasNoThreads(_Simulated):
+    """As on a system that is short of them: once it runs there is none for a call, and none can be started."""
+
+    def probe(self) -> tuple[DeviceInfo, ...]:
+        call_threads.start_thread = self._refuse
+        (threads,) = (each for each in gc.get_objects() if isinstance(each, call_threads.CallThreads))
+        threads._count, threads._idle = 0, -1  # the one that runs this is none of them any more
+        return super().probe()
+
+    def _refuse(self, *_: object) -> None:
+        raise OutOfMemoryError("the system starts no more threads just now; try again", resource="threads")

@@ -25,6 +25,7 @@ from worker.core.records import AllocationRequest, Decision
 from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
 from worker.policy.pressure import DEFAULT_LIMITS
+from worker.stream.alarm import Alarm
 from worker.stream.work import Call, Work
 from worker.telemetry.system import FixedSystemMemory, SystemMemory
 from worker.wiring import Core
@@ -87,6 +88,7 @@ class Machine:
             ),
         )
         self.stores = LazyStores(parse([]), self.parts).get
+        self.later, self.tell = Alarm(self.clock).at, lambda _figures: True
         self.watch, self.memory = self.parts.monitor, self.parts.memory
         for each in apart:
             self.watch.begin(each)

@@ -16,7 +16,7 @@ from worker.app.stores import LazyStores
 from worker.background.due_thread import start
 from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.core.errors import OutOfMemoryError
-from worker.core.events import Publish
+from worker.core.events import Event, Publish
 from worker.core.health import Health
 from worker.core.heap import use_one_heap
 from worker.core.ids import Ids
@@ -30,6 +30,7 @@ from worker.metrics.history import History
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import INTERVAL_NS, EventChannel
 from worker.stream.event_writer import EventWriter
+from worker.stream.figures_ticker import taken_by
 from worker.stream.frame_writer import FrameWriter
 from worker.stream.job_runner import BRIEF, PLUGINS, JobRunner
 from worker.stream.stdio_loop import StdioLoop
@@ -96,13 +97,23 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
     )
     plugins = stores.embedding_by(_plugins(arguments, parts, timers, runner, stores))
     pid = _DETERMINISTIC_PID if fixed_clock is not None else None
-    watchers, close = None, partial(stores.close, memory.close)
+    later, watchers, close = taken_by(runner.submit, timers), None, partial(stores.close, memory.close)
     if hub is not None:
         from worker.app.export import Watchers  # noqa: PLC0415 - as above
 
         def prepare_for(session: "MonitorClient") -> "Prepare":
             return Instructor(
-                memory, session, clock, history, __version__, pid, stores.get, plugins, started_ns
+                memory,
+                session,
+                clock,
+                history,
+                __version__,
+                pid,
+                stores.get,
+                later,
+                session.publish,
+                plugins,
+                started_ns,
             ).prepare
 
         watchers = Watchers(arguments, parts, hub, decisions, timers, prepare_for)
@@ -119,7 +130,9 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         fixed_clock=fixed_clock,
     )
     writer.when_broken(loop.output_lost)
-    prepare = Instructor(memory, loop, clock, history, __version__, pid, stores.get, plugins).prepare
+    prepare = Instructor(
+        memory, loop, clock, history, __version__, pid, stores.get, later, partial(_tell, channel), plugins
+    ).prepare
     if watchers is not None:
         watchers.start()
     if watchers is not None and fixed_clock is None:
@@ -140,6 +153,12 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         memory.devices.probe_here()
 
     loop.run(prepare, go_on, first_uses)  # sampling would only keep the first answer waiting
+
+
+def _tell(channel: EventChannel, event: Event) -> bool:
+    """Tell the host, which is there for as long as the worker is."""
+    channel.publish(event)
+    return True
 
 
 def _add_health(health: Health, runner: JobRunner, event_writer: EventWriter, stores: LazyStores) -> None:

@@ -16,8 +16,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from protocol.vocabulary import DeviceState
-from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses
+from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses, TellsFigures
 from worker.backends.call_threads import CallThreads
+from worker.backends.isolation import notices
 from worker.backends.isolation.answers import QUESTIONS, WORK
 from worker.backends.isolation.codec import packed, packed_block, packed_error, packed_readings, request_of
 from worker.backends.isolation.figures_page import FiguresWriter
@@ -25,7 +26,9 @@ from worker.backends.isolation.frames import FramePipe, Message
 from worker.backends.isolation.shared_maps import SharedMaps
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
+from worker.core.errors import OutOfMemoryError
 from worker.core.records import Readings
+from worker.core.shortages import patiently
 from worker.core.sure_lock import SureLock
 
 if TYPE_CHECKING:
@@ -88,7 +91,9 @@ class _Server:
         self._changing = SureLock()
         self._changes = 0
         """Calls done that may have changed something."""
-        self._figures = FiguresWriter(self._slots.page, setup["life"], self._take, lambda: self._changes)
+        self._figures = FiguresWriter(
+            self._slots.page, setup["life"], self._take, lambda: self._changes, notices.tell
+        )
 
     def is_quick(self, message: Message) -> bool:
         """Tell whether a call can be answered at once: it takes well under a millisecond, and nothing else runs."""
@@ -109,8 +114,11 @@ class _Server:
         """Note a call, so that it can be cancelled from now on, and run it."""
         number, _, _, left_ns = message
         deadline_ns = None if left_ns is None else time.monotonic_ns() + left_ns
-        token = self._tokens[number] = CancelToken(time.monotonic_ns, deadline_ns)
-        submit(self._answer, message, token)
+        try:
+            token = self._tokens[number] = CancelToken(time.monotonic_ns, deadline_ns)
+            submit(self._answer, message, token)
+        except (OutOfMemoryError, MemoryError) as error:
+            self._say(message, [number, None, packed_error(error)])
 
     def cancel(self, call: int) -> None:
         """Cancel a call; nothing happens if it is done."""
@@ -125,6 +133,11 @@ class _Server:
             answer = [number, result if type(result) in _PLAIN else packed(result)]
         except BaseException as error:  # noqa: BLE001 - it is the worker's to deal with
             answer = [number, None, packed_error(error)]
+        self._say(message, answer)
+
+    def _say(self, message: Message, answer: Message) -> None:
+        """Send the answer to a call, and count what it may have changed: also one that failed, as the worker does."""
+        number, do = message[0], message[1]
         self._tokens.pop(number, None)
         changing = do not in QUESTIONS
         if changing:
@@ -134,8 +147,11 @@ class _Server:
         try:
             try:
                 self._pipe.send(answer, any_values=do == WORK)
-            except (TypeError, ValueError, RecursionError) as error:  # a result that no message can hold
-                self._pipe.send([number, None, packed_error(error)])
+            except OSError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a result that no message can hold
+                failed = [number, None, packed_error(error)]
+                patiently(lambda: self._pipe.send(failed))
         except OSError:
             os._exit(0)  # the worker is gone
         if changing:
@@ -153,6 +169,8 @@ class _Server:
         found = self._backend.probe()
         if self._setup["life"]:
             self._figures.begin(each.device_id for each in found if each.state is DeviceState.AVAILABLE)
+            if isinstance(self._backend, TellsFigures):
+                self._backend.watch_figures(self._figures.changed)
         return found
 
     def _do_readings(self, _: CancelToken, device_id: str) -> object:

@@ -203,26 +203,29 @@ class Actions:
         """Open a store in a scope, or find it open; its options change to those that are given."""
         return self._call("store.open", store_results.StoreOpenResult, {"store": store, "user_id": user_id, "project_id": project_id, "kind": kind, "options": options_}, options)
 
-    def store_put(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, value: Any | LeftOut = LEFT_OUT, allocation_id: str | None | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, cost_ms: float | None | LeftOut = LEFT_OUT, ttl_ms: int | None | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StorePutResult:
+    def store_put(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, value: Any | LeftOut = LEFT_OUT, allocation_id: str | None | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, tokens: list[int] | None | LeftOut = LEFT_OUT, cost_ms: float | None | LeftOut = LEFT_OUT, ttl_ms: int | None | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StorePutResult:
         """Put an entry into a store, in place of the one of that key. Nothing is stored where that fails.
 
         value: Whatever JSON says; it is answered as it was sent.
         allocation_id: In place of a value: the bytes of an allocation, which are copied.
+        tokens: Of a store of kind ``kv``: what the tensors are of, from a prompt's beginning on. ``key`` then names the model, and all that its tensors depend on.
         cost_ms: What making it again takes, in milliseconds: the dearer, the longer it stays.
         ttl_ms: Null for the store's.
         """
-        return self._call("store.put", store_results.StorePutResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key, "value": value, "allocation_id": allocation_id, "vector": vector, "cost_ms": cost_ms, "ttl_ms": ttl_ms, "tags": tags}, options)
+        return self._call("store.put", store_results.StorePutResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key, "value": value, "allocation_id": allocation_id, "vector": vector, "tokens": tokens, "cost_ms": cost_ms, "ttl_ms": ttl_ms, "tags": tags}, options)
 
     def store_get(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreGetResult:
         """Get a copy of an entry. What is not there is not made."""
         return self._call("store.get", store_results.StoreGetResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key}, options)
 
-    def store_search(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, text: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreSearchResult:
-        """Find the entries nearest to a vector or a text.
+    def store_search(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, text: str | None | LeftOut = LEFT_OUT, tokens: list[int] | None | LeftOut = LEFT_OUT, key: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreSearchResult:
+        """Find the entries nearest to a vector or a text, or those that a prompt begins with.
 
+        tokens: A prompt, for a store of kind ``kv``: what was put for a beginning of it is found, the longest first. With ``key``.
+        key: The model of ``tokens``, as it was named when they were put.
         tags: Only entries that have all of these.
         """
-        return self._call("store.search", store_results.StoreSearchResult, {"store": store, "user_id": user_id, "project_id": project_id, "vector": vector, "text": text, "limit": limit, "tags": tags}, options)
+        return self._call("store.search", store_results.StoreSearchResult, {"store": store, "user_id": user_id, "project_id": project_id, "vector": vector, "text": text, "tokens": tokens, "key": key, "limit": limit, "tags": tags}, options)
 
     def store_load_folder(self, *, store: str, folder: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, extensions: list[str] | LeftOut = LEFT_OUT, excludes: list[str] | LeftOut = LEFT_OUT, chunk_bytes: int | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreLoadFolderResult:
         """Load a folder of texts into a store of documents: what is new or changed is read, what is gone is deleted.
@@ -492,26 +495,29 @@ class AsyncActions:
         """Open a store in a scope, or find it open; its options change to those that are given."""
         return await self._call("store.open", store_results.StoreOpenResult, {"store": store, "user_id": user_id, "project_id": project_id, "kind": kind, "options": options_}, options)
 
-    async def store_put(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, value: Any | LeftOut = LEFT_OUT, allocation_id: str | None | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, cost_ms: float | None | LeftOut = LEFT_OUT, ttl_ms: int | None | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StorePutResult:
+    async def store_put(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, value: Any | LeftOut = LEFT_OUT, allocation_id: str | None | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, tokens: list[int] | None | LeftOut = LEFT_OUT, cost_ms: float | None | LeftOut = LEFT_OUT, ttl_ms: int | None | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StorePutResult:
         """Put an entry into a store, in place of the one of that key. Nothing is stored where that fails.
 
         value: Whatever JSON says; it is answered as it was sent.
         allocation_id: In place of a value: the bytes of an allocation, which are copied.
+        tokens: Of a store of kind ``kv``: what the tensors are of, from a prompt's beginning on. ``key`` then names the model, and all that its tensors depend on.
         cost_ms: What making it again takes, in milliseconds: the dearer, the longer it stays.
         ttl_ms: Null for the store's.
         """
-        return await self._call("store.put", store_results.StorePutResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key, "value": value, "allocation_id": allocation_id, "vector": vector, "cost_ms": cost_ms, "ttl_ms": ttl_ms, "tags": tags}, options)
+        return await self._call("store.put", store_results.StorePutResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key, "value": value, "allocation_id": allocation_id, "vector": vector, "tokens": tokens, "cost_ms": cost_ms, "ttl_ms": ttl_ms, "tags": tags}, options)
 
     async def store_get(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreGetResult:
         """Get a copy of an entry. What is not there is not made."""
         return await self._call("store.get", store_results.StoreGetResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key}, options)
 
-    async def store_search(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, text: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreSearchResult:
-        """Find the entries nearest to a vector or a text.
+    async def store_search(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, text: str | None | LeftOut = LEFT_OUT, tokens: list[int] | None | LeftOut = LEFT_OUT, key: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreSearchResult:
+        """Find the entries nearest to a vector or a text, or those that a prompt begins with.
 
+        tokens: A prompt, for a store of kind ``kv``: what was put for a beginning of it is found, the longest first. With ``key``.
+        key: The model of ``tokens``, as it was named when they were put.
         tags: Only entries that have all of these.
         """
-        return await self._call("store.search", store_results.StoreSearchResult, {"store": store, "user_id": user_id, "project_id": project_id, "vector": vector, "text": text, "limit": limit, "tags": tags}, options)
+        return await self._call("store.search", store_results.StoreSearchResult, {"store": store, "user_id": user_id, "project_id": project_id, "vector": vector, "text": text, "tokens": tokens, "key": key, "limit": limit, "tags": tags}, options)
 
     async def store_load_folder(self, *, store: str, folder: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, extensions: list[str] | LeftOut = LEFT_OUT, excludes: list[str] | LeftOut = LEFT_OUT, chunk_bytes: int | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreLoadFolderResult:
         """Load a folder of texts into a store of documents: what is new or changed is read, what is gone is deleted.

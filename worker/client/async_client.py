@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from protocol.results import HelloResult
-from protocol.vocabulary import EventName
+from protocol.vocabulary import FIGURES_EVERY_MS, EventName
 from worker.client.actions import AsyncActions
 from worker.client.calls import LEFT_OUT, CallOptions, WorkerExitedError, data_of, no_answer, patience_of
 from worker.client.connection import Connection
@@ -62,10 +62,12 @@ class AsyncClient(AsyncActions):
             raise
 
     @asynccontextmanager
-    async def events(self, *names: EventName | str) -> AsyncIterator[AsyncIterator[Event]]:
-        """Subscribe to events; to all of them where none is named: ``async with … as events: async for …``."""
+    async def events(
+        self, *names: EventName | str, figures_every_ms: int = FIGURES_EVERY_MS
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """Subscribe to events as ``Client.events`` does: ``async with … as events: async for …``."""
         loop = asyncio.get_running_loop()
-        events = await loop.run_in_executor(self._senders, self._workers.subscribe, names)
+        events = await loop.run_in_executor(self._senders, self._workers.subscribe, names, figures_every_ms)
 
         async def each() -> AsyncIterator[Event]:
             while (event := await asyncio.to_thread(next, events, None)) is not None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeVar
 
 from protocol.results import HelloResult
-from protocol.vocabulary import EventName
+from protocol.vocabulary import FIGURES_EVERY_MS, EventName
 from worker.client.actions import Actions
 from worker.client.calls import LEFT_OUT, CallOptions, Waiting
 from worker.client.events import Events
@@ -45,9 +45,13 @@ class Client(Actions):
             connection.cancel(request_id)
             raise
 
-    def events(self, *names: EventName | str) -> Events:
-        """Subscribe to events; to all of them where none is named. They go on when a worker is replaced."""
-        return self._workers.subscribe(names)
+    def events(self, *names: EventName | str, figures_every_ms: int = FIGURES_EVERY_MS) -> Events:
+        """Subscribe to events; where none is named, to all that tell of what happened. They go on when a worker is replaced.
+
+        ``memory.figures`` has to be named, and comes at once, and then every ``figures_every_ms`` (1,000 to a day); as
+        often as the reader that wants it most often, where there are several.
+        """
+        return self._workers.subscribe(names, figures_every_ms)
 
     def close(self) -> None:
         """End the worker: it answers what it was asked, frees everything and exits. Idempotent."""

@@ -86,9 +86,13 @@ class Connection:
         if self.alive:
             self.send("worker.cancel", {"request_id": request_id}, CallOptions(), _Ignored())
 
-    def subscribe(self, names: tuple[str, ...]) -> None:
-        """Have these events sent from now on, and no others. InvalidRequestError for one that is unknown."""
-        self._ask("worker.subscribe", {"events": names})
+    def subscribe(self, names: tuple[str, ...], figures_every_ms: int | None) -> None:
+        """Have these events sent from now on, and no others; figures so often, None where they are not among them.
+
+        InvalidRequestError for one that is unknown.
+        """
+        paced = {} if figures_every_ms is None else {"figures_every_ms": figures_every_ms}
+        self._ask("worker.subscribe", {"events": names} | paced)
 
     def close(self) -> None:
         """End the worker: it answers what it was asked, frees everything and exits. Idempotent."""

@@ -36,8 +36,12 @@ def event_of(message: dict[str, Any]) -> Event:
 class Events(Iterator[Event]):
     """A subscription: iterate over it, or ``get`` with a timeout. Ends with its client, or by ``close``."""
 
-    def __init__(self, names: frozenset[str], on_close: Callable[["Events"], None]) -> None:
+    def __init__(
+        self, names: frozenset[str], figures_every_ms: int, on_close: Callable[["Events"], None]
+    ) -> None:
         self.names = names
+        self.figures_every_ms = figures_every_ms
+        """How often ``memory.figures`` are wanted, if they are among the names."""
         self.dropped = 0
         """Events that came faster than they were read."""
         self._on_close = on_close
@@ -83,5 +87,5 @@ class Events(Iterator[Event]):
 
 
 def names_of(names: tuple[EventName | str, ...]) -> frozenset[str]:
-    """Return the names; all that the contract has where none is given."""
-    return frozenset(map(str, names or EVENTS))
+    """Return the names; where none is given all that tell of what happened, and so not ``memory.figures``."""
+    return frozenset(map(str, names or EVENTS.keys() - {EventName.FIGURES}))

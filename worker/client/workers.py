@@ -64,6 +64,12 @@ class Workers:
                 self._ask_for_events(self._current)
             return self._current
 
+    @property
+    def running(self) -> Connection | None:
+        """The running worker; None while there is none. Starts none, and so never waits."""
+        current = self._current
+        return current if current is not None and current.alive else None
+
     def send(
         self, action: str, data: dict[str, Any], options: CallOptions, receiver: Receiver
     ) -> tuple[Connection, str]:
@@ -71,9 +77,9 @@ class Workers:
         connection = self.connection()
         return connection, connection.send(action, data, options, receiver)
 
-    def subscribe(self, names: tuple[EventName | str, ...]) -> Events:
+    def subscribe(self, names: tuple[EventName | str, ...], figures_every_ms: int) -> Events:
         """Return a new reader of events; of this worker and of those that replace it."""
-        events = Events(names_of(names), self._unsubscribe)
+        events = Events(names_of(names), figures_every_ms, self._unsubscribe)
         with self._lock:
             connection = self.connection()
             self._readers.append(events)
@@ -105,7 +111,8 @@ class Workers:
 
     def _ask_for_events(self, connection: Connection) -> None:
         names = sorted(frozenset[str]().union(*(each.names for each in self._readers)) - {"progress"})
-        connection.subscribe(tuple(names))
+        every_ms = [each.figures_every_ms for each in self._readers if EventName.FIGURES in each.names]
+        connection.subscribe(tuple(names), min(every_ms, default=None))
 
     def _event(self, message: dict[str, Any]) -> None:
         event = event_of(message)

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from protocol.results import ErrorBody  # 10 ms that a device's process does not need
 
 
+NOT_KNOWN = "not_known"
+"""``reason`` in the details of an id that is none, or none any more, where the error's code does not say so by itself."""
+
+
 class WorkerError(Exception):
     """Root of all errors that have a wire code."""
 
@@ -39,13 +43,14 @@ class InvalidRequestError(WorkerError):
 
     code = ErrorCode.INVALID_REQUEST
 
-    def __init__(self, errors: list[dict[str, str]]) -> None:
-        super().__init__("; ".join(f"{error['path']}: {error['message']}" for error in errors), errors=errors)
+    def __init__(self, errors: list[dict[str, str]], **details: Any) -> None:
+        told = "; ".join(f"{error['path']}: {error['message']}" for error in errors)
+        super().__init__(told, errors=errors, **details)
 
     @classmethod
-    def at(cls, path: str, message: str) -> "InvalidRequestError":
+    def at(cls, path: str, message: str, **details: Any) -> "InvalidRequestError":
         """Make the error for a single field."""
-        return cls([{"path": path, "message": message}])
+        return cls([{"path": path, "message": message}], **details)
 
 
 class UnknownActionError(WorkerError):

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any, Self
 
 from protocol.record import Record
-from protocol.results import Eviction, Expiration, PressureTrend, ReleasedMemory, SuspectedLeak
+from protocol.results import DeviceFigures, Eviction, Expiration, PressureTrend, ReleasedMemory, SuspectedLeak
 from protocol.vocabulary import PressureLevel, Source
-from worker.core.actions import Step
+from worker.core.actions import Recommended, Step
 
 
 class Event(Record):
@@ -29,9 +29,32 @@ class Event(Record):
         """Tell whether there is nothing left to tell, after merging."""
         return False
 
+    def replaces_unread(self) -> bool:
+        """Tell whether it takes the place of one of its kind that is still to be written, merged with it."""
+        return False
+
     def precedes(self, _other: Self) -> bool:
         """Tell whether it happened before another that was published first: two threads saw one each."""
         return False
+
+
+class Figures(Event):
+    """What a subscriber is told of regularly, whatever happens."""
+
+    uptime_ms: int
+    pressure_level: PressureLevel
+    devices: tuple[DeviceFigures, ...]
+    recommendations: tuple[Recommended, ...]
+    skipped: int = 0
+    """Figures that were taken and not told: these are newer."""
+
+    def merged_with(self, later: Self) -> Self:
+        """Return the later ones, which say how many they stand for."""
+        return replace(later, skipped=self.skipped + 1)
+
+    def replaces_unread(self) -> bool:
+        """Tell that a subscriber which does not read needs only the newest."""
+        return True
 
 
 class Change(Event):

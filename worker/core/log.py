@@ -14,6 +14,7 @@ import time
 import traceback
 import warnings
 from collections import deque
+from collections.abc import Callable
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, TextIO, cast
@@ -34,6 +35,8 @@ _CUT_CHARACTERS = 16 * 1024
 _threshold = LEVELS.index("warning")
 _about = threading.local()
 _writer: "_Writer | None" = None
+_fd = 2
+"""Where lines go."""
 _plain = False
 
 
@@ -101,6 +104,32 @@ def serve_log() -> None:
     sys.stdout = sys.stderr = cast("TextIO", _Printed())
 
 
+def gather(source: str) -> Callable[[], None]:
+    """Have what C libraries and child processes write to descriptor 2 become lines of the log. Returns what ends that.
+
+    Call once, after ``serve_log``. OSError or RuntimeError where there is no pipe or no thread.
+    """
+    global _fd  # noqa: PLW0603 - one process, one log
+    readable, writable = os.pipe()
+    own = os.dup(2)
+
+    def read() -> None:
+        with os.fdopen(readable, encoding="utf-8", errors="replace") as lines:
+            for each in lines:
+                pass_on(source, each)
+
+    _thread.start_new_thread(read, ())
+    _fd = own
+    for fd in (1, 2):
+        os.dup2(writable, fd)
+    os.close(writable)
+
+    def end() -> None:
+        os.dup2(own, 2)
+
+    return end
+
+
 def end_log(seconds: float) -> None:
     """Let what waits be written, for so long at most."""
     if _writer is not None:
@@ -118,7 +147,7 @@ def _write(level: str, message: str, fields: dict[str, Any]) -> None:
 def _put(line: bytes) -> None:
     if _writer is None:
         with contextlib.suppress(OSError):
-            os.write(2, line)
+            os.write(_fd, line)
     else:
         _writer.put(line)
 
@@ -262,4 +291,4 @@ class _Writer:
     def _write(self, line: bytes) -> None:
         left = memoryview(line)
         while left:
-            left = left[os.write(2, left) :]
+            left = left[os.write(_fd, left) :]

@@ -6,6 +6,8 @@ import stat
 import sys
 from pathlib import Path
 
+from worker.core.shortages import shortage
+
 _MAY_NOT = "it may not be {} by the user that the worker runs as: change its permissions, or its folder's"
 _NOT_OPENED = {
     errno.ENOENT: "there is no such file: correct its path, or put it there",
@@ -15,6 +17,7 @@ _NOT_OPENED = {
     errno.EPERM: _MAY_NOT,
     errno.EROFS: "it is on a disk that can't be written: name another place",
     errno.ELOOP: "its path has a link that leads round in a circle: name the file itself",
+    errno.ENOEXEC: "it is no program that this system can run: name another",
     errno.ENAMETOOLONG: "its path is longer than the system takes: correct it, or move the file",
 }
 """What the system has against opening a file, and what to do."""
@@ -34,15 +37,19 @@ def printable(text: str) -> str:
 
 
 def said_of(error: OSError, doing: str = "read") -> str:
-    """Say what the system, or who raised it, has against a file that is read or ``written``, and what to do.
+    """Say what the system, or who raised it, has against a file that is read, ``written`` or ``run``, and what to do.
 
     The file itself is the sentence's subject, which its caller names.
     """
     if error.errno == errno.ENOENT and doing == "written":
         return "its folder is not there: create it, or correct the path"
-    own_words = error.errno is None or error.strerror != os.strerror(error.errno)
+    by_windows = getattr(error, "winerror", None) is not None  # which has words of its own for the same
+    own_words = error.errno is None or (not by_windows and error.strerror != os.strerror(error.errno))
     if own_words:
         return error.strerror or str(error)
+    short = shortage(error)
+    if short is not None:
+        return short.message
     said = _NOT_OPENED.get(error.errno or 0, f"it can't be {{}}: {error.strerror}; see to its disk, or share")
     return said.format(doing)
 

@@ -96,13 +96,17 @@ def shortage(error: BaseException) -> OutOfMemoryError | None:
     if isinstance(error, MemoryError):
         return _short("memory", "the worker's own memory is short")
     if isinstance(error, RuntimeError) and str(error) in _OF_RUNTIME:
-        return _short(_OF_RUNTIME[str(error)], "the system is short of it")
+        return _short_of(_OF_RUNTIME[str(error)])
     if isinstance(error, OSError):
         if error.errno in {errno.EMFILE, errno.ENFILE}:
             return _short("descriptors", "no more files can be open")
         if error.errno in {errno.ENOMEM, errno.EAGAIN}:
-            return _short("memory" if error.errno == errno.ENOMEM else "threads", "the system is short of it")
+            return _short_of("memory" if error.errno == errno.ENOMEM else "threads")
     return None
+
+
+def _short_of(resource: str) -> OutOfMemoryError:
+    return _short(resource, f"the system is short of {resource}")
 
 
 def _short(resource: str, what: str) -> OutOfMemoryError:

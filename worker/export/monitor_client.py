@@ -16,7 +16,8 @@ from worker.core.log import log
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureCondition
 from worker.stream.alarm import Alarm
-from worker.stream.event_channel import INTERVAL_NS, EventChannel, OnWire
+from worker.stream.event_channel import INTERVAL_NS, EventChannel
+from worker.stream.event_frame import OnWire
 from worker.stream.frames import (
     LineSplitter,
     Oversize,
@@ -27,7 +28,7 @@ from worker.stream.frames import (
     success_frame,
     with_ignored,
 )
-from worker.stream.work import Call, Work
+from worker.stream.work import Answer, Call, Work
 
 QUESTIONS = frozenset(
     {
@@ -94,6 +95,11 @@ class MonitorClient:
         """Send these events from now on."""
         self.events.subscribe(events)
 
+    def publish(self, event: Event) -> bool:
+        """Send one event, if it is subscribed to. Returns False once the client is gone."""
+        self.events.publish(event)
+        return not self._closed
+
     def watch_host(self, pid: int) -> bool:
         """Refuse: a view that ends ends nothing else."""
         raise UnsupportedError("a live view has no host_pid: the worker does not end with it", host_pid=pid)
@@ -121,7 +127,10 @@ class MonitorClient:
                         due + 1 / PER_SECOND, time.monotonic() - 1.0
                     )  # a second's worth may come at once
                     self._rest(due - time.monotonic())
-                    self._put_patiently(self._answer(line, prepare))
+                    frame, then = self._answer(line, prepare)
+                    self._put_patiently(frame)
+                    if then is not None:
+                        then()
         except OSError:
             pass  # it went
         finally:
@@ -134,23 +143,29 @@ class MonitorClient:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed, seconds)
 
-    def _answer(self, line: bytes | Oversize, prepare: Prepare) -> bytes:
-        """Return the reply to a line; empty for a blank one."""
+    def _answer(self, line: bytes | Oversize, prepare: Prepare) -> tuple[bytes, Callable[[], None] | None]:
+        """Return the reply to a line, and what follows it; empty for a blank one."""
         request_id = None
         try:
             request = read_request(_fitting(line))
             if request is None:
-                return b""
+                return b"", None
             request_id = request.request_id
             work = prepare(_question(request.action), request.data)
-            frame = success_frame(request_id, work.run(self._call))
-            return frame if request.ignored is None else with_ignored(frame, request.ignored, _REPLY_BYTES)
+            result, then = work.run(self._call), None
+            if isinstance(result, Answer):
+                result, then = result.result, result.then
+            frame = success_frame(request_id, result)
+            if request.ignored is not None:
+                frame = with_ignored(frame, request.ignored, _REPLY_BYTES)
+            return frame, then  # noqa: TRY300 - what makes it is what may fail
         except WorkerError as error:
             head = line.head if isinstance(line, Oversize) else line
-            return error_frame(request_id or find_request_id(head), error, _REPLY_BYTES)
+            return error_frame(request_id or find_request_id(head), error, _REPLY_BYTES), None
         except Exception as error:  # noqa: BLE001 - a bug, and the worker goes on
             log("error", "a bug in answering a live view", error=repr(error))
-            return error_frame(request_id, InternalError("a bug in the worker; the log has it"), _REPLY_BYTES)
+            said = InternalError("a bug in the worker; the log has it")
+            return error_frame(request_id, said, _REPLY_BYTES), None
 
     # ---- out ----
 

@@ -23,7 +23,7 @@ from worker.core.sure_lock import SureLock
 from worker.export.monitor_client import MonitorClient, Prepare
 from worker.export.socket_path import default_path
 from worker.stream.alarm import Alarm
-from worker.stream.event_channel import OnWire
+from worker.stream.event_frame import OnWire
 
 __all__ = ["MonitorSocket", "PrepareFor", "default_path"]
 

@@ -45,14 +45,19 @@ class Outbox:
         """Tell everything the next time: the directory is a new one, or missed something."""
         self._told = None
 
-    def next_message(self, now: NodeView, now_ns: int) -> NodeView | NodeChange | None:
+    def next_message(
+        self, now: NodeView, now_ns: int, *, refused: bool = False
+    ) -> NodeView | NodeChange | None:
         """Return what is to be told of a node as it is now, once; None for nothing yet. Its ``revision`` is given here.
 
-        A message with nothing different in it renews the lease. What was returned counts as told: where sending
+        ``refused``: whether it refused what was placed on it since the last message, which is proof that what is
+        different matters. A message with nothing different in it renews the lease. What was returned counts as told: where sending
         fails, ``forget``.
         """
         told, since_ns = self._told, now_ns - self._told_ns
-        if told is not None and (since_ns < EVERY_NS or (since_ns < RENEW_NS and not matters(told, now))):
+        if told is not None and since_ns < EVERY_NS:
+            return None
+        if told is not None and since_ns < RENEW_NS and not refused and not matters(told, now):
             return None
         self._revision += 1
         whole = replace(now, revision=self._revision)

@@ -3,7 +3,7 @@
 from zlib import crc32
 
 from worker.fleet.pricing import RoomCurve
-from worker.fleet.views import DeviceView, ModelView, NodeChange, NodeView
+from worker.fleet.views import DeviceView, NodeChange, NodeView
 
 
 class KnownNode:
@@ -18,6 +18,7 @@ class KnownNode:
         "leased_until_ns",
         "models",
         "node_id",
+        "order",
         "place",
         "revision",
     )
@@ -29,7 +30,9 @@ class KnownNode:
         self.revision = view.revision
         self.devices = {each.device_id: each for each in view.devices}
         self.models = {each.model_id: each for each in view.models}
-        self.default_device_id = view.default_device_id or next(iter(self.devices), None)
+        self.default_device_id = view.default_device_id
+        self.order = tuple(sorted(self.devices, key=lambda each: each != view.default_device_id))
+        """Its devices, the default one first, as its worker tries them."""
         self.draining = view.draining
         self.leased_until_ns = view.leased_until_ns
         self.place = crc32(self.node_id.encode())
@@ -56,10 +59,6 @@ class KnownNode:
         if curve is None:
             curve = self._curves[device.device_id] = RoomCurve(device.prices)
         return curve
-
-    def model(self, model_id: str) -> ModelView | None:
-        """Return what it says of a model; None where it does not know it."""
-        return self.models.get(model_id)
 
     def view(self) -> NodeView:
         """Return it as one view."""

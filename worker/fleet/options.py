@@ -5,42 +5,61 @@ from zlib import crc32
 
 from protocol.vocabulary import DeviceState, ModelState
 from worker.fleet.known import KnownNode
-from worker.fleet.pricing import load_ms, turn_ms
+from worker.fleet.pricing import level_of, load_ms, turn_ms
 from worker.fleet.reservations import NodeHolds, Reservations
 from worker.fleet.views import Cause, DeviceView, FileLocation, ModelView, Passed, PlacementRequest, Step
 
-STEPS = tuple(Step)
-_RING = 0xFFFFFFFF
-_THERE = frozenset({ModelState.LOADED, ModelState.LOADING})
+RING = 0xFFFFFFFF
+"""Where the ring of nodes closes."""
+
+THERE = frozenset({ModelState.LOADED, ModelState.LOADING})
+"""States of a model that is on its node already, or about to be."""
+
+NEW = 2
+"""The rank of places where it is not yet."""
+
+_RANKS = {Step.LOADED: 0, Step.LOADING: 1}
+"""Which of places as good as each other goes first; all others after them."""
+
+_ELSEWHERE = 1 << 20
+"""On the level of a place on another kind of device than the node's own choice: after every other place."""
 
 
 class Option(NamedTuple):
-    """A place where a request can go, as it is compared with others."""
+    """A place where a request can go. The first three fields are what it is compared by."""
 
-    price_ms: float
-    step: int
-    """Its index in ``STEPS``."""
+    level: int
+    """Of its price: those of one level are as good as each other."""
+    rank: int
     distance: int
     """From the request's place on the ring of nodes: different requests begin with different nodes."""
     node: KnownNode
     device_id: str
+    step: Step
+    price_ms: float
     wait_ms: float = 0.0
     load_ms: float = 0.0
     room_ms: float = 0.0
     size_bytes: int = 0
 
+    @property
+    def key(self) -> tuple[int, int, int, str]:
+        """What it is compared by: the lowest is the best."""
+        return self.level, self.rank, self.distance, self.node.node_id
+
 
 class Pricing:
     """Prices nodes for one request: steps 1 to 11 of the decision (``placement.place``)."""
 
-    __slots__ = ("_held", "_load_place", "_now_ns", "_place", "_request")
+    __slots__ = ("_held", "_now_ns", "_request", "load_place", "salt_place")
 
     def __init__(self, request: PlacementRequest, held: Reservations, now_ns: int) -> None:
         self._request = request
         self._held = held
         self._now_ns = now_ns
-        self._place = crc32(request.salt.encode())
-        self._load_place = self._place if request.model_id is None else crc32(request.model_id.encode())
+        self.salt_place = crc32(request.salt.encode())
+        """On the ring of nodes, where the request begins; where it has to be loaded, all requests of its model do."""
+        self.load_place = self.salt_place if request.model_id is None else crc32(request.model_id.encode())
 
     def price(self, node: KnownNode) -> Option | Passed:
         """Price one node."""
@@ -53,7 +72,7 @@ class Pricing:
         model = node.models.get(self._request.model_id)
         if model is None:  # 4
             return _passed(node, Cause.UNKNOWN_MODEL, f"it does not know {self._request.model_id!r}")
-        if model.state in _THERE or model.model_id in holds.loads:
+        if model.state in THERE or model.model_id in holds.loads:
             return self._there(node, model, holds)
         absent = f"it has no file of {model.model_id!r}" if model.file is FileLocation.ABSENT else None
         if (why := model.refused or absent) is not None:
@@ -87,8 +106,8 @@ class Pricing:
         if model.state is not ModelState.LOADED:  # 7
             ready = model.ready_in_ms if begun is None else begun.wait_ms + begun.load_ms
             wait, step = max(ready, wait), Step.LOADING
-        distance = (node.place - self._place) & _RING
-        return Option(wait, STEPS.index(step), distance, node, device_id, wait)
+        distance = (node.place - self.salt_place) & RING
+        return Option(level_of(wait), _RANKS[step], distance, node, device_id, step, wait, wait)
 
     def _turn_ms(self, device: DeviceView, holds: NodeHolds) -> float:
         return turn_ms(device, holds.uses.get(device.device_id, 0)) if self._request.new_use else 0.0
@@ -99,7 +118,7 @@ class Pricing:
         return named and (request.kind is None or request.kind is device.kind)
 
     def _cheapest(self, node: KnownNode, model: ModelView | None, holds: NodeHolds) -> Option | Passed:
-        """Price the devices of a node as its own worker tries them: its default one, then others where it fits."""
+        """Price the devices of a node: those of its first one's kind, and the others where it has none there."""
         request = self._request
         devices = self._devices(node, model)
         if not devices:  # 5
@@ -107,51 +126,63 @@ class Pricing:
         size = request.required_bytes
         if size is None:
             size = (model.size_bytes if model is not None else None) or 0
-        load = 0.0 if model is None else load_ms(model, size)
-        first = devices[0].kind
         best: Option | None = None
-        why: list[str] = []
         for device in devices:
-            device_id, available, room = device.device_id, device.available_bytes, 0.0
-            taken = holds.bytes_by_device.get(device_id, 0)
-            missing = 0 if available is None else size + taken - available
-            if missing > 0:
-                after = None
-                if request.make_room and device.kind is first:
-                    curve = node.curve(device)
-                    after = curve.cost_ms(missing)
-                if after is None:  # 11
-                    why.append(self._no_room(node, device, size, taken))
-                    continue
-                room = after - (curve.cost_ms(missing - size) or 0.0)
-                step = Step.MAKES_ROOM  # 10
-            elif device.kind is not first:
-                step = Step.FITS_ELSEWHERE  # 8
-            else:
-                step = Step.UNKNOWN_HEADROOM if available is None else Step.FITS  # 9, 8
-            wait = 0.0
-            if model is not None:
-                queue = device.queue_ms + holds.queue_ms.get(device_id, 0.0)
-                wait = max(queue, self._turn_ms(device, holds) - load)  # it is loaded while others work
-            price = wait + load + room
-            if best is None or price < best.price_ms:
-                distance = (node.place - self._load_place) & _RING
-                best = Option(price, STEPS.index(step), distance, node, device_id, wait, load, room, size)
-        return best or _passed(node, Cause.NO_ROOM, "; ".join(why))
+            elsewhere = device.kind is not devices[0].kind
+            if elsewhere and best is not None:
+                break
+            option = self._on(node, device, model, holds, size, elsewhere=elsewhere)
+            if option is not None and (best is None or option.price_ms < best.price_ms):
+                best = option
+        if best is not None:
+            return best
+        why = "; ".join(self._no_room(node, device, size, holds) for device in devices)  # 11
+        return _passed(node, Cause.NO_ROOM, why)
+
+    def _on(
+        self,
+        node: KnownNode,
+        device: DeviceView,
+        model: ModelView | None,
+        holds: NodeHolds,
+        size: int,
+        *,
+        elsewhere: bool,
+    ) -> Option | None:
+        """Price one device; None where it does not fit there."""
+        taken = holds.bytes_by_device.get(device.device_id, 0)
+        step, wait, load, room = Step.FITS_ELSEWHERE if elsewhere else Step.FITS, 0.0, 0.0, 0.0  # 8
+        if device.available_bytes is None:  # 9
+            step = Step.UNKNOWN_HEADROOM
+        elif (missing := size + taken - device.available_bytes) > 0:
+            curve = node.curve(device)
+            after = curve.cost_ms(missing) if self._request.make_room and not elsewhere else None
+            if after is None:
+                return None
+            room = after - (curve.cost_ms(missing - size) or 0.0)
+            step = Step.MAKES_ROOM  # 10
+        if model is not None:
+            load = load_ms(model, model.size_bytes or size)
+            queue = device.queue_ms + holds.queue_ms.get(device.device_id, 0.0)
+            wait = max(queue, self._turn_ms(device, holds) - load)  # it is loaded while others work
+        price = wait + load + room
+        level = level_of(price) + (_ELSEWHERE if elsewhere else 0)
+        distance = (node.place - self.load_place) & RING
+        return Option(level, NEW, distance, node, device.device_id, step, price, wait, load, room, size)
 
     def _devices(self, node: KnownNode, model: ModelView | None) -> list[DeviceView]:
-        """Return the devices that will do, in the order in which the node's worker tries them."""
-        request, default = self._request, node.default_device_id
+        """Return the devices that will do, the node's own choice first."""
+        request = self._request
         if request.device_id is not None:
-            ids = [request.device_id]
+            ids: tuple[str, ...] = (request.device_id,)
+        elif model is not None and model.devices:
+            ids = model.devices
         elif model is None and request.kind is None:
-            ids = [default or ""]
-        elif default in node.devices:
-            ids = [default, *(each for each in node.devices if each != default)]
+            ids = node.order[:1]
         else:
-            ids = list(node.devices)
-        if model is not None and model.devices:
-            ids = [each for each in ids if each in model.devices]
+            ids = node.order
+        if model is not None and model.devices and request.device_id is not None:
+            ids = tuple(each for each in ids if each in model.devices)
         there = (node.devices[each] for each in ids if each in node.devices)
         return [each for each in there if each.state is DeviceState.AVAILABLE and self._will_do(each)]
 
@@ -162,7 +193,8 @@ class Pricing:
             return f"{self._request.kind} device"
         return " or ".join(model.devices) if model is not None and model.devices else "device"
 
-    def _no_room(self, node: KnownNode, device: DeviceView, size: int, taken: int) -> str:
+    def _no_room(self, node: KnownNode, device: DeviceView, size: int, holds: NodeHolds) -> str:
+        taken = holds.bytes_by_device.get(device.device_id, 0)
         available = max(0, (device.available_bytes or 0) - taken)
         most = f"{node.curve(device).most_bytes:,} more at most by making room"
         more = most if self._request.make_room else "no room may be made"

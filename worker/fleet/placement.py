@@ -1,34 +1,29 @@
 """Which node a request goes to, and why no other. Pure: no clock, no I/O, and the same answer everywhere for the same views."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from protocol.record import Record
 from worker.fleet.known import KnownNode
-from worker.fleet.options import STEPS, Option, Pricing
+from worker.fleet.options import Option, Pricing
 from worker.fleet.reservations import Reservations
 from worker.fleet.views import Cause, Choice, NodeView, Passed, PlacementRequest, Step
 
-CHOICES_MAX = 8
-"""How many places a placement names, the best first: each is tried where the one before it refused."""
-
-AS_GOOD = 0.05
-"""By how much of the lowest price another may be dearer and be as good: prices are estimates, and those who place at the
-same time by the same views must not all go to one node."""
-
 
 class Placement(Record):
-    """Where a request goes, best first; nowhere where there is none."""
+    """Where a request goes; nowhere where there is no such place."""
 
-    choices: tuple[Choice, ...]
-    """The first is where it goes; the others, in this order, where it goes if that one refuses."""
+    chosen: Choice | None
+    """None for nowhere."""
+    others: Callable[[], tuple[Choice, ...]]
+    """Says where else it could go, best first: each is tried where the one before it refused. By views as they are when
+    it is called, which is to be before they change."""
     why_passed: Callable[[], tuple[Passed, ...]]
-    """Says of every node but the first choice's, in the order of the views, why it is not there: by views as they are
-    when it is called, which is before they change."""
+    """Says of every node but the chosen one why it is not there; likewise."""
 
     @property
-    def chosen(self) -> Choice | None:
-        """Where it goes; None for nowhere."""
-        return self.choices[0] if self.choices else None
+    def choices(self) -> tuple[Choice, ...]:
+        """All places where it could go, in the order in which they are tried."""
+        return () if self.chosen is None else (self.chosen, *self.others())
 
 
 def place(
@@ -49,50 +44,51 @@ def place(
       9. no one knows whether it fits: the same, and the device itself will say;
      10. it fits once others made room: the same, and what goes, at the node's own prices.
      11. It does not fit whatever goes: the node is passed over.
-    It goes where the price is lowest. Places that are as good (``AS_GOOD``) go by the step above, then by the request's
-    place on the ring of nodes: the model's where it has to be loaded, so that all who place it at once load it once, and
-    the request's own elsewhere.
+    It goes where the price is lowest. Of places that are as good (``pricing.level_of``), loaded goes before loading, known
+    before unknown headroom, and another kind of device than the node's default one last; then goes the next one on the
+    ring of nodes from the request's place. That is the model's where it has to be loaded, so that all who place it at
+    once load it once, and elsewhere the request's own, so that they do not all go to one node.
     """
     return place_among(request, [KnownNode(view) for view in views], held or Reservations(), now_ns)
 
 
 def place_among(
-    request: PlacementRequest, nodes: list[KnownNode], held: Reservations, now_ns: int
+    request: PlacementRequest, nodes: Sequence[KnownNode], held: Reservations, now_ns: int
 ) -> Placement:
     """Decide as ``place``, by pricing every node."""
     pricing = Pricing(request, held, now_ns)
-    options = [option for option in map(pricing.price, nodes) if isinstance(option, Option)]
-    return decided(request, nodes, pricing, best_first(options))
+    return decided(request, nodes, pricing, min(_options(nodes, pricing), key=_order, default=None))
 
 
 def decided(
-    request: PlacementRequest, nodes: list[KnownNode], pricing: Pricing, ranked: list[Option]
+    request: PlacementRequest, nodes: Sequence[KnownNode], pricing: Pricing, best: Option | None
 ) -> Placement:
-    """Make the placement that ranked options come to. What is said of the other nodes is worked out once it is asked for."""
+    """Make the placement that the best option comes to."""
+    others = [node for node in nodes if best is None or node is not best.node]
 
     def why_passed() -> tuple[Passed, ...]:
-        best = ranked[0] if ranked else None
-        others = nodes if best is None else [node for node in nodes if node is not best.node]
         priced = map(pricing.price, others)
         return tuple(each if isinstance(each, Passed) else _dearer(request, each, best) for each in priced)
 
-    return Placement(tuple(told(request, option) for option in ranked[:CHOICES_MAX]), why_passed)
+    def next_best() -> tuple[Choice, ...]:
+        return tuple(told(request, each) for each in sorted(_options(others, pricing), key=_order))
+
+    return Placement(None if best is None else told(request, best), next_best, why_passed)
 
 
-def best_first(options: Iterable[Option]) -> list[Option]:
-    """Put options in the order in which they are tried."""
-    ranked = sorted(options, key=lambda option: option[:3])
-    limit = ranked[0].price_ms * (1 + AS_GOOD) if ranked else 0.0
-    good = sum(option.price_ms <= limit for option in ranked)
-    return sorted(ranked[:good], key=lambda option: (option[1:3], option.price_ms)) + ranked[good:]
+def _options(nodes: Iterable[KnownNode], pricing: Pricing) -> Iterator[Option]:
+    return (option for option in map(pricing.price, nodes) if isinstance(option, Option))
+
+
+def _order(option: Option) -> tuple[int, int, int, str]:
+    return option.key
 
 
 def told(request: PlacementRequest, option: Option) -> Choice:
     """Make the choice that an option is, with its reason in words."""
     what = request.model_id or f"{option.size_bytes:,} bytes"
     where = f"{option.node.node_id}/{option.device_id}"
-    step = STEPS[option.step]
-    match step:
+    match option.step:
         case Step.LOADED:
             reason = f"{what} is loaded on {where}"
         case Step.LOADING:
@@ -109,7 +105,7 @@ def told(request: PlacementRequest, option: Option) -> Choice:
         option.node.node_id,
         option.device_id,
         option.node.revision,
-        step,
+        option.step,
         option.wait_ms,
         option.load_ms,
         option.room_ms,

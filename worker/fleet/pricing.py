@@ -2,7 +2,9 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from math import log2
 
+from protocol.vocabulary import ModelState
 from worker.fleet.views import DeviceView, FileLocation, ModelView, PriceStep
 
 DISK_BYTES_PER_S = 500_000_000
@@ -10,6 +12,20 @@ DISK_BYTES_PER_S = 500_000_000
 
 LINK_BYTES_PER_S = 117_000_000
 """Of a file on a share, until it was measured: what one Gbit/s of Ethernet carries of a file."""
+
+
+_LEVELS_PER_OCTAVE = 14
+"""Prices are estimates: those that differ by less than a twentieth are as good as each other."""
+
+
+def level_of(price_ms: float) -> int:
+    """Return the level of a price: a millisecond or less is the lowest."""
+    return int(_LEVELS_PER_OCTAVE * log2(price_ms)) + 1 if price_ms > 1 else 0
+
+
+def level_end(level: int) -> float:
+    """Return the price at which a level ends."""
+    return float(2 ** (level / _LEVELS_PER_OCTAVE))
 
 
 def turn_ms(device: DeviceView, ahead: int = 0) -> float:
@@ -22,6 +38,8 @@ def turn_ms(device: DeviceView, ahead: int = 0) -> float:
 
 def load_ms(model: ModelView, size_bytes: int) -> float:
     """Return what loading a model takes: as measured there, else by how fast its file is read."""
+    if model.state is ModelState.OFFLOADED and model.restore_ms is not None:
+        return model.restore_ms
     if model.load_ms is not None:
         return model.load_ms
     usual = DISK_BYTES_PER_S if model.file is FileLocation.LOCAL else LINK_BYTES_PER_S

@@ -85,6 +85,10 @@ class Reservations:
         least = self._least.get(node.node_id)
         return least is not None and least[0] == node.incarnation and node.revision < least[1]
 
+    def nodes(self) -> Iterable[str]:
+        """Return the nodes of which anything is held."""
+        return self._held.keys()
+
     def of(self, node_id: str) -> NodeHolds:
         """Return what is held of a node."""
         if not self._held.get(node_id):

@@ -6,7 +6,7 @@ from typing import Any
 from protocol import results as r
 from protocol.vocabulary import EventName
 from worker.core import events as e
-from worker.instructor.recommendations import wire_steps
+from worker.instructor.recommendations import wire_recommendations, wire_steps
 
 
 def event_types(names: tuple[EventName, ...]) -> tuple[type[e.Event], ...]:
@@ -67,6 +67,10 @@ def _model_unloaded(event: e.ModelUnloaded) -> r.ModelUnloadedData:
     return r.ModelUnloadedData(row.model_id, row.device_id, row.freed_bytes, row.returned_bytes, row.reason)
 
 
+def _figures(event: e.Figures) -> r.FiguresData:
+    return r.FiguresData(**vars(event) | {"recommendations": wire_recommendations(event.recommendations)})
+
+
 _WIRE: dict[type[e.Event], tuple[EventName, Callable[[Any], Any]]] = {
     e.PressureChanged: (EventName.PRESSURE_CHANGED, _pressure_changed),
     e.ExhaustionForecast: (EventName.EXHAUSTION_FORECAST, _exhaustion_forecast),
@@ -82,5 +86,6 @@ _WIRE: dict[type[e.Event], tuple[EventName, Callable[[Any], Any]]] = {
     e.DeviceLost: (EventName.DEVICE_LOST, _as_it_is(r.DeviceLostData)),
     e.DeviceRecovered: (EventName.DEVICE_RECOVERED, _as_it_is(r.DeviceRecoveredData)),
     e.ContentsDisplaced: (EventName.CONTENTS_DISPLACED, _as_it_is(r.ContentsDisplacedData)),
+    e.Figures: (EventName.FIGURES, _figures),
 }
 _TYPES = {name: kind for kind, (name, _) in _WIRE.items()}

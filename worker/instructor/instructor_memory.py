@@ -20,6 +20,7 @@ from protocol.actions import ACTIONS, OLDER_NAMES
 from protocol.vocabulary import AnalyticsSection, Initialize, MemoryType, TransferType
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import UnsupportedError
+from worker.core.events import Figures
 from worker.core.records import AllocationRequest
 from worker.instructor.binding import Bindings, Claims
 from worker.instructor.consumers import ConsumerHandlers
@@ -30,7 +31,8 @@ from worker.instructor.session import Session, SessionHandlers
 from worker.interface.interface_memory import MemoryInterface
 from worker.manager.batch_table import BatchWork
 from worker.metrics.history import History
-from worker.stream.work import Answer, Call, Claim, PluginAction, Work, optimizing
+from worker.stream.figures_ticker import FiguresTicker, Later
+from worker.stream.work import Answer, Call, Claim, Manner, PluginAction, Work, optimizing
 
 if TYPE_CHECKING:
     from worker.stores.registry import Stores
@@ -71,6 +73,8 @@ class Instructor:
         version: str,
         pid: int | None,
         stores: Callable[[], "Stores"],
+        later: Later,
+        tell: Callable[[Figures], bool],
         plugins: Mapping[str, PluginAction] = MappingProxyType({}),
         started_ns: int | None = None,
     ) -> None:
@@ -89,6 +93,7 @@ class Instructor:
             lambda: tuple(dict.fromkeys((*self._bindings, *self._plugins))),
             memory.sample,
             memory.health,
+            FiguresTicker(clock.now_ns, later, lambda: tell(memory.figures())),
         )
         bind = self._bindings.bind
         bind("worker.hello", own.hello)
@@ -193,7 +198,7 @@ class Instructor:
             return result  # it is done, and goes uncounted
         return result
 
-    def _named(self, run: Callable[..., Any]) -> Callable[[Call], Any]:
+    def _named(self, run: Callable[..., Any], _: Manner) -> Callable[[Call], Any]:
         """Give an admitted request the next allocation id; nothing else gets the id of one that fails."""
         allocation_id = self._memory.allocations.new_id()
 

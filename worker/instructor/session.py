@@ -1,18 +1,20 @@
 """The worker's own actions: hello, ping, cancel, subscribe, shutdown. About the conversation, not the memory."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from protocol import params as p
 from protocol import results as r
 from protocol.schema_digest import SCHEMA_SHA256
-from protocol.vocabulary import INT64_MAX, PROTOCOL_VERSION
+from protocol.vocabulary import INT64_MAX, PROTOCOL_VERSION, EventName
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import InvalidRequestError, UnsupportedError
 from worker.core.events import Event
 from worker.core.health import Health, worst
 from worker.instructor.binding import Claims
 from worker.instructor.events import event_types
+from worker.stream.figures_ticker import FiguresTicker
 from worker.stream.work import Answer, Call
 
 
@@ -56,6 +58,7 @@ class SessionHandlers:
         actions: Callable[[], tuple[str, ...]],
         observe: Callable[[], None],
         health: Health,
+        figures: FiguresTicker,
     ) -> None:
         self._session = session
         self._clock = clock
@@ -65,6 +68,7 @@ class SessionHandlers:
         self._actions = actions
         self._observe = observe
         self._health = health
+        self._figures = figures
 
     def hello(self, params: p.HelloParams, _: Call) -> r.HelloResult:
         """Say who answers. UnsupportedError for a host that speaks only other protocols."""
@@ -102,12 +106,14 @@ class SessionHandlers:
         cancel = self._session.cancel(params.request_id)
         return Answer(r.CancelResult(cancel is not None), then=cancel)
 
-    def subscribe(self, params: p.SubscribeParams, _: Call) -> r.SubscribeResult:
-        """Send these events from now on."""
+    def subscribe(self, params: p.SubscribeParams, _: Call) -> Answer:
+        """Send these events from now on; the first figures once the host has read that."""
         events = tuple(dict.fromkeys(params.events))
+        every_ms = params.figures_every_ms if EventName.FIGURES in events else None
         self._observe()  # what is the case now is no event; what changes from here on is
         self._session.subscribe(event_types(events))
-        return r.SubscribeResult(events)
+        every_ns = None if every_ms is None else every_ms * NS_PER_MS
+        return Answer(r.SubscribeResult(events, every_ms), then=partial(self._figures.set, every_ns))
 
     def shutdown(self, _params: p.ShutdownParams, _: Call) -> Answer:
         """Finish or cancel what runs, answer, and end."""

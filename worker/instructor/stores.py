@@ -55,7 +55,11 @@ class StoreHandlers:
         else:
             store.check(self._memory.allocations.place_of(params.allocation_id)[1])
             content = Content(self._memory.contents.read(params.allocation_id, call.token), Form.BYTES)
-        put = store.put(Item(params.key, content, params.vector, params.cost_ms, params.ttl_ms, params.tags))
+        put = store.put(
+            Item(
+                params.key, content, params.vector, params.cost_ms, params.ttl_ms, params.tags, params.tokens
+            )
+        )
         return r.StorePutResult(put.reason is None, put.reason, put.entry_bytes, put.evicted_entries)
 
     def get(self, params: p.StoreGetParams, call: Call) -> r.StoreGetResult:
@@ -71,7 +75,9 @@ class StoreHandlers:
     def search(self, params: p.StoreSearchParams, _: Call) -> r.StoreSearchResult:
         """Find the nearest entries."""
         store = self._stores().get(params.store, _scope(params))
-        hits = store.search(Question(params.vector, params.text, params.limit, params.tags))
+        hits = store.search(
+            Question(params.vector, params.text, params.limit, params.tags, params.tokens, params.key)
+        )
         found = tuple(r.StoreHit(each.key, each.score, _json(each.content)) for each in hits)
         return r.StoreSearchResult(found, store.prompt([each.key for each in hits]))
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from protocol.record import Record
 from worker.core.cancellation import CancelToken
+from worker.core.clock import NS_PER_MS
+from worker.core.events import Figures
 from worker.interface.allocations import Allocations
 from worker.interface.batches import Batches
 from worker.interface.contents import Contents
@@ -17,6 +19,7 @@ from worker.interface.lazy_models import LazyModels
 from worker.interface.questions import Questions
 from worker.interface.relief import Relief
 from worker.interface.transfers import Transfers
+from worker.policy.pressure import worst
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
 from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker
@@ -95,6 +98,14 @@ class MemoryInterface:
     def built_models(self) -> "ModelInterface | None":
         """The models' side, if anything asked for it yet."""
         return self._models.built
+
+    def figures(self) -> Figures:
+        """Return what a subscriber is told of regularly."""
+        devices = self._core.manager.devices.ids()
+        rows = self.questions.figures(devices)
+        level = worst([row.pressure_level for row in rows])
+        uptime_ms = self._core.history.uptime_ns() // NS_PER_MS
+        return Figures(uptime_ms, level, rows, self.relief.recommendations(devices))
 
     def sample(self, max_age_ms: int = READINGS_MAX_AGE_MS) -> None:
         """Take readings of every device, and tell of what is new."""

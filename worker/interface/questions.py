@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from protocol.record import Record
 from protocol.results import (
+    DeviceFigures,
     DeviceStatus,
     DeviceUsage,
     GetAllocationsResult,
@@ -170,6 +171,11 @@ class Questions:
             self._analytics.pressure(each, () if built is None else built.held(each)) for each in device_ids
         )
         return GetPressureResult(rows, worst([row.pressure_level for row in rows]))
+
+    def figures(self, device_ids: tuple[str, ...]) -> tuple[DeviceFigures, ...]:
+        """Return devices' memory in figures, where it is heading among them."""
+        self._monitor.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS, patience_s=_STATUS_PATIENCE_S)
+        return tuple(map(self._analytics.figures, device_ids))
 
     def available_bytes(self, device_id: str) -> int | None:
         """Return what one allocation can get now. DeviceUnavailableError if the device is not there."""

@@ -117,9 +117,8 @@ def _snapshot(spec: ModelSpec, path: Path, real: Path) -> Path:
     if not (real / "snapshots").is_dir():
         return path
     names = sorted(each.name for each in (real / "snapshots").iterdir())
-    with suppress(FileNotFoundError), (real / "refs" / "main").open() as file:
-        main = file.read(_MAX_REVISION_CHARACTERS).strip()
-        names = [main] if main in names else names
+    main = _text_of(real / "refs" / "main", _MAX_REVISION_CHARACTERS)
+    names = [main] if main in names else names
     if len(names) != 1:
         there = (
             f"several snapshots, {', '.join(names[:5])}: declare one"
@@ -128,6 +127,18 @@ def _snapshot(spec: ModelSpec, path: Path, real: Path) -> Path:
         )
         raise load_failed(spec, f"it is a hub cache's folder with {there}")
     return path / "snapshots" / names[0]
+
+
+def _text_of(path: Path, most: int) -> str | None:
+    """Return how a small file begins; None where there is none, or what is there is no file."""
+    with suppress(FileNotFoundError):
+        descriptor = os.open(path, _OPEN_FLAGS & ~getattr(os, "O_NOFOLLOW", 0))
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return os.fsdecode(os.read(descriptor, most)).strip()
+        finally:
+            os.close(descriptor)
+    return None
 
 
 def _confined(spec: ModelSpec, path: Path | None) -> Path:

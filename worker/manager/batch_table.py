@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import count
 
 from protocol.record import Record
-from worker.core.errors import PlanStaleError
+from worker.core.errors import NOT_KNOWN, PlanStaleError
 from worker.core.ids import Ids
 from worker.core.sure_lock import SureLock
 
@@ -55,7 +55,7 @@ class BatchTable:
                 message = (
                     f"no work {plan_id!r} is known: it was forgotten, or never was; ask with item_count anew"
                 )
-                raise PlanStaleError(message, plan_id=plan_id)
+                raise PlanStaleError(message, plan_id=plan_id, reason=NOT_KNOWN)
             self._work.move_to_end(plan_id)
             return self._work[plan_id]
 

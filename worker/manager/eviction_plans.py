@@ -68,13 +68,11 @@ class EvictionPlans:
                 ),
                 self._memories.ranking(device_id, EvictionStrategy.ADAPTIVE),
             )
-        if not idle or not (plan.meetable or forced):
-            return plan
         return replace(
             plan,
             need_bytes=need_bytes,
             ceiling_bytes=plan.ceiling_bytes + given,
-            releases=(*idle, *plan.releases),
+            releases=(*idle, *plan.releases) if plan.meetable or forced else plan.releases,
         )
 
     def cost_ms(self, entry: ModelEntry) -> float:

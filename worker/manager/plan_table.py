@@ -6,7 +6,7 @@ from itertools import count
 from protocol.record import Record
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.consumers import Release
-from worker.core.errors import PlanStaleError
+from worker.core.errors import NOT_KNOWN, PlanStaleError
 from worker.core.ids import Ids
 from worker.eviction.planner import Victim
 
@@ -76,7 +76,7 @@ class PlanTable:
         """Return a plan. PlanStaleError for one that was taken up, has expired, or never was."""
         plan = self._plans.get(plan_id)
         if plan is None or plan.expires_ns <= self._clock.now_ns():
-            raise _stale(plan_id, "it was taken up, has expired, or never was")
+            raise _stale(plan_id, "it was taken up, has expired, or never was", reason=NOT_KNOWN)
         return plan
 
     def remove(self, plan: Plan) -> None:
@@ -84,5 +84,6 @@ class PlanTable:
         self._plans.pop(plan.plan_id, None)
 
 
-def _stale(plan_id: str, why: str) -> PlanStaleError:
-    return PlanStaleError(f"{plan_id!r} can't be taken up: {why}; ask memory.plan again", plan_id=plan_id)
+def _stale(plan_id: str, why: str, **details: str) -> PlanStaleError:
+    told = f"{plan_id!r} can't be taken up: {why}; ask memory.plan again"
+    return PlanStaleError(told, plan_id=plan_id, **details)

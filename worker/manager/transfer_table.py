@@ -6,7 +6,7 @@ from typing import Any
 
 from protocol.results import TransferResult
 from protocol.vocabulary import TRANSFER_CAPACITY, TransferState
-from worker.core.errors import InvalidRequestError
+from worker.core.errors import NOT_KNOWN, InvalidRequestError
 from worker.core.ids import Ids
 from worker.core.sure_lock import SureLock
 
@@ -56,5 +56,5 @@ class TransferTable:
             record = self._records.get(transfer_id)
         if record is None:
             message = f"no transfer {transfer_id!r}; the last {TRANSFER_CAPACITY} are kept"
-            raise InvalidRequestError.at("data.transfer_id", message)
+            raise InvalidRequestError.at("data.transfer_id", message, reason=NOT_KNOWN)
         return record

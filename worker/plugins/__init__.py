@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from worker.plugins._batches import Batch, Batches, Saved
     from worker.plugins._buffer_views import Buffer
     from worker.plugins._host import PluginHost
+    from worker.plugins._kv_stores import Beginning, Kv
     from worker.plugins._leases import LeasedModel
     from worker.plugins._remote_action import ModelAction
     from worker.plugins._searched_stores import (
@@ -59,6 +60,7 @@ __all__ = [
     "AllocationNotFoundError",
     "Batch",
     "Batches",
+    "Beginning",
     "Buffer",
     "Cache",
     "Call",
@@ -78,6 +80,7 @@ __all__ = [
     "HostStores",
     "InternalError",
     "InvalidRequestError",
+    "Kv",
     "LeasedModel",
     "LimitExceededError",
     "LimitedConsumer",
@@ -107,6 +110,8 @@ __all__ = [
 
 _HOMES = {
     "Cache": "worker.plugins._stores",
+    "Kv": "worker.plugins._kv_stores",
+    "Beginning": "worker.plugins._kv_stores",
     "Vectors": "worker.plugins._searched_stores",
     "Documents": "worker.plugins._searched_stores",
     "LoadedFolder": "worker.plugins._searched_stores",

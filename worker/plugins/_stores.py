@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from worker.plugins._kv_stores import Kv
 from worker.plugins._searched_stores import Documents, Preferences, ScopeOf, Vectors
 
 
@@ -112,4 +113,10 @@ class HostStores(Protocol):
         self, name: str, *, bytes: int | str | None = None, max_entries: int = 1000, persist: bool = False,  # noqa: A002
     ) -> Preferences:  # fmt: skip
         """Return preferences: so many a scope."""
+        ...
+
+    def kv(
+        self, name: str, *, bytes: int | str | None = None, ttl_s: float | None = None, persist: bool = False,  # noqa: A002
+    ) -> Kv:  # fmt: skip
+        """Return tensors of the beginnings of prompts. ``bytes`` as of a cache."""
         ...

@@ -74,6 +74,8 @@ class Item(Record):
     cost_ms: float | None = None
     ttl_ms: int | None = None
     tags: tuple[str, ...] = ()
+    tokens: Sequence[int] | None = None
+    """Of which it was made, from a prompt's beginning on; then ``key`` is the model's."""
 
 
 class Put(Record):
@@ -93,12 +95,15 @@ class Found(Record):
 
 
 class Question(Record):
-    """What is searched for: one of vector and text."""
+    """What is searched for: one of vector, text and tokens."""
 
     vector: Vector | None
     text: str | None
     limit: int
     tags: tuple[str, ...] = ()
+    tokens: Sequence[int] | None = None
+    """A prompt's, and whose."""
+    model: str | None = None
 
 
 class Hit(Record):

@@ -77,6 +77,11 @@ class DocumentStore(VectorStore):
 
     def search(self, question: Question) -> tuple[Hit, ...]:
         """Return the texts that have words of the text, or are near to the vector; where both are known, by both."""
+        if question.text is None and question.vector is None:
+            message = (
+                "a store of kind documents is searched by a text or a vector; those of kind kv are by tokens"
+            )
+            raise UnsupportedError(message, store=self._name, kind=self._kind.word)
         with self._kind.lock:
             among = None
             if question.tags or self._table.any_ended(self._kind.now_ns()):

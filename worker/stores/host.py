@@ -9,6 +9,7 @@ from typing import Any
 from protocol.vocabulary import INT64_MAX, StoreKind, VectorMetric
 from worker.plugins import LimitExceededError, OutOfMemoryError
 from worker.stores.base import Item
+from worker.stores.host_kv import Kv
 from worker.stores.host_searched import Documents, Preferences, Vectors
 from worker.stores.named import DIMENSIONS_MAX, Named, Pair, content_of, ms, options_of, value_of, within
 from worker.stores.registry import Stores
@@ -60,6 +61,12 @@ class HostStores:
         """Return preferences."""
         options = options_of(bytes, None, max_entries, persist=persist)
         return Preferences(Named(self._stores, name, StoreKind.PREFERENCES, options))
+
+    def kv(
+        self, name: str, *, bytes: int | str | None = None, ttl_s: float | None = None, persist: bool = False,  # noqa: A002
+    ) -> Kv:  # fmt: skip
+        """Return tensors of the beginnings of prompts."""
+        return Kv(Named(self._stores, name, StoreKind.KV, options_of(bytes, ttl_s, None, persist=persist)))
 
 
 class Cache:

@@ -102,6 +102,8 @@ class EntryStore(HeldEntries):
         """Store an entry. The cheapest of the others go first; if it still fails, the one of that key stays."""
         if item.vector is not None and not self._kind.has_vectors:
             raise InvalidRequestError.at("data.vector", f"a store of kind {self._kind.word} keeps none")
+        if item.tokens is not None:
+            raise InvalidRequestError.at("data.tokens", f"a store of kind {self._kind.word} keeps none")
         data, vector = item.content.data, self._vector_bytes(item)
         beside = self._beside_bytes(0 if vector is None else len(vector))
         size = len(data) + about_bytes(item.key, item.tags) + beside

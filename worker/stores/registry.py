@@ -40,6 +40,7 @@ KINDS: dict[StoreKind, str] = {
     StoreKind.VECTORS: "worker.stores.vectors:Vectors",
     StoreKind.DOCUMENTS: "worker.stores.documents:Documents",
     StoreKind.PREFERENCES: "worker.stores.preferences:Preferences",
+    StoreKind.KV: "worker.stores.kv:KvStores",
 }
 """Where each kind is, imported when the first store of it is opened."""
 

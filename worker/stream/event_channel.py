@@ -4,26 +4,18 @@ A gap in the numbers says that so many were dropped, because the host did not re
 """
 
 import itertools
+import weakref
 from collections.abc import Callable
-from typing import Any
-
-import orjson
 
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.events import Event
 from worker.core.log import log
 from worker.core.sure_lock import SureLock
 from worker.stream.alarm import Alarm
-from worker.stream.frames import compact, event_frame
-from worker.stream.json_values import json_of
+from worker.stream.event_frame import EventFrame, OnWire
 
-_FRAME_BYTES = 128
-"""About what a frame has around its data."""
 INTERVAL_NS = 250 * NS_PER_MS
 """The same event about the same thing is sent at most four times a second."""
-
-OnWire = Callable[[Event], tuple[str, Any]]
-"""Returns an event's name on the wire, and its data as it is written."""
 
 _Key = tuple[type[Event], str]
 
@@ -49,6 +41,8 @@ class EventChannel:
         self._sent: dict[_Key, Event] = {}
         """The last that was sent."""
         self._waiting: dict[_Key, Event] = {}
+        self._unread: dict[type[Event], weakref.ref[EventFrame]] = {}
+        """Frames that are still to be written, and may be replaced; dead once they were dropped instead."""
 
     def subscribe(self, events: tuple[type[Event], ...]) -> None:
         """Send these events from now on; the numbers go on."""
@@ -111,18 +105,17 @@ class EventChannel:
         self._sent[key] = event
 
     def _send(self, event: Event) -> None:
-        name, data = self._on_wire(event)
-
-        try:
-            written = orjson.dumps(data)
-        except TypeError:
-            written = orjson.dumps(json_of(data))
-        body = orjson.Fragment(compact(written))  # it may wait for long
-
-        def numbered() -> bytes:
-            return event_frame(name, None, next(self._numbers), body)
-
-        self._write(numbered, len(written) + _FRAME_BYTES, self._skip)
+        if not event.replaces_unread():
+            frame = EventFrame(self._numbers, self._on_wire, event)
+            self._write(frame, frame.size_bytes, self._skip)
+            return
+        with self._lock:
+            unread = self._unread.get(type(event), lambda: None)()
+            if unread is not None and unread.replace(event):
+                return
+            frame = EventFrame(self._numbers, self._on_wire, event)
+            self._unread[type(event)] = weakref.ref(frame)
+        self._write(frame, frame.size_bytes, self._skip)
 
     def _skip(self) -> None:
         next(self._numbers)

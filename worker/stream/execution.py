@@ -10,6 +10,7 @@ from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import FrameTooLargeError, WorkerError
 from worker.core.log import log, logs, note_request
+from worker.core.records import no_report
 from worker.core.shortages import RESERVE, patiently, shortage
 from worker.metrics.history import History
 from worker.stream.failures import wire_error
@@ -22,7 +23,7 @@ from worker.stream.frames import (
     success_frame,
     with_ignored,
 )
-from worker.stream.work import Answer, Call, Work, no_report
+from worker.stream.work import Answer, Call, Work
 
 _PROGRESS_INTERVAL_NS = 100 * NS_PER_MS
 

@@ -22,7 +22,7 @@ from worker.core.errors import (
 )
 from worker.core.health import PartHealth
 from worker.core.log import log, logs
-from worker.core.records import HOST
+from worker.core.records import HOST, no_report
 from worker.core.shortages import patiently
 from worker.metrics.history import History
 from worker.stream.alarm import Alarm
@@ -33,8 +33,8 @@ from worker.stream.frame_writer import FrameWriter
 from worker.stream.frames import Incoming
 from worker.stream.lanes import Job, Lanes
 from worker.stream.replay import Answers, body_of
-from worker.stream.thread_lanes import ThreadLane, ThreadLanes
-from worker.stream.work import Call, Claim, TimedCall, Work, no_report
+from worker.stream.thread_lanes import THREADS_MAX, ThreadLane, ThreadLanes
+from worker.stream.work import Call, Claim, TimedCall, Work
 
 _RETRY_AFTER_MS = 100
 _NOTICED_NS = 500 * NS_PER_MS
@@ -67,6 +67,7 @@ class JobRunner:
         *,
         max_inflight: int,
         max_frame_bytes: int,
+        threads_max: int = THREADS_MAX,
     ) -> None:
         self.max_inflight = max_inflight
         self.max_frame_bytes = max_frame_bytes
@@ -77,7 +78,7 @@ class JobRunner:
         self._devices = devices
         """Returns which claims name devices."""
         self._executor = Executor(writer, clock, history, max_frame_bytes)
-        self._threads = ThreadLanes(self._work_off)
+        self._threads = ThreadLanes(self._work_off, threads_max)
         # All mutable state: what is unfinished, what was answered, and whether more is admitted.
         self._lanes = Lanes()
         self._answers = Answers()
@@ -125,7 +126,7 @@ class JobRunner:
                 busy = self._draining or self._unfinished or not work.quick
                 lane = self._admitted(work) if busy else None  # 3
                 if work.start is not None:
-                    work = replace(work, run=work.start())
+                    work = replace(work, run=work.start(request))
             except WorkerError as error:
                 self._refuse(request, error)
                 return
@@ -309,6 +310,8 @@ class JobRunner:
             self._answers.give(request, frame, self._writer.write)
             job.answered = True
             self._executor.record(request, failed=True)
+            if work.abandoned is not None and not job.begun:
+                work.abandoned(error)
 
         def run(job: Job) -> None:
             job.run = conclude

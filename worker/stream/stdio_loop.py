@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from worker.core.clock import FixedClock
 from worker.core.errors import FrameTooLargeError, InternalError, OutOfMemoryError
@@ -15,7 +15,6 @@ from worker.core.events import Event
 from worker.core.log import end_log, log
 from worker.core.shortages import RESERVE, patiently, start_thread
 from worker.core.sure_lock import SureEvent, SureLock
-from worker.stream.event_channel import EventChannel
 from worker.stream.failures import wire_error
 from worker.stream.frame_writer import FrameWriter, is_gone
 from worker.stream.frames import LineSplitter, Oversize, error_frame, find_request_id, read_request
@@ -47,6 +46,14 @@ Ctrl-D or Ctrl-C ends it; python -m worker --help tells more.
 """
 
 
+class Subscription(Protocol):
+    """Where the host's wish for events goes."""
+
+    def subscribe(self, events: tuple[type[Event], ...]) -> None:
+        """Send these from now on."""
+        ...
+
+
 class StdioLoop:
     """Reads requests, hands them to the runner, and ends the process in order."""
 
@@ -55,7 +62,7 @@ class StdioLoop:
         read_fd: int,
         writer: FrameWriter,
         runner: JobRunner,
-        events: EventChannel,
+        events: Subscription,
         due: tuple[Callable[[], None], ...],
         close: Callable[[], None],
         *,

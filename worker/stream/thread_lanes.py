@@ -80,8 +80,9 @@ class ThreadLane:
 class ThreadLanes:
     """A lane for each set of devices, one for plugins, one for control actions. Made when first named."""
 
-    def __init__(self, work_off: Callable[[Job], None]) -> None:
+    def __init__(self, work_off: Callable[[Job], None], threads_max: int = THREADS_MAX) -> None:
         self._work_off = work_off
+        self._threads_max = threads_max
         self._lock = SureLock()
         # All mutable state.
         self._lanes: dict[str, ThreadLane] = {}
@@ -93,5 +94,5 @@ class ThreadLanes:
             with self._lock:
                 lane = self._lanes.get(name)
                 if lane is None:
-                    lane = self._lanes[name] = ThreadLane(name, self._work_off)
+                    lane = self._lanes[name] = ThreadLane(name, self._work_off, self._threads_max)
         return lane

@@ -1,10 +1,11 @@
 """A request on its way: what it does, what it needs for itself meanwhile, and what it is handed."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from protocol.record import Record
 from worker.core.cancellation import CancelToken
+from worker.core.records import no_report
 
 
 class Claim(Record):
@@ -22,10 +23,6 @@ def model_claim(model_id: str) -> Claim:
 def optimizing(device_id: str) -> tuple[Claim, Claim]:
     """Return what making headroom on a device claims: one at a time, beside what allocates and frees there."""
     return Claim(f"optimizing {device_id}", exclusive=True), Claim(device_id, exclusive=False)
-
-
-def no_report(_completed: int, _total: int) -> None:
-    """Tell no caller how far the work has come."""
 
 
 class Call:
@@ -77,6 +74,14 @@ PluginAction = Callable[[dict[str, Any], Call], Any]
 Returns JSON values."""
 
 
+class Manner(Protocol):
+    """How a request asks to be handled."""
+
+    deadline_ms: int | None
+    progress: bool
+    traceparent: str | None
+
+
 class Work(Record):
     """A valid request, ready to run."""
 
@@ -93,10 +98,10 @@ class Work(Record):
     """The operator's code: it runs on the plugins' own threads, and its answers may be anything."""
     brief: bool = False
     """It frees memory: it runs beside whatever has the threads of other requests, which may wait for memory."""
-    start: "Callable[[], Callable[[Call], Any]] | None" = None
+    start: "Callable[[Manner], Callable[[Call], Any]] | None" = None
     """Called by the reading thread once it is admitted, in arrival order; what it returns is run."""
     abandoned: Callable[[Any], None] | None = None
-    """Called with the error if it is given up before it runs, or fails by one that it does not know."""
+    """Called with the error if it is given up before it runs, or, where no caller waits, fails by one that it does not know."""
 
 
 class Answer(Record):

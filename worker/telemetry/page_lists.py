@@ -9,21 +9,21 @@ import re
 from pathlib import Path
 from typing import Final
 
-_FIELD: Final = re.compile(rb"^ +(managed|count:) +(\d+)$", re.MULTILINE)
+_MANAGED: Final = re.compile(rb" managed +(\d+)\n")
+_COUNT: Final = re.compile(rb" count: +(\d+)\n")
+"""A search for words that are fixed takes a third of one for a whole line of either."""
 
 
 def page_list_bytes(total_bytes: int, path: Path = Path("/proc/zoneinfo")) -> int:
     """Return what processors keep of the machine's memory; 0 where that can't be told, or is told of another machine.
 
-    Takes 0.06 ms with two processors, and more with more: the kernel writes some lines for each.
+    Takes 0.07 ms with two processors, and more with more: the kernel writes some lines for each. It is read each time all
+    the same: an older count beside the ``MemAvailable`` of now would have what moved between them twice, or not at all.
     A container whose ``MemTotal`` is its own limit still sees the pages of the machine below it.
     """
     try:
         text = path.read_bytes()
     except OSError:
         return 0
-    pages = {b"managed": 0, b"count:": 0}
-    for name, count in _FIELD.findall(text):
-        pages[name] += int(count)
-    page_bytes = mmap.PAGESIZE
-    return pages[b"count:"] * page_bytes if pages[b"managed"] * page_bytes == total_bytes else 0
+    managed, count = (sum(map(int, each.findall(text))) * mmap.PAGESIZE for each in (_MANAGED, _COUNT))
+    return count if managed == total_bytes else 0

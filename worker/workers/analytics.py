@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from protocol.results import (
+    DeviceFigures,
     DevicePressure,
     DeviceStatus,
     DeviceUsage,
@@ -49,6 +50,27 @@ class AnalyticsWorker:
             allocations=tuple(map(self._manager.allocations.row, rows)) if allocations else None,
             usage=self._manager.usage.groups(device_id, GroupBy.OWNER)[2] if usage else None,
             fragmentation=readings.fragmentation if fragmentation and readings is not None else None,
+        )
+
+    def figures(self, device_id: str) -> DeviceFigures:
+        """Return a device's memory in figures, and where it is heading."""
+        with self._manager.lock:  # all of one moment
+            row = self._manager.pressure.status(device_id)
+            percentage = self._manager.pressure.headroom(device_id).pressure_percentage
+        return DeviceFigures(
+            device_id=device_id,
+            state=row.state,
+            pressure_level=row.pressure_level,
+            pressure_percentage=percentage,
+            budget_bytes=row.budget_bytes,
+            available_bytes=row.available_bytes,
+            used_bytes=row.used_bytes,
+            process_used_bytes=row.process_used_bytes,
+            allocated_bytes=row.allocated_bytes,
+            allocation_count=row.allocation_count,
+            model_bytes=row.model_bytes,
+            cached_bytes=row.cached_bytes,
+            trend=self._trends.trend(device_id),
         )
 
     def usage(self, device_id: str, group_by: GroupBy) -> DeviceUsage:

@@ -140,9 +140,7 @@ class ConsumerWorker:
             return ()
         with self._lock:
             added = tuple(self._added.values())
-        here = (
-            each for each in added if each.device_id == device_id and not getattr(each, "allocated", False)
-        )
+        here = (each for each in added if each.device_id == device_id and not _is_allocated(each))
         held = ((each, self._held_bytes(each)) for each in here)
         return tuple(HeldConsumer(each.consumer_id, each.kind, size) for each, size in held if size)
 
@@ -362,7 +360,7 @@ class ConsumerWorker:
                     offers,
                     silent=each.unheard if isinstance(each, AskedConsumer) else None,
                     counted=each.kind == POOL,
-                    allocated=getattr(each, "allocated", False),
+                    allocated=_is_allocated(each),
                 )
             )
             found.append((each, quote))
@@ -405,6 +403,11 @@ class ConsumerWorker:
 
     def _failed(self, consumer: Consumer, error: Exception) -> None:
         log("error", "a consumer failed", consumer_id=consumer.consumer_id, error=repr(error))
+
+
+def _is_allocated(consumer: Consumer) -> bool:
+    """Tell whether what a consumer holds is in the ledger besides."""
+    return bool(getattr(consumer, "allocated", False))
 
 
 def _claimed(said: object) -> int:

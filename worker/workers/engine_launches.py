@@ -37,10 +37,10 @@ class EngineLaunches:
         files = model_files(spec)
         before, known = state_of(files.real), self._known.get(spec.model_id)
         declared = (spec, files, before)
-        if known is not None and known.declared == declared and known.after == state_of(known.launch.files):
+        if known is not None and known.declared == declared and known.after == known.launch.state():
             return known.launch
         launch = loader.launch(spec)
         if launch.estimated_bytes is None:
             launch = replace(launch, estimated_bytes=loader.estimate(spec))
-        self._known[spec.model_id] = _Known(declared, launch, state_of(launch.files))
+        self._known[spec.model_id] = _Known(declared, launch, launch.state())
         return launch

@@ -29,7 +29,7 @@ internal sealed class DeviceNames(Worker.IServiceMemory memory, IOptions<MemoryW
     /// <summary>Says where an allocation is to lie.</summary>
     /// <param name="memoryType">As the host says it.</param>
     /// <param name="deviceId">As the host says it; null where it leaves that to <paramref name="memoryType"/>.</param>
-    public async Task<(string DeviceId, MemoryType MemoryType)> PlaceAsync(string memoryType, string? deviceId)
+    public async Task<(string DeviceId, MemoryType MemoryType)> PlaceAsync(string? memoryType, string? deviceId)
     {
         var word = memoryType?.ToLowerInvariant() ?? string.Empty; // JSON may say null
         if (OfAccelerator.Contains(word))
@@ -50,7 +50,7 @@ internal sealed class DeviceNames(Worker.IServiceMemory memory, IOptions<MemoryW
 
     /// <summary>Says which devices a request is about: null for all. A device's own name goes before the type's.</summary>
     /// <exception cref="NotMappedException">The two contradict each other.</exception>
-    public async Task<string?> DevicesAsync(string memoryType, string? deviceId, bool mayContradict)
+    public async Task<string?> DevicesAsync(string? memoryType, string? deviceId, bool mayContradict)
     {
         var word = memoryType?.ToLowerInvariant() ?? string.Empty; // JSON may say null
         var ofAccelerator = OfAccelerator.Contains(word);

@@ -59,8 +59,7 @@ public sealed record ErrorDetails
         return new()
         {
             Code = failed.Code,
-            // The first line says what happened; the worker's last words, which may follow, are for the host's log.
-            Message = refused?.Reason ?? failed.Message.Split('\n', 2)[0].TrimEnd(),
+            Message = refused?.Reason ?? failed.Summary, // The worker's last words are for the host's log.
             StatusCode = failed.StatusCode(),
             Details = details,
         };

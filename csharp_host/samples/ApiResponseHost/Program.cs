@@ -19,6 +19,7 @@ var api = app.MapGroup("/api/memory");
 api.AddEndpointFilter(StatusAsync);
 app.UseStatusCodePages(told => RefusedAsync(told.HttpContext, ReasonPhrases.GetReasonPhrase(told.HttpContext.Response.StatusCode)));
 app.Use(BadRequestsAsync);
+app.Use(DecodeSlashesAsync);
 
 api.MapGet("/status", (IServiceMemory memory) => memory.GetMemoryStatusAsync());
 api.MapGet("/status/{device}", (string device, IServiceMemory memory) => memory.GetMemoryStatusDeviceAsync(device));
@@ -53,6 +54,17 @@ static async ValueTask<object?> StatusAsync(EndpointFilterInvocationContext cont
     }
 
     return answer;
+}
+
+// Of a fleet's ids, such as node-1/cuda:0, a path keeps the slash encoded.
+static Task DecodeSlashesAsync(HttpContext context, RequestDelegate next)
+{
+    foreach (var (name, value) in context.Request.RouteValues.ToList())
+    {
+        context.Request.RouteValues[name] = (value as string)?.Replace("%2F", "/", StringComparison.OrdinalIgnoreCase) ?? value;
+    }
+
+    return next(context);
 }
 
 // What could not be read never comes to a handler; it is answered in the same form.

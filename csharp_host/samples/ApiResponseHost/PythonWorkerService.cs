@@ -98,9 +98,9 @@ internal sealed class PythonWorkerService(Worker.IPythonWorkerService worker) : 
         }
 
         var data = Object(JsonSerializer.SerializeToNode(request, Wire), "the request");
-        if (data["action"] is JsonValue inside)
+        if (data["action"] is { } inside)
         {
-            command = inside.TryGetValue<string>(out var named)
+            command = inside is JsonValue one && one.TryGetValue<string>(out var named)
                 ? named
                 : throw new NotMappedException($"action is {inside.ToJsonString()}, and the worker takes a word: \"memory.get_status\"");
             data = Object(data["data"], "its data");

@@ -76,7 +76,7 @@ internal sealed class ServiceMemory(Worker.IServiceMemory memory, DeviceNames na
     public Task<ApiResponse<PostMemoryOptimizeResponse>> PostMemoryOptimizeAsync(PostMemoryOptimizeRequest request) =>
         AnswerAsync(async () =>
         {
-            var isLevel = Levels.TryGetValue(request.Target, out var level);
+            var isLevel = Levels.TryGetValue(request.Target ?? string.Empty, out var level);
             var isAll = isLevel || string.Equals(request.Target, "all", StringComparison.OrdinalIgnoreCase);
             return await memory.PostMemoryOptimizeAsync(new()
             {
@@ -137,7 +137,7 @@ internal sealed class ServiceMemory(Worker.IServiceMemory memory, DeviceNames na
 
     private async Task<PostMemoryClearResponse> ClearAsync(PostMemoryClearRequest request, string? deviceId)
     {
-        var isOwn = Kinds.TryGetValue(request.MemoryType, out var what);
+        var isOwn = Kinds.TryGetValue(request.MemoryType ?? string.Empty, out var what);
         return await memory.PostMemoryClearAsync(new()
         {
             DeviceId = await names.DevicesAsync(isOwn ? "all" : request.MemoryType, deviceId, mayContradict: false),

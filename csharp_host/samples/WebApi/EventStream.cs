@@ -21,16 +21,19 @@ internal static class EventStream
         response.Headers.CacheControl = "no-cache";
         response.Headers["X-Accel-Buffering"] = "no"; // For nginx, which would collect them.
         await using var events = memory.GetMemoryEventsAsync(wanted.Count == 0 ? null : wanted, ends.Token).GetAsyncEnumerator(ends.Token);
+        using var quiet = new PeriodicTimer(Quiet);
+        var silence = quiet.WaitForNextTickAsync(ends.Token).AsTask();
+        var coming = events.MoveNextAsync().AsTask();
         try
         {
-            var coming = events.MoveNextAsync().AsTask();
             await SendAsync(": events follow\n\n");
             while (true)
             {
-                if (await Task.WhenAny(coming, Task.Delay(Quiet, ends.Token)) != coming)
+                if (await Task.WhenAny(coming, silence) == silence)
                 {
-                    ends.Token.ThrowIfCancellationRequested();
+                    await silence;
                     await SendAsync(":\n\n");
+                    silence = quiet.WaitForNextTickAsync(ends.Token).AsTask();
                 }
                 else if (await coming)
                 {
@@ -43,13 +46,18 @@ internal static class EventStream
                 }
             }
         }
-        catch (OperationCanceledException) when (ends.IsCancellationRequested)
+        catch (Exception) when (ends.IsCancellationRequested)
         {
-            // The reader has left, or the host ends: the response ends with it.
+            // The reader has left, or the host ends: the response ends with it, however that showed.
         }
         catch (WorkerException problem) when (response.HasStarted)
         {
-            await SendAsync($": {problem.Code}\n\n"); // Too late for another status; a reader that comes again is told.
+            await response.WriteAsync($": {problem.Code}\n\n"); // Too late for another status; a reader that comes again is told.
+        }
+        finally
+        {
+            await ends.CancelAsync();
+            await ((Task)coming).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing); // Events can't be let go while one is awaited.
         }
 
         async Task SendAsync(string text)

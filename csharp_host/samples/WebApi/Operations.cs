@@ -3,6 +3,7 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using MemoryWorker.Client;
 using MemoryWorker.Client.Protocol;
+using Microsoft.AspNetCore.Http.Features;
 
 namespace WebApi;
 
@@ -46,7 +47,7 @@ internal static class Operations
     private static async Task<JsonElement> BodyAsync(HttpContext context)
     {
         var request = context.Request;
-        if (request.ContentLength == 0 || (request.ContentLength is null && request.ContentType is null))
+        if (request.ContentLength == 0 || context.Features.Get<IHttpRequestBodyDetectionFeature>()?.CanHaveBody == false)
         {
             return JsonSerializer.SerializeToElement(new JsonObject()); // Everything may be left out of some.
         }
@@ -54,7 +55,8 @@ internal static class Operations
         if (!request.HasJsonContentType())
         {
             throw new BadHttpRequestException(
-                $"the body is '{request.ContentType}', and application/json is expected", StatusCodes.Status415UnsupportedMediaType);
+                $"the body is {request.ContentType ?? "of no type"}, and application/json is expected",
+                StatusCodes.Status415UnsupportedMediaType);
         }
 
         using var document = await JsonDocument.ParseAsync(request.Body, cancellationToken: context.RequestAborted);
@@ -69,11 +71,16 @@ internal static class Operations
         var data = new JsonObject();
         foreach (var (name, value) in request.RouteValues.Where(one => types.ContainsKey(one.Key)))
         {
-            data[name] = value?.ToString();
+            data[name] = value?.ToString()?.Replace("%2F", "/", StringComparison.OrdinalIgnoreCase); // A path keeps its slashes encoded.
         }
 
-        foreach (var (name, values) in request.Query.Where(one => !request.RouteValues.ContainsKey(one.Key)))
+        foreach (var (name, values) in request.Query)
         {
+            if (request.RouteValues.ContainsKey(name))
+            {
+                throw new BadHttpRequestException($"'{name}' is in the path, and can't be in the query as well");
+            }
+
             data[name] = types.GetValueOrDefault(name) == "array"
                 ? new JsonArray([.. values.Select(one => JsonValue.Create(one))])
                 : Value(values.ToString(), types.GetValueOrDefault(name));

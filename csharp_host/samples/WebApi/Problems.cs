@@ -25,7 +25,10 @@ internal sealed class Problems(RequestDelegate next, IProblemDetailsService prob
         }
         catch (OperationCanceledException) when (context.RequestAborted.IsCancellationRequested)
         {
-            context.Response.StatusCode = StatusCodes.Status499ClientClosedRequest;
+            if (!context.Response.HasStarted)
+            {
+                context.Response.StatusCode = StatusCodes.Status499ClientClosedRequest;
+            }
         }
         catch (Exception problem) when (!context.Response.HasStarted && Details(problem) is { } details)
         {
@@ -51,7 +54,7 @@ internal sealed class Problems(RequestDelegate next, IProblemDetailsService prob
     private static ProblemDetails Details(WorkerException failed)
     {
         var refused = failed as WorkerRequestException;
-        var details = Details(failed.StatusCode(), failed.Code, refused?.Reason ?? Reason(failed));
+        var details = Details(failed.StatusCode(), failed.Code, refused?.Reason ?? failed.Summary);
         details.Extensions["executed"] = failed.Executed.ToWord();
         details.Extensions["retryable"] = failed.Retryable;
         if (refused is not null)
@@ -64,7 +67,4 @@ internal sealed class Problems(RequestDelegate next, IProblemDetailsService prob
 
     private static ProblemDetails Details(int status, string code, string detail) =>
         new() { Status = status, Title = code, Detail = detail, Extensions = { ["code"] = code } };
-
-    /// <summary>The first line: the worker's last words are for this host's log, not for its callers.</summary>
-    private static string Reason(WorkerException failed) => failed.Message.Split('\n', 2)[0].TrimEnd();
 }

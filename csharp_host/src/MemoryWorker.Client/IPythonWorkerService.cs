@@ -46,4 +46,13 @@ public interface IPythonWorkerService : IAsyncDisposable
     /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
     IAsyncEnumerable<WorkerEvent> ReadEventsAsync(
         IReadOnlyCollection<EventName> events, CancellationToken cancellationToken = default);
+
+    /// <summary>
+    /// As without a time, which is how often <see cref="EventName.MemoryFigures"/> comes where it is among the events: at once,
+    /// and then after so long each time. Of several readers the one that wants it most often decides.
+    /// </summary>
+    /// <exception cref="WorkerRequestException">The time is below a second, or above a day.</exception>
+    IAsyncEnumerable<WorkerEvent> ReadEventsAsync(
+        IReadOnlyCollection<EventName> events, TimeSpan figuresEvery, CancellationToken cancellationToken = default) =>
+        ReadEventsAsync(events, cancellationToken);
 }

@@ -214,8 +214,13 @@ public interface IServiceMemory
     Task<PingResult> PingAsync(CancellationToken cancellationToken = default);
 
     /// <summary>Events as they come, from this worker and its successors, until the token is cancelled.</summary>
-    /// <param name="events">Which; null for all.</param>
+    /// <param name="events">Which; null for all that tell of what happened.</param>
     /// <param name="cancellationToken">Ends the stream with <see cref="OperationCanceledException"/>.</param>
     IAsyncEnumerable<WorkerEvent> GetMemoryEventsAsync(
         IReadOnlyCollection<EventName>? events = null, CancellationToken cancellationToken = default);
+
+    /// <summary>Every device's figures and what would help, at once and then so often, from this worker and its successors, until the token is cancelled.</summary>
+    /// <param name="every">How often, from a second to a day; null for every 30 s. Of several readers the one that wants them most often decides.</param>
+    /// <param name="cancellationToken">Ends the stream with <see cref="OperationCanceledException"/>.</param>
+    IAsyncEnumerable<FiguresData> GetMemoryFiguresAsync(TimeSpan? every = null, CancellationToken cancellationToken = default);
 }

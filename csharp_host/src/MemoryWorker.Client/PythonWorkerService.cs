@@ -88,7 +88,15 @@ public sealed class PythonWorkerService : IPythonWorkerService, IWorkerSink
         IReadOnlyCollection<EventName> events, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(events);
-        return _events.ReadAsync(events, cancellationToken);
+        return _events.ReadAsync(events, null, cancellationToken);
+    }
+
+    /// <inheritdoc/>
+    public IAsyncEnumerable<WorkerEvent> ReadEventsAsync(
+        IReadOnlyCollection<EventName> events, TimeSpan figuresEvery, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(events);
+        return _events.ReadAsync(events, figuresEvery, cancellationToken);
     }
 
     /// <summary>

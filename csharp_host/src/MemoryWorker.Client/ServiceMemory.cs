@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client;
@@ -315,7 +316,19 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
     /// <inheritdoc/>
     public IAsyncEnumerable<WorkerEvent> GetMemoryEventsAsync(
         IReadOnlyCollection<EventName>? events = null, CancellationToken cancellationToken = default) =>
-        worker.ReadEventsAsync(events ?? [.. WireEvents.All, EventName.Unknown], cancellationToken);
+        worker.ReadEventsAsync(
+            events ?? [.. WireEvents.All.Where(one => one != EventName.MemoryFigures), EventName.Unknown], cancellationToken);
+
+    /// <inheritdoc/>
+    public async IAsyncEnumerable<FiguresData> GetMemoryFiguresAsync(
+        TimeSpan? every = null, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+    {
+        var period = every ?? TimeSpan.FromMilliseconds(WireContract.FiguresEveryMs);
+        await foreach (var one in worker.ReadEventsAsync([EventName.MemoryFigures], period, cancellationToken).ConfigureAwait(false))
+        {
+            yield return ((FiguresEvent)one).Data;
+        }
+    }
 
     private Task<GetStatusResult> StatusAsync(
         string? deviceId, MemoryStatusOptions? options, CancellationToken cancellationToken)

@@ -40,7 +40,7 @@ internal sealed class MemoryWorkerHealthCheck(IPythonWorkerService worker, Memor
             }
             catch (WorkerException problem)
             {
-                return new(context.Registration.FailureStatus, problem.Message, problem, data);
+                return new(context.Registration.FailureStatus, problem.Summary, problem, data);
             }
         }
     }

@@ -50,5 +50,9 @@ internal sealed class ObservedPythonWorkerService : IPythonWorkerService
         IReadOnlyCollection<EventName> events, CancellationToken cancellationToken = default) =>
         _worker.ReadEventsAsync(events, cancellationToken);
 
+    public IAsyncEnumerable<WorkerEvent> ReadEventsAsync(
+        IReadOnlyCollection<EventName> events, TimeSpan figuresEvery, CancellationToken cancellationToken = default) =>
+        _worker.ReadEventsAsync(events, figuresEvery, cancellationToken);
+
     public ValueTask DisposeAsync() => _worker.DisposeAsync();
 }

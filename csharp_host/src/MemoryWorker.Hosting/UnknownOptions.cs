@@ -18,21 +18,34 @@ internal sealed class UnknownOptions(string of, IConfiguration configuration) : 
             return ValidateOptionsResult.Skip;
         }
 
-        if (configuration is not IConfigurationSection && configuration.GetSection(MemoryWorkerOptions.Section).Exists())
+        var isWhole = configuration is not IConfigurationSection;
+        if (isWhole && (configuration.GetSection(MemoryWorkerOptions.Section).Exists() || !HasOptions(configuration)))
         {
             return ValidateOptionsResult.Fail(
                 $"the whole configuration was given; give its section: GetSection(\"{MemoryWorkerOptions.Section}\")");
         }
 
-        var unknown = Unknown(typeof(MemoryWorkerOptions), configuration).ToList();
+        var unknown = Unknown(typeof(MemoryWorkerOptions), configuration, passOverVariables: isWhole).ToList();
         return unknown.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(unknown);
     }
 
-    private static IEnumerable<string> Unknown(Type type, IConfiguration section)
+    /// <summary>Whether something in it may be meant for the worker: a host's own has logging, hosts and what its process inherited.</summary>
+    private static bool HasOptions(IConfiguration configuration)
     {
-        var known = type.GetProperties(BindingFlags.Public | BindingFlags.Instance)
-            .ToDictionary(one => one.Name, one => one.PropertyType, StringComparer.OrdinalIgnoreCase);
-        foreach (var child in section.GetChildren())
+        var known = Known(typeof(MemoryWorkerOptions));
+        return configuration.GetChildren().All(IsVariable) || configuration.GetChildren().Any(one => known.ContainsKey(one.Key));
+    }
+
+    private static Dictionary<string, Type> Known(Type type) => type.GetProperties(BindingFlags.Public | BindingFlags.Instance)
+        .ToDictionary(one => one.Name, one => one.PropertyType, StringComparer.OrdinalIgnoreCase);
+
+    /// <summary>Whether it is what the process inherited, not what somebody wrote for the worker.</summary>
+    private static bool IsVariable(IConfigurationSection one) => Environment.GetEnvironmentVariable(one.Key) is not null;
+
+    private static IEnumerable<string> Unknown(Type type, IConfiguration section, bool passOverVariables = false)
+    {
+        var known = Known(type);
+        foreach (var child in section.GetChildren().Where(one => !passOverVariables || known.ContainsKey(one.Key) || !IsVariable(one)))
         {
             if (!known.TryGetValue(child.Key, out var kind))
             {

@@ -19,7 +19,7 @@ public static class WorkerExceptionHttp
             {
                 _ when refused.Code.EndsWith("_not_found", StringComparison.Ordinal) => 404, // Also of one that comes later.
                 ErrorCode.UnknownAction => 404,
-                ErrorCode.InvalidRequest when IsOfAnUnknownTransfer(refused.Details) => 404,
+                _ when IsOfAnUnknownId(refused.Details) => 404,
                 ErrorCode.InvalidJson or ErrorCode.InvalidRequest or ErrorCode.Unsupported => 400,
                 ErrorCode.FrameTooLarge => 413,
                 ErrorCode.ModelBusy or ErrorCode.ChecksumMismatch or ErrorCode.PlanStale or ErrorCode.DuplicateRequestId => 409,
@@ -44,8 +44,7 @@ public static class WorkerExceptionHttp
         _ => null,
     };
 
-    /// <summary>An unknown transfer has no error code of its own: its id is the field that is wrong.</summary>
-    private static bool IsOfAnUnknownTransfer(JsonElement details) =>
-        details.TryGetProperty("errors", out var errors)
-        && errors.EnumerateArray().Any(one => one.GetProperty("path").GetString() == "data.transfer_id");
+    /// <summary>An unknown transfer or plan has no error code of its own.</summary>
+    private static bool IsOfAnUnknownId(JsonElement details) =>
+        details.TryGetProperty("reason", out var reason) && reason.ValueKind == JsonValueKind.String && reason.ValueEquals("not_known");
 }

@@ -34,7 +34,9 @@ internal sealed class EventReaders
     }
 
     public async IAsyncEnumerable<WorkerEvent> ReadAsync(
-        IReadOnlyCollection<EventName> events, [EnumeratorCancellation] CancellationToken cancellationToken)
+        IReadOnlyCollection<EventName> events,
+        Func<Action<WorkerEvent>, IDisposable>? tick,
+        [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         var reader = (Channel: Channel.CreateUnbounded<WorkerEvent>(), Wanted: events.ToHashSet());
         lock (_readers)
@@ -42,6 +44,7 @@ internal sealed class EventReaders
             _readers.Add(reader);
         }
 
+        using var ticking = tick?.Invoke(one => reader.Channel.Writer.TryWrite(one));
         try
         {
             var sequence = 0L;

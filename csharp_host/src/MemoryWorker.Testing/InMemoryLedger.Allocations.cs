@@ -169,7 +169,9 @@ internal sealed partial class InMemoryLedger
 
     private TransferResult GetTransfer(GetTransferParams asked) =>
         _transfers.GetValueOrDefault(ids.Complete(asked.TransferId)) ?? throw Invalid(
-            MemoryActions.GetTransfer, "data.transfer_id", $"no transfer '{ids.Complete(asked.TransferId)}'; the last 1024 are kept");
+            MemoryActions.GetTransfer,
+            NotKnown([]),
+            ("data.transfer_id", $"no transfer '{ids.Complete(asked.TransferId)}'; the last 1024 are kept"));
 
     private ClearResult Clear(ClearParams asked)
     {

@@ -137,7 +137,7 @@ internal sealed partial class InMemoryLedger
         var planId = ids.Complete(given);
         return _plans.TryGetValue(planId, out var plan) && plan.ExpiresAt > clock.GetUtcNow()
             ? plan
-            : throw Stale(planId, "it was taken up, has expired, or never was", action);
+            : throw Stale(planId, "it was taken up, has expired, or never was", action, isKnown: false);
     }
 
     private HeldPlan PlanFor(string planId, string? deviceId, long bytes, string? modelId, string action)
@@ -192,10 +192,10 @@ internal sealed partial class InMemoryLedger
 
     private static List<long> LastUses(NeededHeadroom needed) => [.. needed.Victims.Select(one => one.LastUse)];
 
-    private static WorkerRequestException Stale(string planId, string why, string action) => Refused(
-        ErrorCode.PlanStale,
-        action,
-        $"'{planId}' can't be taken up: {why}; ask memory.plan again",
-        new Dictionary<string, object?> { ["plan_id"] = planId },
-        retryable: true);
+    private static WorkerRequestException Stale(string planId, string why, string action, bool isKnown = true)
+    {
+        var details = new Dictionary<string, object?> { ["plan_id"] = planId };
+        var reason = $"'{planId}' can't be taken up: {why}; ask memory.plan again";
+        return Refused(ErrorCode.PlanStale, action, reason, isKnown ? details : NotKnown(details), retryable: true);
+    }
 }

@@ -143,6 +143,40 @@ internal sealed partial class InMemoryLedger
         Fragmentation = null,
     };
 
+    /// <summary>What a reader of figures is told.</summary>
+    public FiguresData Figures()
+    {
+        lock (_gate)
+        {
+            Expire();
+            return new()
+            {
+                UptimeMs = Since(_startedAt),
+                PressureCategory = devices.Max(Level),
+                Devices = [.. devices.Select(Figures)],
+                Recommendations = GetRecommendations(new()).Recommendations,
+                Skipped = 0,
+            };
+        }
+    }
+
+    private DeviceFigures Figures(FakeDevice device) => new()
+    {
+        DeviceId = device.DeviceId,
+        State = device.State,
+        PressureCategory = Level(device),
+        PressurePercentage = PressurePercentage(device),
+        BudgetBytes = Budget(device),
+        AvailableBytes = Headroom(device),
+        UsedBytes = UsedBytes(device),
+        ProcessUsedBytes = UsedBytes(device),
+        AllocatedBytes = AllocatedBytes(device),
+        AllocationCount = _allocations.Values.Count(one => one.Device == device),
+        ModelBytes = ModelBytes(device),
+        CachedBytes = 0,
+        Trend = null,
+    };
+
     private GetPressureResult GetPressure(GetPressureParams asked)
     {
         var found = Devices(asked.DeviceId, MemoryActions.GetPressure);
@@ -266,7 +300,7 @@ internal sealed partial class InMemoryLedger
                 ErrorCode.PlanStale,
                 action,
                 $"no work '{planId}' is known: it was forgotten, or never was; ask with item_count anew",
-                new Dictionary<string, object?> { ["plan_id"] = planId },
+                NotKnown(new() { ["plan_id"] = planId }),
                 retryable: true);
         }
 

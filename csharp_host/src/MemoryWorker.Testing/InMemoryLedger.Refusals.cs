@@ -25,6 +25,7 @@ internal sealed partial class InMemoryLedger
     private Dictionary<string, object?> DetailsOf(ErrorCode code, string action, FakeDevice device, string reason, JsonElement data) =>
         code switch
         {
+            ErrorCode.LimitExceeded when action == StoreActions.Put => new() { ["entry_bytes"] = null, ["limit_bytes"] = null },
             ErrorCode.OutOfMemory or ErrorCode.LimitExceeded => new()
             {
                 ["device_id"] = device.DeviceId,
@@ -37,7 +38,7 @@ internal sealed partial class InMemoryLedger
                 ["device_id"] = Text(data, "device_id", "destination_device_id"),
                 ["known_devices"] = devices.Select(one => one.DeviceId).ToArray(),
             },
-            ErrorCode.DeviceUnavailable => new() { ["device_id"] = device.DeviceId, ["state"] = device.State.ToWord() },
+            ErrorCode.DeviceUnavailable => new() { ["device_id"] = device.DeviceId, ["state"] = Lost(device.State).ToWord() },
             ErrorCode.AllocationNotFound => new()
             {
                 ["allocation_id"] = Text(data, "allocation_id", "source_allocation_id"),
@@ -51,15 +52,43 @@ internal sealed partial class InMemoryLedger
             ErrorCode.ModelBusy => new() { ["model_id"] = Text(data, "model_id"), ["cause"] = "in_use" },
             ErrorCode.ModelLoadFailed => new() { ["model_id"] = Text(data, "model_id"), ["path"] = null, ["cause"] = reason },
             ErrorCode.ConsumerNotFound => new() { ["consumer_id"] = Text(data, "consumer_id") },
+            ErrorCode.StoreNotFound => new()
+            {
+                ["store"] = Text(data, "store"),
+                ["user_id"] = Text(data, "user_id") ?? MemoryScope.Default.UserId,
+                ["project_id"] = Text(data, "project_id") ?? MemoryScope.Default.ProjectId,
+            },
+            ErrorCode.OperationNotFound => new() { ["operation_id"] = Text(data, "operation_id") },
             ErrorCode.PlanStale => new() { ["plan_id"] = Text(data, "plan_id") },
             ErrorCode.InvalidRequest => new()
             {
                 ["errors"] = new[] { new Dictionary<string, object?> { ["path"] = "data", ["message"] = reason } },
             },
             ErrorCode.UnknownAction => UnknownAction(action),
+            ErrorCode.DuplicateRequestId => new() { ["request_id"] = null },
+            ErrorCode.FrameTooLarge => new() { ["max_frame_bytes"] = MaxFrameBytes },
+            ErrorCode.ChecksumMismatch => new()
+            {
+                ["transfer_id"] = NextTransfer(),
+                ["expected"] = $"sha256:{new string('0', 64)}",
+                ["found"] = $"sha256:{new string('f', 64)}",
+            },
+            ErrorCode.Cancelled or ErrorCode.DeadlineExceeded when action == MemoryActions.Transfer => new() { ["transfer_id"] = NextTransfer() },
+            ErrorCode.InternalError => new() { ["error_id"] = Guid.NewGuid().ToString("N") },
+            ErrorCode.Unsupported when data.TryGetProperty("store", out _) => Asked(data, "store", "kind"),
+            ErrorCode.Unsupported => Asked(data, "device_id", "memory_type"),
             ErrorCode.Overloaded => new() { ["max_inflight"] = MaxInflight, ["retry_after_ms"] = 10L },
             _ => [],
         };
+
+    private string NextTransfer() => ids.Make("transfer", _transfers.Count + 1);
+
+    /// <summary>What a device that is said to be gone is: its own state, unless that is to be had.</summary>
+    private static DeviceState Lost(DeviceState state) => state == DeviceState.Available ? DeviceState.Lost : state;
+
+    /// <summary>What a request says of what can't be done.</summary>
+    private static Dictionary<string, object?> Asked(JsonElement data, params string[] names) =>
+        names.ToDictionary(one => one, one => (object?)Text(data, one));
 
     private static Dictionary<string, object?> UnknownAction(string action) => new()
     {

@@ -74,6 +74,10 @@ def constants() -> str:
             "Requests at once, unless the worker is told otherwise.",
             vocabulary.DEFAULT_MAX_INFLIGHT,
         ),
+        "FiguresEveryMs": (
+            "How often figures come, unless the subscription says otherwise.",
+            vocabulary.FIGURES_EVERY_MS,
+        ),
         "RequestIdMaxLength": ("In characters.", envelope.REQUEST_ID_MAX),
     }
     facts = [*summary("Figures that both sides agree on.", 0, ""), "public static class WireContract", "{"]

@@ -60,6 +60,12 @@ def test_what_those_hosts_call_memory(seen: dict[str, Any]) -> None:
         ("allocation of none", "allocation_not_found", 404, "never existed"),
         ("transfer of none", "invalid_request", 404, "no transfer 'transfer-99"),
         ("allocate HBM", "invalid_request", 400, "none of GPU, VRAM, RAM"),
+        ("allocate null", "invalid_request", 400, "MemoryType '' is none of GPU"),
+        ("defragment null", "invalid_request", 400, "'' is none of all"),
+        ("clear null", "invalid_request", 400, "'' is none of all"),
+        ("optimize null", "invalid_request", 400, "name is empty"),
+        ("transfer null", "invalid_request", 400, "name is empty"),
+        ("copy null", "invalid_request", 400, "data.source_allocation_id"),
         ("transfer of no such size", "allocation_not_found", 404, "has 7 bytes"),
         ("transfer of one of two", "invalid_request", 409, "say which with AllocationId"),
         ("copy into an allocation", "unsupported", 400, "name a device"),
@@ -84,6 +90,7 @@ def test_commands_by_name(seen: dict[str, Any]) -> None:
     assert seen["execute unknown"].startswith("no action 'memory.polish'")
     assert seen["execute elsewhere"] == "there is no worker 'inference' here: this one is 'memory'"
     assert seen["execute bare"].startswith("the request is String, and the worker takes an object")
+    assert seen["execute no word"].startswith('action is {"name":"status"}, and the worker takes a word')
     assert (seen["execute typed"], seen["execute typed refused"]) == ("sim:0", "device_not_found")
     assert seen["raw"] is True
 
@@ -149,9 +156,12 @@ def test_a_refusal_has_its_status(web: Web) -> None:
     assert asked(web, "DELETE", "allocations/alloc-999", None, 404)["code"] == "allocation_not_found"
     assert asked(web, "GET", "transfer/transfer-999", None, 404)["code"] == "invalid_request"
     assert asked(web, "GET", "status/cuda:9", None, 404)["code"] == "device_not_found"
+    assert "'node-1/cuda:0'" in asked(web, "GET", "status/node-1%2Fcuda:0", None, 404)["message"]
     assert "sizeBytes" in asked(web, "POST", "allocations/allocate", {"sizeBytes": "much"}, 400)["message"]
     asked(web, "POST", "allocations/allocate", b'{"sizeBytes": 1', 400)
     answer = web.answer("POST", "/api/memory/operations/clear", b"all", {"Content-Type": "text/plain"})
     assert (answer.status, answer.body["error"]["statusCode"]) == (415, 415)
+    for body in (b"null", b"", b'{"memoryType": null}'):
+        asked(web, "POST", "operations/clear", body, 400)
     asked(web, "GET", "nothing/here", None, 404)
     asked(web, "PUT", "status", {}, 405)

@@ -1,6 +1,7 @@
 """Events on the host's side: whoever asked gets them, a slow reader delays nobody, a new worker is asked again."""
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,50 @@ def test_each_reader_has_numbers_of_its_own(fake: Make) -> None:
     assert [event.Sequence for event in one.wait_for(3)] == [1, 2, 3]
     everything.stop()
     one.stop()
+
+
+def test_figures_come_as_often_as_the_reader_wants_that_wants_them_most_often(fake: Make) -> None:
+    """How often is said only where figures are asked for: a worker that has none knows no such thing."""
+    from MemoryWorker.Client import ServiceMemory
+    from System import TimeSpan
+
+    service = fake()
+    lost_ones = Reading(service, "DeviceLost")
+    until(lambda: asked_for(service) == [LOST])
+    assert ask(service, "fake.subscribed")["figures_every_ms"] is None
+    stops, threads = [], []
+    for seconds, wanted in ((None, 30_000), (60, 30_000), (5, 5_000)):
+        every = None if seconds is None else TimeSpan.FromSeconds(seconds)
+        stream = figures_of(ServiceMemory(service), every, stops)
+        threads.append(threading.Thread(target=lambda stream=stream: list(stream)))
+        threads[-1].start()
+        until(lambda wanted=wanted: ask(service, "fake.subscribed")["figures_every_ms"] == wanted)
+    stops[-1].Cancel()
+    until(lambda: ask(service, "fake.subscribed")["figures_every_ms"] == 30_000)
+    for stop in stops[:-1]:
+        stop.Cancel()
+    until(lambda: asked_for(service) == [LOST])
+    assert ask(service, "fake.subscribed")["figures_every_ms"] is None
+    for thread in threads:
+        thread.join(30)
+    lost_ones.stop()
+
+
+def figures_of(memory: Any, every: Any, stops: list[Any]) -> Iterator[Any]:
+    """Read figures until told to stop."""
+    import System
+    from System.Threading import CancellationTokenSource
+
+    stops.append(CancellationTokenSource())
+    stream = runtime.iterate(memory.GetMemoryFiguresAsync(every, stops[-1].Token))
+
+    def each() -> Iterator[Any]:
+        try:
+            yield from stream
+        except System.OperationCanceledException:
+            pass
+
+    return each()
 
 
 def asked_for(service: Any) -> list[str]:

@@ -118,6 +118,14 @@ def test_a_section_with_a_mistake_fails_the_start(seen: dict[str, Any]) -> None:
     assert said["whole"] == 'the whole configuration was given; give its section: GetSection("MemoryWorker")'
 
 
+def test_a_configuration_of_the_workers_alone(seen: dict[str, Any]) -> None:
+    """What the process inherited is in it as well, and is no mistake; a key that somebody wrote is."""
+    said = seen["sections"]
+    assert said["whole of others"] == said["whole"]
+    assert said["own"] == said["own of nothing"] == "started, no environment"
+    assert said["own with a typo"] == "FilName is no option; did you mean FileName?"
+
+
 def test_an_empty_section_asks_for_an_environment(seen: dict[str, Any]) -> None:
     """``"Python": {}`` is all that it takes."""
     assert seen["sections"]["empty"] == "started, an environment"

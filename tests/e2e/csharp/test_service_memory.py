@@ -449,6 +449,27 @@ def test_health(memory: Any) -> None:
     assert (str(health.State), parts[f"device:{DEVICE}"], parts["stores"]) == ("Ok", "Ok", "Off")
 
 
+def test_devices_come_in_pages(memory: Any) -> None:
+    """One after the other, each once; the last page has no next."""
+    from MemoryWorker.Client import MemoryStatusOptions
+
+    found: list[str] = []
+    after = None
+    while after is not None or not found:
+        options = make(MemoryStatusOptions, Limit=1, After=after)
+        page = wait(memory.GetMemoryStatusAsync(None, options))
+        found += [device.DeviceId for device in page.Devices]
+        after = page.Next
+    assert sorted(found) == ["cpu", "sim:0"]
+
+
+def test_a_worker_that_is_no_fleet_has_no_nodes(memory: Any) -> None:
+    """It says what to ask instead."""
+    with refused("unsupported") as problem:
+        wait(memory.DrainNodeAsync("node-1"))
+    assert "memory_worker fleet" in problem.value.Message
+
+
 def test_operations(memory: Any) -> None:
     """What the host does is measured by its name, and ends once."""
     begun = wait(memory.BeginOperationAsync("nightly index"))
@@ -570,6 +591,21 @@ def test_events_come_as_they_happen(memory: Any) -> None:
     one = next(one for one in came if isinstance(one, PressureChangedEvent))
     assert (one.Sequence, one.Data.DeviceId) == (1, DEVICE)
     assert {one.Data.From.ToString(), one.Data.To.ToString()} == {"Low", "Critical"}
+
+
+def test_figures_are_a_stream(memory: Any) -> None:
+    """The first at once: what each device has, and what would help."""
+    from System import TimeSpan
+
+    allocate(memory, 62 * MIB)
+    stream = runtime.iterate(memory.GetMemoryFiguresAsync(TimeSpan.FromSeconds(1)))
+    first = next(stream)
+    second = next(stream)
+    stream.close()
+    (device,) = [one for one in first.Devices if one.DeviceId == DEVICE]
+    assert (device.AllocatedBytes, device.PressureCategory.ToString()) == (62 * MIB, "Critical")
+    assert second.UptimeMs > first.UptimeMs
+    assert second.Skipped == 0
 
 
 def test_a_lost_device_is_an_event(real: Make) -> None:

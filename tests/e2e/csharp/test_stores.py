@@ -31,6 +31,13 @@ def test_what_has_no_place_is_returned_all_the_same(seen: dict[str, Any]) -> Non
     assert seen["deleted"] == [1, False, True]
 
 
+def test_bytes_are_no_value(seen: dict[str, Any]) -> None:
+    """They are not told as null, or as not there: who asks for a value is told how bytes are had."""
+    assert seen["bytes"] == [None, 16]
+    [told] = set(seen["bytes_as_values"])
+    assert told == "'bytes' of store 'answers' is bytes, not a value: get them with IMemoryStores.GetAsync"
+
+
 def test_a_worker_that_dies_takes_only_memory_with_it(seen: dict[str, Any]) -> None:
     """What persists is there again with the next one, and stores open by themselves."""
     assert (seen["persists"], seen["lost"], seen["open_again"]) == (3, True, "again")

@@ -7,8 +7,10 @@ from typing import Any
 import psutil
 import pytest
 
+from protocol import vocabulary
+from tests.contract.golden_files import FOLDER
 from tests.e2e.csharp.clock import standing
-from tests.e2e.csharp.host import Watched, gone, make, options, progress_into, real, wait
+from tests.e2e.csharp.host import Watched, call, gone, make, options, progress_into, real, wait
 from tests.e2e.csharp.in_memory import DEVICE, MIB, TESTING, allocate, memory, refusal, worker
 from tests.rigs.dotnet import runtime
 
@@ -315,10 +317,9 @@ def test_a_fake_worker_process(load: Any) -> None:
             "No",
             True,
         ),
-        ("DeviceUnavailable", {"device_id": DEVICE, "state": "available"}, "Unknown", True),
+        ("DeviceUnavailable", {"device_id": DEVICE, "state": "lost"}, "Unknown", True),
         ("PlanStale", {"plan_id": "plan-7"}, "No", True),
         ("InvalidRequest", {"errors": [{"path": "data", "message": "told to by a test"}]}, "No", False),
-        ("InternalError", {}, "Unknown", False),
     ],
 )
 def test_a_fault_has_the_workers_details(
@@ -338,6 +339,47 @@ def test_a_fault_has_the_workers_details(
     error = caught.value
     assert json.loads(error.Details.GetRawText()) == details
     assert (error.Executed.ToString(), error.Retryable) == (executed, retryable)
+
+
+def test_every_fault_has_what_the_worker_tells(worker: Any) -> None:
+    """Of each code: details that the worker gave with it in a golden conversation, by their names, and the same flags."""
+    from MemoryWorker.Client import WorkerRequestException
+    from MemoryWorker.Client.Protocol import ErrorCode, WireActions
+
+    told = dict(golden_errors())
+    told["internal_error"] = {(("error_id",), "unknown", False)}
+    assert told.keys() == {code.value for code in vocabulary.ErrorCode}
+    for code, golden in told.items():
+        name = code.title().replace("_", "")
+        for action, data in ASKED:
+            row = WireActions.Find(action)
+            worker.Fail(row, getattr(ErrorCode, name))
+            with pytest.raises(WorkerRequestException) as caught:
+                wait(call(worker, action, **data))
+            error = caught.value
+            details = json.loads(error.Details.GetRawText())
+            found = (tuple(sorted(details)), error.Executed.ToString().lower(), error.Retryable)
+            assert found in golden, (code, action, golden)
+
+
+ASKED: list[tuple[str, dict[str, Any]]] = [
+    ("memory.allocate", {"size_bytes": 1}),
+    ("memory.transfer", {"source_allocation_id": "alloc-1", "destination_device_id": "cpu"}),
+    ("store.put", {"store": "s", "key": "k", "value": 1}),
+]
+"""Requests of each kind of which details are told."""
+
+
+def golden_errors() -> dict[str, set[tuple[tuple[str, ...], str, bool]]]:
+    """Return the names of the details that the worker gave with each code, whether it was done, and whether to repeat it."""
+    found: dict[str, set[tuple[tuple[str, ...], str, bool]]] = {}
+    for file in FOLDER.glob("*.out.jsonl"):
+        for line in file.read_bytes().splitlines():
+            error = json.loads(line.decode(errors="replace")).get("error")
+            if error is not None:
+                told = (tuple(sorted(error["details"])), error["executed"], error["retryable"])
+                found.setdefault(error["code"], set()).add(told)
+    return found
 
 
 def test_an_id_from_before_a_kill_is_another_workers(worker: Any) -> None:

@@ -1,6 +1,8 @@
 """The web sample: every operation of its document, and what it answers where it can't."""
 
 import json
+import socket
+import struct
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from openapi_spec_validator import validate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from protocol.actions import ACTIONS
-from tests.e2e.csharp.host import REPOSITORY
+from tests.e2e.csharp.host import FAKE, REPOSITORY
 from tests.e2e.csharp.web_host import Answer, Web, web_host
 from tests.rigs.dotnet.toolchain import Toolchain
 
@@ -162,9 +164,15 @@ def sample(action: str) -> dict[str, Any]:
         ("GET", "allocations?limit=many", None, 400, "invalid_request", "data.limit"),
         ("GET", "status?nonsense=1", None, 400, "invalid_request", "data.nonsense"),
         ("GET", "status?device_id=cuda:9", None, 404, "device_not_found", "there are cpu, sim:0"),
+        ("GET", "status?device_id=node-1%2Fcuda:0", None, 404, "device_not_found", "'node-1/cuda:0'"),
+        ("GET", "transfer/node-1%2ftransfer-9", None, 404, "invalid_request", "'node-1/transfer-9'"),
         ("GET", "allocations?allocation_id=alloc-999", None, 404, "allocation_not_found", "never existed"),
         ("POST", "deallocate", {"allocation_id": "alloc-999"}, 404, "allocation_not_found", "never existed"),
         ("GET", "transfer/transfer-999", None, 404, "invalid_request", "no transfer"),
+        ("GET", f"transfer/{'x' * 257}", None, 400, "invalid_request", "at most 256"),
+        ("GET", "transfer/transfer-1?transfer_id=transfer-2", None, 400, "invalid_request", "in the path"),
+        ("POST", "plan_batches", {"plan_id": "batches-9"}, 404, "plan_stale", "never was"),
+        ("POST", "allocate", {"size_bytes": 1, "plan_id": "plan-9"}, 404, "plan_stale", "never was"),
         ("GET", "model_status?model_id=none", None, 404, "model_not_found", "no model"),
         ("POST", "released", {"consumer_id": "none", "bytes": 1}, 404, "consumer_not_found", "none"),
         (
@@ -197,6 +205,14 @@ def test_what_no_operation_is_asked(web: Web) -> None:
         assert answer.body["status"] == status
 
 
+@pytest.mark.parametrize(("kind", "status"), [(None, 415), ("application/json", 200)])
+def test_a_body_of_unknown_length(web: Web, kind: str | None, status: int) -> None:
+    """It is a body all the same: read where it is JSON, and not passed over where nothing says what it is."""
+    told = {} if kind is None else {"Content-Type": kind}
+    answer = web.chunked("POST", "/api/memory/clear", [b'{"device_id": ', b'"cpu"}'], told)
+    assert answer.status == status, answer.body
+
+
 def test_a_body_may_be_left_out_where_all_of_it_may(web: Web) -> None:
     """An action that needs nothing is asked with nothing."""
     assert web.ask("POST", "/api/memory/clear")[0] == 200
@@ -225,6 +241,52 @@ def test_an_open_breaker_says_when_to_come_again(toolchain: Toolchain) -> None:
         assert (health.status, health.body["parts"]["memory_worker"]["status"]) == (503, "unhealthy")
         assert health.body["parts"]["devices"]["description"] == "not known: the worker is BreakerOpen"
         assert web.ask("GET", "/health/live") == (200, {"status": "healthy", "parts": {}})
+
+
+@pytest.mark.parametrize("moment", ["at its start", "while it works"])
+def test_what_the_worker_wrote_last_stays_with_the_host(
+    toolchain: Toolchain, tmp_path: Path, moment: str
+) -> None:
+    """Its stderr may have anything in it: the log has it, and no answer."""
+    dying = ["--die-on", "memory.get_status", "--deaths", "1000", "--journal", str(tmp_path / "journal")]
+    (tmp_path / "worker.py").write_text(
+        "import runpy, sys\nprint('password=hunter2', file=sys.stderr)\n"
+        f"sys.argv[1:] = {['--traceback'] if moment == 'at its start' else dying}\n"
+        f"runpy.run_path({FAKE!r}, run_name='__main__')\n"
+    )
+    options = (
+        f"--MemoryWorker:Arguments:0={tmp_path / 'worker.py'}",
+        "--MemoryWorker:Arguments:1=",
+        "--MemoryWorker:StartWithHost=false",
+    )
+    with web_host(toolchain, PROJECT, *options) as web:
+        paths = ("/api/memory/status", "/monitoring/memory", "/metrics", "/health")
+        answers = [web.answer("GET", path) for path in paths]
+        log = web.log_until("hunter2")
+    assert answers[0].body["code"] == ("worker_start_failed" if moment == "at its start" else "worker_exited")
+    assert "hunter2" not in str(answers)
+    assert "nhandled" not in log
+
+
+def test_a_reader_that_leaves_is_no_fault(toolchain: Toolchain) -> None:
+    """However it goes, between events or while there are some, nothing is logged, and the host is rid of it."""
+    with web_host(toolchain, PROJECT) as web:
+        host, _, port = web.address.removeprefix("http://").partition(":")
+        for gone in range(20):
+            with socket.create_connection((host, int(port)), timeout=30) as reader:
+                reader.sendall(f"GET /api/events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                read = b""
+                while b": events follow" not in read:
+                    read += reader.recv(4096)
+                if gone % 2:  # no word of goodbye
+                    reader.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    web.ask(
+                        "POST", "/api/memory/allocate", {"size_bytes": 1, "device_id": "cpu", "lease_ms": 1}
+                    )
+        assert web.ask("GET", "/api/memory/status?device_id=cuda:9")[0] == 404
+        log = web.log_until("was answered 404")
+    assert "fail:" not in log
+    assert "nhandled" not in log
 
 
 def test_health_names_the_part(toolchain: Toolchain) -> None:

@@ -6,8 +6,9 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,13 @@ class Web:
         except urllib.error.HTTPError as refused:
             with refused:
                 return _read(refused)
+
+    def chunked(self, method: str, path: str, pieces: list[bytes], headers: dict[str, str]) -> Answer:
+        """Send a body whose length is not told beforehand, with these headers alone."""
+        connection = HTTPConnection(self.address.removeprefix("http://"), timeout=30)
+        with closing(connection):
+            connection.request(method, path, iter(pieces), headers, encode_chunked=True)
+            return _read(connection.getresponse())
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Return status and body of an answer."""

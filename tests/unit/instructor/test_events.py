@@ -9,8 +9,8 @@ import pytest
 from protocol.actions import ACTIONS, EVENTS
 from protocol.contract import adapter
 from protocol.generate import ROOT
-from protocol.results import Eviction, Expiration, PressureTrend, SuspectedLeak
-from protocol.vocabulary import EventName, LeakKind, PressureLevel, Source
+from protocol.results import DeviceFigures, Eviction, Expiration, PressureTrend, SuspectedLeak
+from protocol.vocabulary import DeviceState, EventName, LeakKind, PressureLevel, Source
 from worker.core import events as e
 from worker.core.actions import (
     ClearCache,
@@ -32,6 +32,9 @@ ACTIONS_TO_TAKE = (
     Defragment("cpu"),
     Defragment("cpu", restart=True),
 )
+FIGURES = DeviceFigures(
+    "cpu", DeviceState.AVAILABLE, HIGH, 91.0, 9, 5, 4, 3, 2, 1, 0, 0, PressureTrend(1.5, 2.0, 1.0, 3.0)
+)
 HAPPENED = (
     e.PressureChanged("cpu", LOW, HIGH, 91.0, 5),
     e.ExhaustionForecast("cpu", 5, PressureTrend(1.5, 2.0, 1.0, 3.0)),
@@ -51,6 +54,7 @@ HAPPENED = (
     e.DeviceLost("cpu", "why", ("alloc-1",), ("m",)),
     e.DeviceRecovered("cpu", 5),
     e.ContentsDisplaced("cpu", "why", 5, ("alloc-1",), ("m",)),
+    e.Figures(5, HIGH, (FIGURES,), tuple(Recommended(each, 1, 2, "this", "why") for each in ACTIONS_TO_TAKE)),
 )  # fmt: skip
 
 

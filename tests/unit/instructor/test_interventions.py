@@ -25,7 +25,15 @@ class Asked:
         self.machine = machine
         session: Any = None
         self._instructor = Instructor(
-            machine.memory, session, machine.clock, machine.history, "0", 1, machine.stores
+            machine.memory,
+            session,
+            machine.clock,
+            machine.history,
+            "0",
+            1,
+            machine.stores,
+            machine.later,
+            machine.tell,
         )
         self._call = Call(machine.token(), lambda _completed, _total: None)
 

@@ -20,7 +20,17 @@ def test_a_question_without_data_is_prepared_once(tmp_path: Path, action: str, *
     """What claims and changes nothing is the same work each time; other work is made for each request."""
     machine = Machine(tmp_path)
     session: Any = None
-    instructor = Instructor(machine.memory, session, machine.clock, machine.history, "0", 1, machine.stores)
+    instructor = Instructor(
+        machine.memory,
+        session,
+        machine.clock,
+        machine.history,
+        "0",
+        1,
+        machine.stores,
+        machine.later,
+        machine.tell,
+    )
     assert (instructor.prepare(action, {}) is instructor.prepare(action, {})) is once
 
 
@@ -28,7 +38,17 @@ def test_what_is_bound_later_fits_the_table_too(tmp_path: Path) -> None:
     """Each action's handler takes and answers what the table says, also where that is looked at when it is first asked for."""
     machine = Machine(tmp_path)
     session: Any = None
-    instructor = Instructor(machine.memory, session, machine.clock, machine.history, "0", 1, machine.stores)
+    instructor = Instructor(
+        machine.memory,
+        session,
+        machine.clock,
+        machine.history,
+        "0",
+        1,
+        machine.stores,
+        machine.later,
+        machine.tell,
+    )
     bound = {name: instructor._bindings.get(name) for name in ACTIONS}
     assert [name for name, each in bound.items() if each is None or each.row is not ACTIONS[name]] == []
 

@@ -46,7 +46,17 @@ def instructor(tmp_path: Path) -> Instructor:
     """Return one over a machine; nothing that is sent here gets as far as its session."""
     machine = Machine(tmp_path)
     session: Any = None
-    return Instructor(machine.memory, session, machine.clock, machine.history, "0", 1, machine.stores)
+    return Instructor(
+        machine.memory,
+        session,
+        machine.clock,
+        machine.history,
+        "0",
+        1,
+        machine.stores,
+        machine.later,
+        machine.tell,
+    )
 
 
 @pytest.mark.parametrize("what", LONG)

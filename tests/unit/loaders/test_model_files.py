@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -145,6 +146,12 @@ def test_a_hub_caches_folder_stands_for_its_snapshot(tmp_path):
     assert model_files(way).declared == (snapshot / "model.safetensors",)
     (model / "refs" / "main").write_text("elsewhere")
     assert "several snapshots" in refused(way)
+    (model / "refs" / "main").write_bytes(b"\xff\xfe\x00a")
+    assert "several snapshots" in refused(way)
+    (model / "refs" / "main").unlink()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(model / "refs" / "main")
+        assert "several snapshots" in refused(way)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "torch"])

@@ -1,20 +1,19 @@
 """Events: coalesced, numbered, and none lost that is told one by one."""
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.vocabulary import Source
+from protocol.vocabulary import PressureLevel, Source
 from worker.core.cancellation import CancelToken
 from worker.core.clock import FixedClock
-from worker.core.events import BudgetChanged, DeviceLost, PressureChanged
+from worker.core.events import BudgetChanged, DeviceLost, Figures, PressureChanged
 from worker.instructor.events import wire_event
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import INTERVAL_NS, EventChannel
-
-PATIENCE_SECONDS = 5.0
 
 
 class Channel:
@@ -167,3 +166,54 @@ def test_numbers_have_no_gaps(steps: list[tuple[str, int, str]]) -> None:
         levels[about] += 1
     channel.pass_ns(2 * INTERVAL_NS)
     assert [event["sequence"] for event in channel.sent] == list(range(1, len(channel.sent) + 1))
+
+
+class Pipe:
+    """A channel whose host does not read: what it is to write waits, and may be dropped."""
+
+    def __init__(self) -> None:
+        clock = FixedClock()
+        self.waiting: list[Callable[[], bytes]] = []
+        self.channel = EventChannel(
+            lambda make, _size, _dropped: self.waiting.append(make),
+            clock,
+            Alarm(clock),
+            INTERVAL_NS,
+            wire_event,
+        )
+        self.channel.subscribe((Figures, DeviceLost))
+
+    def figures(self, uptime_ms: int) -> None:
+        """Take figures."""
+        self.channel.publish(Figures(uptime_ms, PressureLevel.LOW, (), ()))
+
+    def read(self) -> list[dict[str, Any]]:
+        """Read what waits."""
+        frames = [orjson.loads(make()) for make in self.waiting]
+        self.waiting.clear()
+        return frames
+
+
+def test_a_host_that_does_not_read_has_the_newest_figures_alone() -> None:
+    """However many were taken meanwhile, one waits; it says how many it stands for, and numbers have no gap."""
+    pipe = Pipe()
+    pipe.figures(1)
+    pipe.channel.publish(DeviceLost("cpu", "why", (), ()))
+    for uptime_ms in range(2, 1000):
+        pipe.figures(uptime_ms)
+    first, lost = pipe.read()
+    assert (first["data"]["uptime_ms"], first["data"]["skipped"], first["sequence"]) == (999, 998, 1)
+    assert (lost["event"], lost["sequence"]) == ("device.lost", 2)
+    pipe.figures(1000)
+    (next_one,) = pipe.read()
+    assert (next_one["data"]["uptime_ms"], next_one["data"]["skipped"]) == (1000, 0)
+
+
+def test_figures_that_gave_way_to_other_events_come_again() -> None:
+    """Where too much waits the oldest is dropped: what takes its place later is sent."""
+    pipe = Pipe()
+    pipe.figures(1)
+    pipe.waiting.clear()
+    pipe.figures(2)
+    (frame,) = pipe.read()
+    assert (frame["data"]["uptime_ms"], frame["data"]["skipped"]) == (2, 0)

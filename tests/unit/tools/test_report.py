@@ -362,3 +362,38 @@ def test_trends_signals_and_forecasts_are_drawn() -> None:
     assert drawn["trend"] == [None, [5.0, 9.5, 8.0, None]]
     assert drawn["signals"] == [[], ["low memory notification 2"]]
     assert drawn["forecasts"] == [[1500, 9.5, 8.0, 12.0, 7]]
+
+
+def _of_nodes(nodes: int) -> str:
+    """Write the page of a fleet of which node 2 was nearly full for a while."""
+    rows = [
+        sample(1000 * second, 880 if (second, node, name) == (2, 2, "cuda:0") else 100 + node, f"node-{node}/{name}")
+        for second in (1, 2, 3)
+        for node in range(1, nodes + 1)
+        for name in ("cpu", "cuda:0")
+    ]  # fmt: skip
+    return render(read_recording(lines(*rows)), "fleet")
+
+
+def test_a_fleet_is_shown_by_its_nodes() -> None:
+    """A line a node, the tightest first by what was the most in all the time; charts in the same order."""
+    page = _of_nodes(3)
+    assert "3 nodes, the tightest first" in page
+    assert re.findall(r"<tr><td>(node-\d)</td><td>2</td>", page) == ["node-2", "node-3", "node-1"]
+    assert "<td>cuda:0</td><td>98 %</td><td>880 B</td><td>900 B</td>" in page
+    drawn = re.findall(r'"id":"(node-[^"]*)"', page)
+    assert drawn == [
+        "node-2/cuda:0",
+        "node-2/cpu",
+        *(f"node-{n}/{d}" for n in (3, 1) for d in ("cpu", "cuda:0")),
+    ]
+
+
+def test_of_many_nodes_the_tightest_are_drawn_and_the_others_unfold() -> None:
+    """The page of a large fleet is no larger than can be looked at."""
+    page = _of_nodes(100)
+    assert "<summary>the other 80 nodes</summary>" in page
+    assert "Charts are of the 24 tightest of 200 devices." in page
+    assert len(re.findall(r'"id":"node-', page)) == 24
+    assert '"id":"node-2/cuda:0"' in page
+    assert len(re.findall(r"<tr><td>node-\d+</td>", page)) == 100

@@ -3,7 +3,10 @@
 import contextlib
 import io
 import json
+import socket
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +19,7 @@ from worker.tools.attached import SourceError
 from worker.tools.report.happenings import Happening
 from worker.tools.report.words import duration
 from worker.tools.top.snapshot import DeviceRow, ModelRow, OwnerRow, Replies, Snapshot, of_replies
-from worker.tools.top.sources import RecordSource
+from worker.tools.top.sources import RecordSource, SocketSource
 from worker.tools.top.view import View, curve, trend_of
 
 GIB = 2**30
@@ -209,3 +212,98 @@ def test_the_curve_of_a_live_worker_has_a_point_for_each_second() -> None:
         status={"devices": [status]}, models={"models": []}, timeline={"timeline": [point, long, point]},
     )  # fmt: skip
     assert of_replies("s", replies, (), ended=False).devices[0].curve == (4, 9, 2, 2, 4)
+
+
+def _fleet(nodes: int, **tight: object) -> tuple[DeviceRow, ...]:
+    """Make nodes with two devices each, of which one device of node 2 is tight."""
+    calm = {"level": "low", "percentage": 40.0}
+    return tuple(
+        device(f"node-{node}/{name}", **(calm | (tight if (node, name) == (2, "cuda:0") else {})))
+        for node in range(1, nodes + 1)
+        for name in ("cpu", "cuda:0")
+    )
+
+
+def test_devices_of_nodes_come_node_by_node_the_tightest_first() -> None:
+    """Each by its whole id, as a request names it, where all of them fit."""
+    lines = screen(Snapshot("s", "w", 5, _fleet(3, level="high", percentage=91.0), (), (), ()))
+    assert lines[1].strip() == "3 nodes, 6 devices, the tightest first · 1 high"
+    shown = [line.split()[0] for line in lines[3:9]]
+    assert shown[:2] == ["node-2/cuda:0", "node-2/cpu"]
+    assert shown[2:] == ["node-1/cpu", "node-1/cuda:0", "node-3/cpu", "node-3/cuda:0"]
+
+
+@pytest.mark.parametrize("tight", [{"level": "critical"}, {"state": "lost"}, {"percentage": 41.0}])
+def test_a_thousand_nodes_have_a_line_each_as_far_as_there_are_lines(tight: dict[str, object]) -> None:
+    """That of their tightest device; how many devices it stands for, and how many nodes are not shown, is said."""
+    lines = screen(Snapshot("s", "w", 5, _fleet(1000, **tight), (), (), ()))
+    assert lines[1].startswith("1,000 nodes, 2,000 devices, the tightest first")
+    assert lines[2].startswith("device +992 nodes")
+    assert lines[3].startswith("node-2/cuda:0 +1 ")
+    assert [line.split("/")[0] for line in lines[4:11]] == [f"node-{each}" for each in (1, 3, 4, 5, 6, 7, 8)]
+    assert len(lines) == 24
+
+
+def test_owners_and_decisions_of_nodes_say_which() -> None:
+    """Six characters are enough for a device of this machine, and for no node's."""
+    owners = (OwnerRow("node-12/cuda:0", "kv-cache", GIB, 1),)
+    gone = (Happening(1, "evict", "node-12/cuda:0", "whisper went", "", 1),)
+    text = "\n".join(screen(Snapshot("s", "w", 5, _fleet(2), owners, (), gone), 100))
+    assert "kv-cache" in text
+    assert text.count("node-12/cuda:0") == 2
+
+
+def test_a_fleet_is_asked_page_by_page() -> None:
+    """A thousand devices are no single answer; a worker that knows no pages is asked for none."""
+    ours, theirs = socket.socketpair()
+    with contextlib.closing(ours), contextlib.closing(theirs):
+        asked = answering(theirs, [row.device_id for row in _fleet(600)])
+        source = SocketSource(Path("s"), ours)
+        assert len(source.snapshot().devices) == 1200
+        statuses = [data for action, data in asked if action == "memory.get_status"]
+        assert [each.get("after") for each in statuses] == [None, "node-250/cuda:0", "node-500/cuda:0"]
+        (curves,) = [data["include"] for action, data in asked if action == "memory.get_analytics"]
+        assert curves == ["evictions"]
+
+
+def answering(connection: socket.socket, device_ids: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Answer as a fleet would, in a thread. Returns what is asked, as it comes."""
+    asked: list[tuple[str, dict[str, Any]]] = []
+    row = {
+        "state": "available",
+        "pressure_level": "low",
+        "budget_bytes": 9,
+        "available_bytes": 5,
+        "usage": [],
+    }
+    more = {"allocated_bytes": 1, "model_bytes": 0, "external_bytes": 0}
+
+    def answer(action: str, data: dict[str, Any]) -> dict[str, Any]:
+        first = device_ids.index(data["after"]) + 1 if data.get("after") else 0
+        page = device_ids[first : first + data.get("limit", len(device_ids))]
+        return {
+            "worker.hello": {"worker_version": "1", "pid": 7, "actions": ["fleet.drain"]},
+            "worker.ping": {"uptime_ms": 1},
+            "memory.get_status": {
+                "devices": [row | more | {"device_id": each} for each in page],
+                "next": page[-1] if page and page[-1] != device_ids[-1] else None,
+            },
+            "memory.get_pressure": {"devices": []},
+            "memory.get_model_status": {"models": []},
+            "memory.get_analytics": {"timeline": None, "evictions": []},
+        }.get(action, {})
+
+    def serve() -> None:
+        with connection.makefile("rwb") as lines:
+            for line in lines:
+                request = json.loads(line)
+                asked.append((request["action"], request["data"]))
+                data = answer(*asked[-1])
+                lines.write(
+                    json.dumps({"request_id": request["request_id"], "success": True, "data": data}).encode()
+                    + b"\n"
+                )
+                lines.flush()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return asked

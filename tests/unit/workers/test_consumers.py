@@ -570,6 +570,19 @@ def test_optimizing_below_a_cap_takes_idle_allocations(machine: Machine) -> None
     assert (idle.entries, cache.asked) == ([], [])
 
 
+def test_what_a_plan_lacks_below_a_cap_is_told_without_what_is_idle(machine: Machine) -> None:
+    """Of a need that can't be met nothing goes, and the shortfall is what is missing once all that could go went."""
+    lacked = []
+    for idle in (None, Idle("buffers", machine, entries=2)):
+        if idle is not None:
+            machine.memory.consumers.add(idle)
+        quotes = machine.memory.consumers.quotes(DEVICE)
+        plan = machine.booked.plans.plan_releases(DEVICE, 64 * MIB, quotes, own_bytes=64 * MIB)
+        assert (plan.meetable, plan.releases, plan.need_bytes) == (False, (), 64 * MIB)
+        lacked.append(plan.need_bytes - plan.ceiling_bytes)
+    assert lacked[0] - lacked[1] == 2 * MIB
+
+
 def test_limits_fall_under_pressure_and_rise_again_but_not_in_a_loop(machine: Machine) -> None:
     """Under high pressure it is not to grow; then the limit rises by steps, each later where it had to fall again."""
     cache = Cache(machine)

@@ -17,8 +17,11 @@ from tests.rigs.engines import MIB, Driver
 from tests.unit.machine import Machine
 from worker.backends.engines import process as engine_process
 from worker.backends.engines.arrays import Segments
-from worker.backends.engines.process import EngineProcess
+from worker.backends.engines.base import EngineLaunch
+from worker.backends.engines.pool import Engines, NotOpenedError
+from worker.backends.engines.process import EndedUnderOthersError, EngineProcess
 from worker.backends.isolation.codec import RemoteError
+from worker.backends.isolation.endings import Ending
 from worker.backends.simulated import SimulatedDevice
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
@@ -420,6 +423,53 @@ def test_a_result_that_no_caller_waits_for_is_taken_back(make, tmp_path):
     until(lambda: do(machine, "a", engines.sent) == 0)
 
 
+def test_a_result_that_can_not_be_sent_is_taken_back(make, tmp_path):
+    """Its arrays lie in shared memory by then: also where no caller waits for it any more."""
+    machine = make(a={})
+    machine.load("a")
+    with pytest.raises(RemoteError, match="complex"):
+        do(machine, "a", engines.answer_in_kind, bytes=MIB)
+    until(lambda: do(machine, "a", engines.sent) == 0)
+    token, begun, go = machine.token(), tmp_path / "begun", tmp_path / "go"
+    with pytest.raises(Exception, match="cancelled"), Canceller(token, begun):
+        do(machine, "a", engines.answer_in_kind, begun=str(begun), go=str(go), bytes=MIB, token=token)
+    (process,) = machine.models.weights.engines._engines._processes.values()
+    go.touch()
+    until(lambda: not process._working)
+    until(lambda: do(machine, "a", engines.sent) == 0)
+
+
+def test_a_model_that_went_unnoticed_is_unloaded_without_a_figure(make):
+    """What its process gave back as it ended was not measured: nothing of it is kept, nor known to be returned."""
+    machine = make(a={})
+    machine.load("a")
+    size = counted(machine)
+    machine.models.weights.engines._engines._places.clear()
+    row = unload(machine, "a")
+    assert (row.claimed_bytes, row.returned_bytes, row.kept_bytes) == (size, None, None)
+
+
+def test_a_model_whose_group_ends_again_and_again_under_it_is_refused(tmp_path, monkeypatch):
+    """After three tries, and its file is not the one that is blamed."""
+    path = tmp_path / "a.model"
+    path.touch()
+    tries = []
+
+    def ends(*_):
+        tries.append(1)
+        raise EndedUnderOthersError(Ending("process 5 died of SIGSEGV", ran_out=False))
+
+    monkeypatch.setattr(EngineProcess, "load", ends)
+    pool = Engines(lambda *_: None, lambda *_: None)
+    launch = EngineLaunch("nowhere:Engine", path, {}, group="together")
+    token = CancelToken(SystemClock().now_ns)
+    for _ in range(2):
+        with pytest.raises(NotOpenedError, match="3 times .* SIGSEGV; load it again"):
+            pool.load("a", "handle", launch, "cpu", token)
+    assert (len(tries), pool.quarantined("a", launch)) == (6, None)
+    pool.close()
+
+
 def test_what_is_said_of_child_processes_is_of_now(make):
     """Right after a load, work and an unload, without a wait: the figure is as old as the answer says, 0 ms."""
     machine = make(a={"bytes": 48 * MIB})
@@ -439,17 +489,18 @@ def test_what_is_said_of_child_processes_is_of_now(make):
     assert grown - children() > 80 * MIB - NEAR
 
 
-def test_a_model_that_can_not_be_opened_anew_is_lost_and_answered_for(make):
+@pytest.mark.parametrize(("reopens", "why"), [("fails", "its file is gone"), ("lacks", "'graph'")])
+def test_a_model_that_can_not_be_opened_anew_is_lost_and_answered_for(make, reopens, why):
     """Shrinking it found that out: it is told of, nothing of it is counted, and its next use loads it."""
-    machine = make(a={"reopens": "fails"})
+    machine = make(a={"reopens": reopens})
     machine.load("a")
     pid = do(machine, "a", engines.grow, bytes=32 * MIB)
     size = counted(machine)
     row = unload(machine, "a", UnloadMode.SHRINK)
     assert (row.mode, row.freed_bytes, row.returned_bytes) == (UnloadMode.UNLOAD, size, None)
-    assert "its file is gone" in row.reason
+    assert why in row.reason
     assert (entry(machine, "a").state, counted(machine)) == (ModelState.UNLOADED, 0)
-    assert "its file is gone" in entry(machine, "a").state_reason
+    assert why in entry(machine, "a").state_reason
     (told,) = machine.told(ModelUnloaded)
     assert (told.eviction.model_id, told.eviction.freed_bytes) == ("a", size)
     assert not psutil.pid_exists(pid)
@@ -459,11 +510,12 @@ def test_a_model_that_can_not_be_opened_anew_is_lost_and_answered_for(make):
 def test_a_model_of_a_group_that_can_not_be_opened_anew_leaves_the_others(make):
     """Its process goes on, without it."""
     group = {"engine_group": "together"}
-    machine = make({"a": group, "b": group}, a={"reopens": "fails"}, b={})
+    machine = make({"a": group, "b": group}, a={"reopens": "fails", "closes": "fails"}, b={})
     machine.load("a")
     machine.load("b")
     pid = do(machine, "a", engines.grow, bytes=32 * MIB)
-    unload(machine, "a", UnloadMode.SHRINK)
+    row = unload(machine, "a", UnloadMode.SHRINK)
+    assert "its file is gone" in row.reason
     assert entry(machine, "a").state is ModelState.UNLOADED
     assert do(machine, "b", engines.grow, bytes=0x1000) == pid
 

@@ -93,10 +93,15 @@ class Segments:
             )
             end = start + content.nbytes
         segment = self._take(max(1, end))
-        for (_, _, _, content), item in zip(found, items, strict=True):
-            start = item["start"]
-            segment.map[start : start + content.nbytes] = content
-        return rest, {"place": segment.place, "items": items}
+        arrays = {"place": segment.place, "items": items}
+        try:
+            for (_, _, _, content), item in zip(found, items, strict=True):
+                start = item["start"]
+                segment.map[start : start + content.nbytes] = content
+        except BaseException:
+            self.done(arrays)
+            raise
+        return rest, arrays
 
     def receive(self, value: Any, arrays: dict[str, Any] | None, *, copied: bool) -> Any:
         """Put arrays into their places; those that are not ``copied`` are the other's memory, for as long as the call."""

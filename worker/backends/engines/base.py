@@ -27,6 +27,10 @@ class EngineLaunch(Record):
     estimated_bytes: int | None = None
     """What it will take, from the file's header; None where the loader's ``estimate`` says it."""
 
+    def state(self) -> "FileState":
+        """Return what tells whether the model is another by now."""
+        return state_of(self.files or (self.path,))
+
 
 FileState = tuple[tuple[str, int, int, int], ...]
 """Of each file: where it is, its inode, its size, and when it was written to."""

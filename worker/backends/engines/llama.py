@@ -31,8 +31,10 @@ class LlamaEngine:
 
     def check(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Tell of layers that no GPU takes; EngineError where they are declared for a device, and would be counted there."""
+        if not params["n_gpu_layers"]:
+            return ()  # and asks no driver, which may take memory for the question alone
         types = {each["type"].name.rpartition("TYPE_")[2] for each in xllamacpp.get_device_info()}
-        if not params["n_gpu_layers"] or types & _GPUS:
+        if types & _GPUS:
             return ()
         found = "llama.cpp, as xllamacpp is installed here, finds no GPU; install the build of it for yours"
         if params["device"] is not None:

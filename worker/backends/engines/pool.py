@@ -6,7 +6,7 @@ from typing import Any
 
 from protocol.record import Record
 from worker.backends.base import RemoteWork
-from worker.backends.engines.base import EngineError, EngineLaunch, FileState, state_of
+from worker.backends.engines.base import EngineError, EngineLaunch, FileState
 from worker.backends.engines.meter import Held
 from worker.backends.engines.process import RELEASE_S, EndedUnderOthersError, EngineProcess, Idle, Lease
 from worker.backends.isolation.answers import OnReport
@@ -23,6 +23,9 @@ from worker.core.sure_lock import SureLock
 
 CRASHES = 2
 """A file whose opening ended so many processes in a row is not opened again."""
+
+_TRIES = 3
+"""So often a model is opened in a process that ends under the work of others."""
 
 OnLost = Callable[[tuple[str, ...], str], None]
 """Called with the handles of models that went with their process, and how that ended; by a thread of its own."""
@@ -69,7 +72,7 @@ class Engines:
         self, name: str, handle: str, launch: EngineLaunch, device_id: str, token: CancelToken
     ) -> Footprint:
         """Open a model of this name, counted on this device. NotOpenedError, NoMemoryError, or what the token raises: nothing of it is left."""
-        files = state_of(launch.files or (launch.path,))
+        files = launch.state()
         why = self.quarantined(name, launch)
         if why is not None:
             raise NotOpenedError(why)
@@ -123,20 +126,20 @@ class Engines:
         token: CancelToken,
     ) -> Footprint:
         """Open a model, and again in another process where others were at work in one that ended: they may have crashed it."""
-        while True:
+        for _ in range(_TRIES):
             try:
                 return process.load(handle, launch, device_id, token)
-            except EndedUnderOthersError:
-                continue
+            except EndedUnderOthersError as error:
+                how = error.end.reason
+        message = f"the process of its group ended {_TRIES} times while it was opened and others worked there, the last"
+        raise NotOpenedError(
+            f"{message} time so: {how}; load it again, or give it an engine_group of its own"
+        )
 
     def quarantined(self, name: str, launch: EngineLaunch) -> str | None:
         """Return why a model's file is not opened any more; None where it may be."""
         crashes = self._crashes.get(name)
-        if (
-            crashes is None
-            or crashes.count < CRASHES
-            or crashes.files != state_of(launch.files or (launch.path,))
-        ):
+        if crashes is None or crashes.count < CRASHES or crashes.files != launch.state():
             return None
         return crashes.reason
 
@@ -205,13 +208,13 @@ class Engines:
     # ---- going ----
 
     def unload(self, handle: str) -> Receipt:
-        """Give a model up. Nothing is left to do for one that went with its process."""
+        """Give a model up. Nothing is left to do, nor to measure, for one that went with its process."""
         with self._lock:
             process = self._places.pop(handle, None)
         try:
-            return Receipt(0, 0) if process is None else process.unload(handle)
+            return Receipt(None, None) if process is None else process.unload(handle)
         except KeyError:
-            return Receipt(0, 0)
+            return Receipt(None, None)
 
     def close(self) -> None:
         """End all processes, and start no other."""

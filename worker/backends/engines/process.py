@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -177,6 +178,7 @@ class EngineProcess:
         arguments = {"entry": work.entry, "arguments": rest, "number": number, "arrays": arrays}
         received: tuple[Any, ...] = ("work", handle, f"{_HOST_MODULE}:received", {"number": number}, {})
         over, given_up = partial(self._work_is_over, arrays), False
+        take_back = partial(child.begin, *received)
         with self._lock:
             self._working, self._works = self._working + 1, self._works + 1
         try:
@@ -186,14 +188,18 @@ class EngineProcess:
                     child.answers.wait_while(call, token)
             except (CancelledError, DeadlineExceededError):
                 release = lease()
-                given_up = not child.answers.abandon(call, undo=received, on_answer=over)
+                given_up = not child.answers.abandon(call, on_answer=partial(_both_of, over, take_back))
                 if given_up:
                     end_unless_answered(child, call, WORK_S, release)
                 else:
                     release()
-                    child.begin(*received)
+                    take_back()
                 raise
-            answer = child.finish(call)
+            try:
+                answer = child.finish(call)
+            except BaseException:  # there may be a result that could not be sent
+                take_back()
+                raise
         finally:
             if not given_up:
                 over()
@@ -203,7 +209,7 @@ class EngineProcess:
             return self._segments.receive(answer["result"], sent, copied=True)
         finally:
             if sent is not None:
-                child.begin(*received)
+                take_back()
 
     def _work_is_over(self, arrays: dict[str, Any] | None) -> None:
         """Note that a call is answered: what was sent with it is not read any more."""
@@ -283,13 +289,14 @@ class EngineProcess:
         """Have a model opened anew. False if its engine can't do that."""
         try:
             return bool(self._ask(model.child, handle, "reopen", {}, OPEN_S))
-        except (RemoteError, WorkerError) as error:  # there is no session of it any more
+        except (KeyError, RemoteError, WorkerError) as error:  # there is no session of it any more
             with self._lock:
                 self._models.pop(handle, None)
             if self._alone(model):
                 self.end("could not open its model anew")
             else:
-                self._ask(model.child, handle, "close_session", {}, RELEASE_S)
+                with suppress(KeyError, RemoteError, WorkerError):
+                    self._ask(model.child, handle, "close_session", {}, RELEASE_S)
             why = f"it could not be opened anew after it had given working memory back: {error}"
             raise EndedError(Ending(why, ran_out=False)) from error
 
@@ -403,6 +410,11 @@ class EngineProcess:
         self, child: ChildProcess, handle: str, do: str, arguments: dict[str, Any], patience_s: float
     ) -> Any:
         return child.call("work", handle, f"{_HOST_MODULE}:{do}", arguments, {}, patience_s=patience_s)
+
+
+def _both_of(first: Callable[[], object], then: Callable[[], object]) -> None:
+    first()
+    then()
 
 
 def _both(meter: Meter, host: Meter, pid: int) -> tuple[int | None, int | None]:

@@ -17,6 +17,7 @@ from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.frames import BrokenFrameError, FramePipe, Message
 from worker.core.cancellation import CancelToken
 from worker.core.errors import WorkerError
+from worker.core.records import Report, no_report
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent, SureLock
 
@@ -41,12 +42,8 @@ READS_ALONE = sys.platform == "win32"
 _LAST_ANSWERS_S = 5.0
 """How long who reads is given to come to the end of what a process left in its pipe."""
 
-OnReport = Callable[[int, int], None]
-"""Called, by whichever thread reads answers, with how much of a call is done, and how much there is."""
-
-
-def no_report(_completed: int, _total: int) -> None:
-    """No caller asked for progress."""
+OnReport = Report
+"""Called by whichever thread reads answers."""
 
 
 class Call:
@@ -110,6 +107,9 @@ class Answers:
             self._pipe.send([call.number, do, arguments, left_ns], any_values=do == WORK)
         except OSError:
             return call  # it has ended, and whoever watches it says so
+        except BaseException:  # what no message can hold
+            self._calls.pop(call.number, None)
+            raise
         return call
 
     def wait(self, call: Call, seconds: float | None = None) -> bool:
@@ -193,9 +193,16 @@ class Answers:
                 self._reading.release()
         self._more = False
         self._end = end
-        with suppress(KeyError):
-            while True:
-                self._answer(self._calls.popitem()[1], end)
+        failed: Exception | None = None
+        while self._calls:
+            with suppress(KeyError):  # another had it answered
+                call = self._calls.popitem()[1]
+                try:
+                    self._answer(call, end)
+                except Exception as error:  # noqa: BLE001 - nobody else is to wait for ever for that
+                    failed = error
+        if failed is not None:
+            raise failed
 
     # ---- inside ----
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from protocol.record import Record
-from worker.backends.isolation.answers import SUCCEEDED, Answers, Call, OnReport, no_report
+from worker.backends.isolation import notices
+from worker.backends.isolation.answers import SUCCEEDED, Answers, Call, OnReport
 from worker.backends.isolation.codec import error_of
 from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.figures_page import Dated, FiguresReader
@@ -22,6 +23,7 @@ from worker.backends.isolation.slots import Slots
 from worker.backends.torch_errors import Cause, cause_of_death
 from worker.core.cancellation import CancelToken
 from worker.core.exit_codes import ending
+from worker.core.records import no_report
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
 from worker.telemetry.process_memory import note_start
@@ -73,6 +75,8 @@ class ChildProcess:
         self._why: str | None = None
         self._end: Ending | None = None
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self.on_figures: Callable[[str], None] = lambda _: None
+        """Called with a device whose figures have changed from outside, and are on the page."""
         life = next(slots.lives)
         self.page = FiguresReader(slots.page, life)
         self._process = _start(launch, slots, life)
@@ -185,11 +189,15 @@ class ChildProcess:
     def _listen(self) -> None:
         """Pass on what it writes to stderr, and remember the last of it."""
         while line := self._stderr.readline(_LONGEST_LINE_BYTES):
-            text = line.decode(errors="replace").strip()
+            said, device_id = notices.split(line)
+            text = said.decode(errors="replace").strip()
             if text:
                 self._last_lines.append(text)
-            with suppress(OSError):
-                os.write(2, line)
+            if said:
+                with suppress(OSError):
+                    os.write(2, said)
+            if device_id is not None:
+                self.on_figures(device_id)
         self._stderr.close()
 
     def _ended(self) -> None:

@@ -114,13 +114,14 @@ def packed_readings(readings: Readings) -> list[Any]:
 
 def readings_of(data: list[Any]) -> Readings:
     """Return readings."""
-    from protocol.results import Fragmentation  # noqa: PLC0415 - 10 ms that a device's process does not need
-
     values = dict(zip(_READINGS, data, strict=True))
     for name in ("budget_source", "total_source", "used_source", "process_used_source"):
         values[name] = values[name] and _SOURCES[values[name]]
     pieces = values["fragmentation"]
-    values["fragmentation"] = None if pieces is None else Fragmentation(**pieces)
+    if pieces is not None:
+        from protocol.results import Fragmentation  # noqa: PLC0415 - 10 ms that a device's process does not need
+
+        values["fragmentation"] = Fragmentation(**pieces)
     values["signals"] = tuple(map(_signal_of, values["signals"]))
     return Readings(**values)
 
@@ -147,10 +148,10 @@ def packed_block(block: Block) -> list[Any]:
 
 def block_of(data: list[Any]) -> Block:
     """Return what a device made."""
-    from protocol.results import SharedMemory  # noqa: PLC0415 - as above
-
     if len(data) == 1:
         return Block(data[0])
+    from protocol.results import SharedMemory  # noqa: PLC0415 - as above
+
     actual_bytes, shared = data
     return Block(actual_bytes, SharedMemory(**(shared | {"kind": SharedMemoryKind(shared["kind"])})))
 
@@ -181,7 +182,7 @@ def error_of(data: dict[str, Any]) -> Exception:
             return KeyError(data["message"])
         return RemoteError(data["type"], data["message"], data["module"])
     if data["code"] == errors.InvalidRequestError.code:
-        return errors.InvalidRequestError(data["details"]["errors"])
+        return errors.InvalidRequestError(**data["details"])
     kind = errors.DeviceLostError if data["lost"] else _CLASSES[data["code"]]
     error = kind(data["message"], **data["details"])
     error.executed = Executed(data["executed"])

@@ -17,14 +17,15 @@ from worker.core.cancellation import CancelToken
 _ON_THEIR_WAY = 3
 """Pieces of one copy that may be under way at once: one being filled, one being emptied, one between."""
 
-FILE_PIECE_BYTES = 32 * 2**20
-"""What needs no slot is cut into pieces of this size, for progress and cancelling."""
+_FILE_PIECE_BYTES, _LONG_FILE_PIECE_BYTES = 32 * 2**20, 256 * 2**20
+"""What needs no slot is cut into pieces of this size, for progress and cancelling; of the second where it has as many bytes:
+memcpy by-passes the caches only for long copies (240 MiB on the machine measured), which makes them 1.6 times as fast."""
 
 _LOOK_AGAIN_S = 0.05
 """Who waits for a slot looks this often whether its own request has ended."""
 
 
-def no_report(_completed_bytes: int) -> None:
+def no_progress(_completed_bytes: int) -> None:
     """Tell no one how far a copy has come."""
 
 
@@ -49,7 +50,7 @@ def receive(
 
 def receive_each(
     child: ChildProcess, slots: Slots, name: str, offset: int, length: int, take: Piecewise, token: CancelToken,
-    done: Done = no_report,
+    done: Done = no_progress,
 ) -> None:  # fmt: skip
     """Copy from the device, and hand out the pieces in order, each where it arrived."""
 
@@ -71,10 +72,11 @@ def copy_file(
 ) -> None:  # fmt: skip
     """Have the process copy between a block and a file that it has mapped; ``do`` says which way."""
     with _UnderWay(child, slots, token) as under_way:
-        for start in range(0, size, FILE_PIECE_BYTES):
+        piece = _FILE_PIECE_BYTES if size < _LONG_FILE_PIECE_BYTES else _LONG_FILE_PIECE_BYTES
+        for start in range(0, size, piece):
             token.check()
             under_way.make_way()
-            length = min(FILE_PIECE_BYTES, size - start)
+            length = min(piece, size - start)
             under_way.begin(None, partial(done, start + length), do, name, start, length, path, size)
 
 
@@ -172,7 +174,7 @@ class Sending(_UnderWay):
             lambda at, piece: copy_between(piece, data[at - offset : at - offset + len(piece)]),
         )
 
-    def put_each(self, offset: int, length: int, fill: Piecewise, done: Done = no_report) -> None:
+    def put_each(self, offset: int, length: int, fill: Piecewise, done: Done = no_progress) -> None:
         """Have each piece filled where it is sent from."""
         for start, size in _pieces(offset, length):
             self._token.check()

@@ -1,12 +1,13 @@
 """A model on its way into a device's process: its backend asks for the bytes, the worker sends them in pieces."""
 
-import threading
 from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 
 from worker.backends.base import DeviceBackend, Write
 from worker.core.cancellation import CancelToken
 from worker.core.records import AllocationRequest, Block
+from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
 
 
@@ -26,8 +27,7 @@ class Filling:
         self._whole = False
         self._ending = SureLock()
         """Held while a piece is handed over, or the load ends: no piece is left without an answer."""
-        load = threading.Thread(target=self._load, args=(backend, handle, request, token), daemon=True)
-        load.start()
+        start_thread(partial(self._load, backend, handle, request, token), "device-load")
 
     def wait_until_ready(self) -> None:
         """Wait until the block is there to be filled. Raises what the backend raised instead."""

@@ -54,10 +54,12 @@ class FramePipe:
         # All mutable state: what came and is no whole message yet, and whether it can be sent.
         self._came = b""
         self._open = True
+        self._poll: Callable[[float | None], object] | None = None
+        """Waits until there is something to read, for so many milliseconds: a read that finds nothing costs more."""
         if sys.platform != "win32" and waits_briefly:
-            os.set_blocking(read_fd, False)
-            self._poll = select.poll()
-            self._poll.register(read_fd, select.POLLIN)
+            waiting = select.poll()
+            waiting.register(read_fd, select.POLLIN)
+            self._poll = waiting.poll
 
     def send(self, message: Message, *, any_values: bool = False) -> None:
         """Write a message, whole. BrokenPipeError if there is no reader, OSError if this end is closed.
@@ -85,11 +87,9 @@ class FramePipe:
         while (end := came.find(b"\n", looked)) < 0:
             if came and (came[0] != _BEGINS or len(came) > _LONGEST_BYTES):
                 raise BrokenFrameError(came[:100])
-            try:
-                more = os.read(self._read_fd, _READ_BYTES if came else _FIRST_READ_BYTES)
-            except BlockingIOError:  # nothing is there yet
-                self._wait(wait_s)
-                continue
+            if self._poll is not None and not self._poll(None if wait_s is None else -(-wait_s * 1000 // 1)):
+                raise TimeoutError
+            more = os.read(self._read_fd, _READ_BYTES if came else _FIRST_READ_BYTES)
             if not more:
                 return None
             looked = len(came)
@@ -102,12 +102,6 @@ class FramePipe:
         if type(message) is not list:
             raise BrokenFrameError(came[:100])
         return message
-
-    def _wait(self, seconds: float | None) -> None:
-        if sys.platform != "win32" and not self._poll.poll(
-            None if seconds is None else -(-seconds * 1000 // 1)
-        ):
-            raise TimeoutError
 
     def close_output(self) -> None:
         """Let the other end see the end of its input."""

@@ -175,7 +175,7 @@ class Launching:
         try:
             child = ChildProcess(self._launch, self._slots, self._on_end)
         except OSError as error:
-            raise LaunchError(f"no process can be started with {python}: {said_of(error)}") from error
+            raise LaunchError(f"no process can be started with {python}: {said_of(error, 'run')}") from error
         except (OutOfMemoryError, MemoryError) as error:
             raise LaunchError(f"no process can be started with {python}: {error}") from error
         try:

@@ -12,12 +12,13 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from worker.backends.host_memory import address_of
 from worker.backends.raw_pages import map_anonymous
-from worker.core.errors import UnsupportedError
+from worker.core.errors import OutOfMemoryError, UnsupportedError
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
 
@@ -27,14 +28,20 @@ _KEPT = 64
 _SETTLED_MS = 50
 """A touch that fails is tried again within microseconds: one that comes after this is of something else."""
 
+_TOLD_BYTES = 2**16
+"""As many as such a pipe holds: a touch that is tried again and again fills it."""
+
+_AGAIN_S = 0.005
+_SHORT_S = 5.0
+"""So long is memory waited for to put in a map's place, which for the time being none may be there for."""
+
 
 class _Map:
-    """One file. Mutable: how many copies use it, and whether the file does not lie there any more."""
+    """One file. Mutable: whether it does not lie there any more."""
 
     def __init__(self, path: str, size: int) -> None:
         self.path = path
         self.size = size
-        self.users = 0
         self.spoiled = False
         self.descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
         try:
@@ -79,9 +86,10 @@ class SharedMaps:
 
     def __init__(self) -> None:
         self._lock = SureLock()
-        # All mutable state: the maps by path, least recently used first, and how many copies use any.
+        # All mutable state: the maps by path, least recently used first, and those that copies use, once for each:
+        # a file may be another by then, and have another map.
         self._maps: dict[str, _Map] = {}
-        self._copies = 0
+        self._used: list[_Map] = []
         self._guard = _Guard(self._spoil)
 
     def add(self, path: str, size: int) -> None:
@@ -95,26 +103,24 @@ class SharedMaps:
         with self._lock:
             used = self._known(path, size)
             used.check()
-            if not self._copies:
+            if not self._used:
                 self._guard.begin()
-            self._copies += 1
-            used.users += 1
+            self._used.append(used)
         try:
             yield used.view
             used.check()
         finally:
             with self._lock:
-                used.users -= 1
-                if not used.users and self._maps.get(path) is not used:
+                self._used.remove(used)
+                if used not in self._used and self._maps.get(path) is not used:
                     used.close()
-                self._copies -= 1
-                if not self._copies:
+                if not self._used:
                     self._guard.end()
 
     def prune(self) -> None:
         """Give up what is not in use, and was removed or is one too many."""
         with self._lock:
-            unused = [each for each in self._maps.values() if not each.users]
+            unused = [each for each in self._maps.values() if each not in self._used]
             for each in unused:
                 if each.is_freed or len(self._maps) > _KEPT:
                     del self._maps[each.path]
@@ -123,16 +129,16 @@ class SharedMaps:
     def _known(self, path: str, size: int) -> _Map:
         known = self._maps.pop(path, None)
         if known is not None and (known.size != size or known.spoiled):
-            if not known.users:
+            if known not in self._used:
                 known.close()
             known = None
         found = self._maps[path] = _Map(path, size) if known is None else known
         return found
 
     def _spoil(self) -> bool:
-        """Put other memory in the place of all that is in use. False if that was done, or nothing is."""
+        """Put other memory in the place of all that is in use. False if that was done, or nothing is. OutOfMemoryError."""
         # Without the lock: whoever holds it may be who waits. Maps in use are not closed.
-        used = [each for each in tuple(self._maps.values()) if each.users and not each.spoiled]
+        used = [each for each in tuple(self._used) if not each.spoiled]
         for each in used:
             each.spoil()
         return bool(used)
@@ -166,6 +172,7 @@ else:
                 ctypes.c_void_p,
             )
             self._told, tell = os.pipe()
+            self._signals = memoryview(bytearray(_TOLD_BYTES))
             os.set_blocking(tell, False)
             os.set_blocking(self._told, False)
             signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
@@ -190,19 +197,31 @@ else:
             return found
 
         def _watch(self) -> None:
+            """Be there for each signal: without this thread a touch that fails would be tried again for ever."""
             poll = select.poll()
             poll.register(self._told, select.POLLIN)
+            short_since: float | None = None
             while True:
-                poll.poll()
-                if signal.SIGBUS not in self._read() or self._spoil():
-                    continue
-                poll.poll(_SETTLED_MS)
-                self._read()
-                if poll.poll(_SETTLED_MS) and signal.SIGBUS in self._read():
-                    self._set(self._before)  # it is no map of ours that is touched again and again
+                try:
+                    poll.poll()
+                    if not self._is_told() or self._spoil():
+                        short_since = None
+                        continue
+                    short_since = None
+                    poll.poll(_SETTLED_MS)
+                    self._is_told()
+                    if poll.poll(_SETTLED_MS) and self._is_told():
+                        self._set(self._before)  # it is no map of ours that is touched again and again
+                except (OutOfMemoryError, MemoryError):
+                    # The touch is tried again, which tells of it again.
+                    short_since = time.monotonic() if short_since is None else short_since
+                    if time.monotonic() - short_since >= _SHORT_S:
+                        self._set(self._before)
+                    time.sleep(_AGAIN_S)
 
-        def _read(self) -> bytes:
+        def _is_told(self) -> bool:
+            """Take what was told of since the last time, and return whether the signal is among it."""
             try:
-                return os.read(self._told, 2**16)
+                return signal.SIGBUS in self._signals[: os.readv(self._told, (self._signals,))]
             except BlockingIOError:
-                return b""
+                return False

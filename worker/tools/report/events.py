@@ -181,6 +181,7 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], Told | None]] = {
     EventName.UNLOAD_REQUESTED: _unload_requested,
     EventName.RELEASE_REQUESTED: _release_requested,
     EventName.CONSUMER_LIMIT_CHANGED: _limit_changed,
+    EventName.FIGURES: _nothing,  # a record has samples
     EventName.DEVICE_LOST: _lost,
     EventName.DEVICE_RECOVERED: _recovered,
     EventName.CONTENTS_DISPLACED: _displaced,

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from worker.tools.report.nodes import OWNERS_MOST, drawn_devices, in_order, is_fleet, nodes_section
 from worker.tools.report.recording import ModelLane, Recording
 from worker.tools.report.samples import FIGURES, OTHERS, RANK, DeviceSamples
 from worker.tools.report.words import mebibytes
@@ -42,7 +43,7 @@ def render(recording: Recording, name: str) -> str:
 back.</p>
 <noscript><p class="notice">The charts are drawn by a script, which is turned off here. The tables below hold
 without it.</p></noscript>
-<div id="charts"></div>
+{_not_drawn(recording)}<div id="charts"></div>
 <section><h2>Decisions and events</h2>
 <div class="filters" id="filters"></div>
 {_happenings(recording)}</section>
@@ -73,7 +74,9 @@ def page_data(recording: Recording) -> dict[str, Any]:
         "start": _epoch_ms(recording),
         "span": max(1, recording.last_ms - first),
         "owners": [owner or _NO_OWNER for owner in drawn],
-        "devices": [_device(name, each, first, drawn) for name, each in recording.devices.items()],
+        "devices": [
+            _device(name, recording.devices[name], first, drawn) for name in drawn_devices(recording.devices)
+        ],
         "models": [_lane(name, each, first) for name, each in sorted(recording.models.items())],
         "happenings": [
             [row.t_ms - first, row.kind, row.device_id, row.title, row.reason, row.severity, row.count]
@@ -133,7 +136,8 @@ def _lane(model_id: str, lane: ModelLane, first_ms: int) -> dict[str, Any]:
 
 def _summary(recording: Recording) -> str:
     cards = []
-    for device_id, device in recording.devices.items():
+    fleet = is_fleet(recording.devices)
+    for device_id, device in () if fleet else recording.devices.items():
         last = device.samples[-1]
         peak = max((sample["peak_bytes"] or 0 for sample in device.samples), default=0)
         held = max((sample["model_bytes"] or 0 for sample in device.samples), default=0)
@@ -163,7 +167,16 @@ def _summary(recording: Recording) -> str:
     ]
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     cards.append(f'<section class="card"><h2>What happened</h2><dl>{rows}</dl></section>')
-    return f'<div class="cards">{"".join(cards)}</div>'
+    return f'<div class="cards">{"".join(cards)}</div>{nodes_section(recording.devices) if fleet else ""}'
+
+
+def _not_drawn(recording: Recording) -> str:
+    drawn, there = len(drawn_devices(recording.devices)), len(recording.devices)
+    return (
+        ""
+        if drawn == there
+        else f'<p class="hint">Charts are of the {drawn} tightest of {there:,} devices.</p>'
+    )
 
 
 def _happenings(recording: Recording) -> str:
@@ -187,7 +200,8 @@ def _happenings(recording: Recording) -> str:
 
 def _owners(recording: Recording) -> str:
     rows = []
-    for device_id, device in recording.devices.items():
+    for device_id in in_order(recording.devices):
+        device = recording.devices[device_id]
         for row in device.last.get("owners", ()):
             freed = row["made_bytes"] - row["allocated_bytes"]
             owner = f"{row['others']} others" if "others" in row else row["owner"] or _NO_OWNER
@@ -198,6 +212,8 @@ def _owners(recording: Recording) -> str:
             rows.append(f"<tr><td>{escape(device_id)}</td><td>{escape(str(owner))}</td>{cells}{counts}</tr>")
     if not rows:
         return "<p>No owner allocated anything.</p>"
+    left_out = len(rows) - OWNERS_MOST
+    note = f"<p>{left_out:,} more are left out.</p>" if left_out > 0 else ""
     heads = (
         "device",
         "owner",
@@ -207,7 +223,7 @@ def _owners(recording: Recording) -> str:
         "freed",
         "live allocations",
     )
-    return _table(heads, "".join(rows))
+    return _table(heads, "".join(rows[:OWNERS_MOST])) + note
 
 
 def _models(recording: Recording) -> str:

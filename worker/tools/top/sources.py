@@ -14,6 +14,10 @@ from worker.tools.report.recording import MAX_LINE, Recording
 from worker.tools.top.snapshot import Replies, Snapshot, of_recording, of_replies
 
 _SHOWN = 200
+_PAGE = 500
+"""Devices that are asked for at once: some hundred kilobytes of figures."""
+_CURVES = 64
+"""Of more devices than this no curve is asked for: each has a point a second, and a screen shows few."""
 _CHUNK_BYTES = 2**20
 
 
@@ -41,7 +45,8 @@ class SocketSource:
         self._uptime_ms = 0
         self._worker = AttachedWorker(path, connection, self._note)
         self._hello = self._worker.ask("worker.hello")
-        self._worker.ask("worker.subscribe", {"events": list(EventName)})
+        happen = [name for name in EventName if name is not EventName.FIGURES]  # which are asked for here
+        self._worker.ask("worker.subscribe", {"events": happen})
 
     def snapshot(self) -> Snapshot:
         """Ask. The last answers, marked as ended, once the worker is gone."""
@@ -49,16 +54,17 @@ class SocketSource:
         try:
             ping = self._worker.ask("worker.ping")
             self._uptime_ms = ping["uptime_ms"]
+            status = self._status()
+            many = len(status["devices"]) > _CURVES
             self._last = Replies(
                 hello=self._hello,
                 ping=ping,
                 pressure=self._worker.ask("memory.get_pressure"),
-                status=self._worker.ask(
-                    "memory.get_status", {"include_usage_stats": True, "include_processes": True}
-                ),
+                status=status,
                 models=self._worker.ask("memory.get_model_status"),
                 timeline=self._worker.ask(
-                    "memory.get_analytics", {"time_range": "10m", "include": ["timeline", "evictions"]}
+                    "memory.get_analytics",
+                    {"time_range": "10m", "include": ["evictions"] if many else ["timeline", "evictions"]},
                 ),
             )
             self._note_evictions(self._last.timeline["evictions"])
@@ -72,6 +78,17 @@ class SocketSource:
     def close(self) -> None:
         """Hang up."""
         self._worker.close()
+
+    def _status(self) -> dict[str, Any]:
+        """Ask where the memory is, page by page where the worker has pages: one of a thousand nodes is long."""
+        asked = {"include_usage_stats": True, "include_processes": True}
+        pages = "fleet.drain" in self._hello["actions"]  # which came with them
+        status = self._worker.ask("memory.get_status", asked | ({"limit": _PAGE} if pages else {}))
+        page = status
+        while (after := page.get("next")) is not None:
+            page = self._worker.ask("memory.get_status", asked | {"limit": _PAGE, "after": after})
+            status["devices"] += page["devices"]
+        return status
 
     def _note_evictions(self, rows: list[dict[str, Any]]) -> None:
         for row in rows:

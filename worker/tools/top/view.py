@@ -6,7 +6,9 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from worker.tools.nodes import node_of
 from worker.tools.report.words import duration, mebibytes, rate
+from worker.tools.top.nodes import Line, arranged, is_fleet
 from worker.tools.top.snapshot import DeviceRow, ModelRow, OwnerRow, Snapshot
 
 _LEVEL_STYLES = {"low": "green", "moderate": "yellow", "high": "bold orange3", "critical": "bold red"}
@@ -23,6 +25,8 @@ _PLAIN_CURVE = "_.-=oO#@"
 _CURVE_WIDTH = 16
 _FRAME = 6
 """Lines that are there whatever is shown: the title, three heads, a blank one, the keys."""
+_LEAST_BELOW = 6
+"""Lines that a fleet's devices leave to owners, models and the story."""
 _STEADY_SHARE = 0.01
 """A device whose use moves by less of its budget a minute stands still."""
 _WIDE = 100
@@ -41,13 +45,26 @@ class View:
         width, height = options.max_width, options.height or console.height
         shown = self._snapshot
         plain = not (console.encoding or "").lower().startswith("utf")
-        device_lines = min(len(shown.devices), max(1, (height - _FRAME) // 3))
-        left = height - _FRAME - device_lines
+        if is_fleet(shown.devices):
+            there = height - _FRAME - 1
+            all_fit = len(shown.devices) <= there - _LEAST_BELOW
+            found = arranged(shown.devices, len(shown.devices) if all_fit else max(1, there // 2))
+            left = there - len(found.lines)
+            devices: list[RenderableType] = [
+                _line(found.summary, width),
+                _devices(found.lines, width, _nodes_left_out(found.hidden_nodes), plain=plain, of_nodes=True),
+            ]
+        else:
+            lines = min(len(shown.devices), max(1, (height - _FRAME) // 3))
+            left = height - _FRAME - lines
+            hidden = len(shown.devices) - lines
+            each = [Line(row, row.device_id, begins_node=True) for row in shown.devices[:lines]]
+            devices = [_devices(each, width, f" +{hidden}" if hidden else "", plain=plain)]
         rows = max(len(shown.owners), len(shown.models), 1)
         middle = max(1, min(rows, left // 2))
         story = max(0, left - middle)
         yield self._title(width)
-        yield _devices(shown.devices[:device_lines], width, len(shown.devices) - device_lines, plain=plain)
+        yield from devices
         yield Text("")
         yield _side_by_side(shown.owners, shown.models, middle, width)
         yield self._story(story, width)
@@ -71,7 +88,8 @@ class View:
     def _story(self, lines: int, width: int) -> RenderableType:
         table = _table(width)
         table.add_column("ago", width=7, justify="right", no_wrap=True)
-        table.add_column("where", width=6, no_wrap=True, overflow="ellipsis")
+        where = _place_width((row.device_id for row in self._snapshot.happenings[:lines]), width // 2)
+        table.add_column("where", width=where, no_wrap=True, overflow="ellipsis")
         table.add_column("decisions and events", ratio=3, no_wrap=True, overflow="ellipsis")
         table.add_column("why", ratio=4, no_wrap=True, overflow="ellipsis")
         for row in self._snapshot.happenings[:lines]:
@@ -88,17 +106,25 @@ class View:
         return text
 
 
-def _devices(rows: Iterable[DeviceRow], width: int, hidden: int, *, plain: bool) -> Table:
+def _devices(lines: Iterable[Line], width: int, more: str, *, plain: bool, of_nodes: bool = False) -> Table:
+    """Draw the devices. Ids of a fleet's are long: where there is little width, budgets and half of a bar make way."""
+    lines = tuple(lines)
+    narrow = of_nodes and width < _WIDE
     table = _table(width)
-    table.add_column(
-        "device" if not hidden else f"device +{hidden}", ratio=1, no_wrap=True, overflow="ellipsis"
-    )
+    head = f"device{more}"
+    if of_nodes:
+        longest = max(len(head), *(len(line.label) for line in lines))
+        table.add_column(head, width=min(longest, width // 3), no_wrap=True, overflow="ellipsis")
+    else:
+        table.add_column(head, ratio=1, no_wrap=True, overflow="ellipsis")
     table.add_column("level", width=8, no_wrap=True)
-    table.add_column("budget in use", width=17, no_wrap=True)  # by all processes
-    for name in ("ours", "free", "budget"):
+    bar = 5 if narrow else 11
+    table.add_column("in use" if narrow else "budget in use", width=bar + 6, no_wrap=True)  # by all processes
+    for name in ("ours", "free") if narrow else ("ours", "free", "budget"):
         table.add_column(name, width=9, justify="right", no_wrap=True)
     table.add_column("trend", ratio=2, no_wrap=True, overflow="ellipsis")
-    for row in rows:
+    for line in lines:
+        row = line.row
         level = row.level if row.state == "available" else row.state
         style = _LEVEL_STYLES.get(level, "bold red" if row.state != "available" else "")
         trend = Text(trend_of(row, brief=width < _WIDE))
@@ -106,14 +132,31 @@ def _devices(rows: Iterable[DeviceRow], width: int, hidden: int, *, plain: bool)
             trend.append(
                 " " + curve(row.curve, _PLAIN_CURVE if plain else _CURVE, _CURVE_WIDTH), style="cyan"
             )
+        sizes = (row.own_bytes, row.available_bytes, row.budget_bytes)
         table.add_row(
-            words(row.device_id, "bold"),
+            words(line.label, "bold" if line.begins_node else ""),
             words(level, style),
-            _bar(row.percentage, 11, style, plain=plain),
-            size(row.own_bytes), size(row.available_bytes), size(row.budget_bytes),
+            _bar(row.percentage, bar, style, plain=plain),
+            *map(size, sizes[:2] if narrow else sizes),
             trend,
-        )  # fmt: skip
+        )
     return table
+
+
+def _nodes_left_out(count: int) -> str:
+    return f" +{count:,} nodes" if count else ""
+
+
+def _line(text: str, width: int) -> Text:
+    line = Text(text)
+    line.truncate(width, overflow="ellipsis")
+    return line
+
+
+def _place_width(device_ids: Iterable[str], width: int) -> int:
+    """Return the width of a column of devices beside others: six characters, more where ids name nodes."""
+    longest = max((len(each) for each in device_ids if node_of(each) is not None), default=0)
+    return max(6, min(longest, width // 3))
 
 
 def _side_by_side(
@@ -122,7 +165,8 @@ def _side_by_side(
     half = (width - 2) // 2
     left = _table(half)
     left.add_column(_head("owner", len(owners), lines), ratio=1, no_wrap=True, overflow="ellipsis")
-    left.add_column("device", width=6, no_wrap=True, overflow="ellipsis")
+    place = _place_width((owner.device_id for owner in owners[:lines]), half)
+    left.add_column("device", width=place, no_wrap=True, overflow="ellipsis")
     left.add_column("n", width=5, justify="right", no_wrap=True)
     left.add_column("size", width=9, justify="right", no_wrap=True)
     for owner in owners[:lines]:

@@ -9,6 +9,7 @@ public abstract class WorkerException : Exception
         : base(failure.Describe(message), inner)
     {
         Code = code;
+        Summary = message.Split('\n', 2)[0].TrimEnd();
         Executed = failure.Executed;
         Retryable = failure.Retryable;
         RequestId = failure.RequestId;
@@ -19,6 +20,9 @@ public abstract class WorkerException : Exception
 
     /// <summary>The wire's error code, or the host's own: <c>worker_start_failed</c>, <c>python_environment</c>, <c>worker_exited</c>, <c>protocol_violation</c>, <c>timeout</c>.</summary>
     public string Code { get; }
+
+    /// <summary>What happened, in one line and without <see cref="StderrTail"/>, which <see cref="Exception.Message"/> has: what a host may tell callers of its own.</summary>
+    public string Summary { get; }
 
     /// <summary>Whether the request changed anything.</summary>
     public Executed Executed { get; }

@@ -103,7 +103,7 @@ public static class StoreActions
     /// <summary>Get a copy of an entry. What is not there is not made.</summary>
     public const string Get = "store.get";
 
-    /// <summary>Find the entries nearest to a vector or a text.</summary>
+    /// <summary>Find the entries nearest to a vector or a text, or those that a prompt begins with.</summary>
     public const string Search = "store.search";
 
     /// <summary>Load a folder of texts into a store of documents: what is new or changed is read, what is gone is deleted.</summary>

@@ -18,6 +18,9 @@ public static class WireContract
     /// <summary>Requests at once, unless the worker is told otherwise.</summary>
     public const int DefaultMaxInflight = 256;
 
+    /// <summary>How often figures come, unless the subscription says otherwise.</summary>
+    public const int FiguresEveryMs = 30000;
+
     /// <summary>In characters.</summary>
     public const int RequestIdMaxLength = 128;
 }
@@ -70,6 +73,9 @@ public static class WireEvents
     /// <summary>Its data is a <see cref="ContentsDisplacedData"/>.</summary>
     public const string ContentsDisplaced = "device.contents_displaced";
 
+    /// <summary>Its data is a <see cref="FiguresData"/>.</summary>
+    public const string Figures = "memory.figures";
+
     /// <summary>Every event that this library knows and a host can subscribe to.</summary>
     public static IReadOnlyList<EventName> All { get; } =
     [
@@ -87,5 +93,6 @@ public static class WireEvents
         EventName.MemoryDemotionChanged,
         EventName.MemoryReleaseRequested,
         EventName.MemoryConsumerLimitChanged,
+        EventName.MemoryFigures,
     ];
 }

@@ -1261,3 +1261,271 @@ public sealed record DeviceRecoveredData : IWireRecord<DeviceRecoveredData>
         writer.WriteEndObject();
     }
 }
+
+/// <summary>All devices' memory and what would help, told as often as the subscription asks.</summary>
+public sealed record FiguresData : IWireRecord<FiguresData>
+{
+    /// <summary>Of the worker, when the figures were taken.</summary>
+    public required long UptimeMs { get; init; }
+
+    /// <summary>The worst of the devices'.</summary>
+    public required PressureCategory PressureCategory { get; init; }
+
+    /// <summary><c>devices</c></summary>
+    public required IReadOnlyList<DeviceFigures> Devices { get; init; }
+
+    /// <summary>The actions worth taking, cheapest per byte first: each is a request that can be sent as it stands.</summary>
+    public required IReadOnlyList<Recommendation> Recommendations { get; init; }
+
+    /// <summary>How many were taken since the last that was sent and are left out, because the host did not read.</summary>
+    public required long Skipped { get; init; }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public FiguresData() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private FiguresData(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
+        WireReader.Begin(ref reader, "FiguresData");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "uptime_ms"u8))
+            {
+                UptimeMs = WireReader.Int64(ref reader, "uptime_ms", strict, minimum: 0);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "pressure_level"u8))
+            {
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "devices"u8))
+            {
+                Devices = WireReader.List(ref reader, "devices", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<DeviceFigures>(ref reader, member, strict));
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "recommendations"u8))
+            {
+                Recommendations = WireReader.List(ref reader, "recommendations", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Recommendation>(ref reader, member, strict));
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "skipped"u8))
+            {
+                Skipped = WireReader.Int64(ref reader, "skipped", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "FiguresData", refuse: strict);
+            }
+        }
+        if (seen != 0x1f)
+        {
+            WireReader.Require(seen, "FiguresData", "uptime_ms", "pressure_level", "devices", "recommendations", "skipped");
+        }
+        UnknownWords = unknown;
+    }
+
+    /// <inheritdoc/>
+    public static FiguresData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("uptime_ms"u8);
+        WireWriter.Value(writer, UptimeMs);
+        writer.WritePropertyName("pressure_level"u8);
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
+        writer.WritePropertyName("devices"u8);
+        WireWriter.List(writer, Devices, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("recommendations"u8);
+        WireWriter.List(writer, Recommendations, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("skipped"u8);
+        WireWriter.Value(writer, Skipped);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A device's memory in figures; what is unknown is null.</summary>
+public sealed record DeviceFigures : IWireRecord<DeviceFigures>
+{
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary><c>state</c></summary>
+    public required DeviceState State { get; init; }
+
+    /// <summary><c>pressure_level</c></summary>
+    public required PressureCategory PressureCategory { get; init; }
+
+    /// <summary>Share of the budget that is not to be had any more.</summary>
+    public required double? PressurePercentage { get; init; }
+
+    /// <summary>The most that this worker may use: the smallest of all limits.</summary>
+    public required long? BudgetBytes { get; init; }
+
+    /// <summary>What one allocation can still get.</summary>
+    public required long? AvailableBytes { get; init; }
+
+    /// <summary>Whole device, every process.</summary>
+    public required long? UsedBytes { get; init; }
+
+    /// <summary>This worker, as the operating system or driver sees it.</summary>
+    public required long? ProcessUsedBytes { get; init; }
+
+    /// <summary>Ledger: live allocations, as asked for.</summary>
+    public required long AllocatedBytes { get; init; }
+
+    /// <summary><c>allocation_count</c></summary>
+    public required long AllocationCount { get; init; }
+
+    /// <summary><c>model_bytes</c></summary>
+    public required long ModelBytes { get; init; }
+
+    /// <summary>Kept for reuse by the runtime, not live.</summary>
+    public required long CachedBytes { get; init; }
+
+    /// <summary>Where the use is heading.</summary>
+    public required PressureTrend? Trend { get; init; }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public DeviceFigures() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private DeviceFigures(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
+        WireReader.Begin(ref reader, "DeviceFigures");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "state"u8))
+            {
+                State = WireWords.ReadDeviceState(ref reader, "state", strict, ref unknown);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "pressure_level"u8))
+            {
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
+            {
+                PressurePercentage = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "pressure_percentage", strict, minimum: 0, maximum: 100);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "budget_bytes"u8))
+            {
+                BudgetBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "budget_bytes", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "available_bytes"u8))
+            {
+                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0);
+                seen |= 0x20;
+            }
+            else if (WireReader.IsAt(ref reader, "used_bytes"u8))
+            {
+                UsedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "used_bytes", strict, minimum: 0);
+                seen |= 0x40;
+            }
+            else if (WireReader.IsAt(ref reader, "process_used_bytes"u8))
+            {
+                ProcessUsedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "process_used_bytes", strict, minimum: 0);
+                seen |= 0x80;
+            }
+            else if (WireReader.IsAt(ref reader, "allocated_bytes"u8))
+            {
+                AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0);
+                seen |= 0x100;
+            }
+            else if (WireReader.IsAt(ref reader, "allocation_count"u8))
+            {
+                AllocationCount = WireReader.Int64(ref reader, "allocation_count", strict, minimum: 0);
+                seen |= 0x200;
+            }
+            else if (WireReader.IsAt(ref reader, "model_bytes"u8))
+            {
+                ModelBytes = WireReader.Int64(ref reader, "model_bytes", strict, minimum: 0);
+                seen |= 0x400;
+            }
+            else if (WireReader.IsAt(ref reader, "cached_bytes"u8))
+            {
+                CachedBytes = WireReader.Int64(ref reader, "cached_bytes", strict, minimum: 0);
+                seen |= 0x800;
+            }
+            else if (WireReader.IsAt(ref reader, "trend"u8))
+            {
+                Trend = WireReader.IsNull(ref reader) ? null : WireReader.Record<PressureTrend>(ref reader, "trend", strict);
+                seen |= 0x1000;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "DeviceFigures", refuse: strict);
+            }
+        }
+        if (seen != 0x1fff)
+        {
+            WireReader.Require(strict ? seen : seen | 0x10f8, "DeviceFigures", "device_id", "state", "pressure_level", "pressure_percentage", "budget_bytes", "available_bytes", "used_bytes", "process_used_bytes", "allocated_bytes", "allocation_count", "model_bytes", "cached_bytes", "trend");
+        }
+        UnknownWords = unknown;
+    }
+
+    /// <inheritdoc/>
+    public static DeviceFigures Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("state"u8);
+        WireWriter.Value(writer, WireWriter.Kept(State == DeviceState.Unknown, UnknownWords, "state") ?? this.State.ToWord());
+        writer.WritePropertyName("pressure_level"u8);
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
+        writer.WritePropertyName("pressure_percentage"u8);
+        WireWriter.Value(writer, PressurePercentage);
+        writer.WritePropertyName("budget_bytes"u8);
+        WireWriter.Value(writer, BudgetBytes);
+        writer.WritePropertyName("available_bytes"u8);
+        WireWriter.Value(writer, AvailableBytes);
+        writer.WritePropertyName("used_bytes"u8);
+        WireWriter.Value(writer, UsedBytes);
+        writer.WritePropertyName("process_used_bytes"u8);
+        WireWriter.Value(writer, ProcessUsedBytes);
+        writer.WritePropertyName("allocated_bytes"u8);
+        WireWriter.Value(writer, AllocatedBytes);
+        writer.WritePropertyName("allocation_count"u8);
+        WireWriter.Value(writer, AllocationCount);
+        writer.WritePropertyName("model_bytes"u8);
+        WireWriter.Value(writer, ModelBytes);
+        writer.WritePropertyName("cached_bytes"u8);
+        WireWriter.Value(writer, CachedBytes);
+        writer.WritePropertyName("trend"u8);
+        WireWriter.Value(writer, Trend);
+        writer.WriteEndObject();
+    }
+}

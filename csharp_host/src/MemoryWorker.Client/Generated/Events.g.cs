@@ -120,6 +120,14 @@ public sealed record ConsumerLimitChangedEvent(long Sequence, int ProcessId, Con
     public override EventName Name => EventName.MemoryConsumerLimitChanged;
 }
 
+/// <summary>All devices' memory and what would help, told as often as the subscription asks.</summary>
+public sealed record FiguresEvent(long Sequence, int ProcessId, FiguresData Data)
+    : WorkerEvent(Sequence, ProcessId)
+{
+    /// <inheritdoc/>
+    public override EventName Name => EventName.MemoryFigures;
+}
+
 /// <summary>Makes an event of the line that tells of it.</summary>
 internal static class WorkerEventReader
 {
@@ -144,6 +152,7 @@ internal static class WorkerEventReader
             WireEvents.DemotionChanged => new DemotionChangedEvent(sequence, processId, DemotionChangedData.Read(ref reader, strict: false)),
             WireEvents.ReleaseRequested => new ReleaseRequestedEvent(sequence, processId, ReleaseRequestedData.Read(ref reader, strict: false)),
             WireEvents.ConsumerLimitChanged => new ConsumerLimitChangedEvent(sequence, processId, ConsumerLimitChangedData.Read(ref reader, strict: false)),
+            WireEvents.Figures => new FiguresEvent(sequence, processId, FiguresData.Read(ref reader, strict: false)),
             _ => new UnknownEvent(sequence, processId, name, JsonElement.ParseValue(ref reader)),
         };
     }

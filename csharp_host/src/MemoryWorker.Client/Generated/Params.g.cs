@@ -2946,20 +2946,25 @@ public sealed record StorePutParams : IWireRecord<StorePutParams>
     /// <summary><c>vector</c></summary>
     public IReadOnlyList<double>? Vector { get => _vector; init { _vector = value; _assigned |= 0x10; } }
 
+    private readonly IReadOnlyList<long>? _tokens;
+
+    /// <summary>Of a store of kind <c>kv</c>: what the tensors are of, from a prompt's beginning on. <c>key</c> then names the model, and all that its tensors depend on.</summary>
+    public IReadOnlyList<long>? Tokens { get => _tokens; init { _tokens = value; _assigned |= 0x20; } }
+
     private readonly double? _costMs;
 
     /// <summary>What making it again takes, in milliseconds: the dearer, the longer it stays.</summary>
-    public double? CostMs { get => _costMs; init { _costMs = value; _assigned |= 0x20; } }
+    public double? CostMs { get => _costMs; init { _costMs = value; _assigned |= 0x40; } }
 
     private readonly long? _ttlMs;
 
     /// <summary>Null for the store's.</summary>
-    public long? TtlMs { get => _ttlMs; init { _ttlMs = value; _assigned |= 0x40; } }
+    public long? TtlMs { get => _ttlMs; init { _ttlMs = value; _assigned |= 0x80; } }
 
     private readonly IReadOnlyList<string> _tags = [];
 
     /// <summary><c>tags</c></summary>
-    public IReadOnlyList<string> Tags { get => _tags; init { _tags = value; _assigned |= 0x80; } }
+    public IReadOnlyList<string> Tags { get => _tags; init { _tags = value; _assigned |= 0x100; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public StorePutParams() { }
@@ -3002,6 +3007,10 @@ public sealed record StorePutParams : IWireRecord<StorePutParams>
             else if (WireReader.IsAt(ref reader, "vector"u8))
             {
                 Vector = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "vector", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Double(ref reader, member, strict), minimum: 1, maximum: 65536);
+            }
+            else if (WireReader.IsAt(ref reader, "tokens"u8))
+            {
+                Tokens = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "tokens", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Int64(ref reader, member, strict, minimum: 0, maximum: 2147483647), minimum: 1, maximum: 131072);
             }
             else if (WireReader.IsAt(ref reader, "cost_ms"u8))
             {
@@ -3069,15 +3078,20 @@ public sealed record StorePutParams : IWireRecord<StorePutParams>
         }
         if ((_assigned & 0x20) != 0)
         {
+            writer.WritePropertyName("tokens"u8);
+            WireWriter.List(writer, Tokens, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        if ((_assigned & 0x40) != 0)
+        {
             writer.WritePropertyName("cost_ms"u8);
             WireWriter.Value(writer, CostMs);
         }
-        if ((_assigned & 0x40) != 0)
+        if ((_assigned & 0x80) != 0)
         {
             writer.WritePropertyName("ttl_ms"u8);
             WireWriter.Value(writer, TtlMs);
         }
-        if ((_assigned & 0x80) != 0)
+        if ((_assigned & 0x100) != 0)
         {
             writer.WritePropertyName("tags"u8);
             WireWriter.List(writer, Tags, static (writer, item) => WireWriter.Value(writer, item));
@@ -3175,7 +3189,7 @@ public sealed record StoreGetParams : IWireRecord<StoreGetParams>
     }
 }
 
-/// <summary>Find the entries nearest to a vector or a text.</summary>
+/// <summary>Find the entries nearest to a vector or a text, or those that a prompt begins with.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record StoreSearchParams : IWireRecord<StoreSearchParams>
 {
@@ -3204,15 +3218,25 @@ public sealed record StoreSearchParams : IWireRecord<StoreSearchParams>
     /// <summary><c>text</c></summary>
     public string? Text { get => _text; init { _text = value; _assigned |= 0x8; } }
 
+    private readonly IReadOnlyList<long>? _tokens;
+
+    /// <summary>A prompt, for a store of kind <c>kv</c>: what was put for a beginning of it is found, the longest first. With <c>key</c>.</summary>
+    public IReadOnlyList<long>? Tokens { get => _tokens; init { _tokens = value; _assigned |= 0x10; } }
+
+    private readonly string? _key;
+
+    /// <summary>The model of <c>tokens</c>, as it was named when they were put.</summary>
+    public string? Key { get => _key; init { _key = value; _assigned |= 0x20; } }
+
     private readonly long _limit = 10;
 
     /// <summary><c>limit</c></summary>
-    public long Limit { get => _limit; init { _limit = value; _assigned |= 0x10; } }
+    public long Limit { get => _limit; init { _limit = value; _assigned |= 0x40; } }
 
     private readonly IReadOnlyList<string> _tags = [];
 
     /// <summary>Only entries that have all of these.</summary>
-    public IReadOnlyList<string> Tags { get => _tags; init { _tags = value; _assigned |= 0x20; } }
+    public IReadOnlyList<string> Tags { get => _tags; init { _tags = value; _assigned |= 0x80; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public StoreSearchParams() { }
@@ -3246,6 +3270,14 @@ public sealed record StoreSearchParams : IWireRecord<StoreSearchParams>
             else if (WireReader.IsAt(ref reader, "text"u8))
             {
                 Text = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "text", strict, minimum: 1, maximum: 65536);
+            }
+            else if (WireReader.IsAt(ref reader, "tokens"u8))
+            {
+                Tokens = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "tokens", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Int64(ref reader, member, strict, minimum: 0, maximum: 2147483647), minimum: 1, maximum: 131072);
+            }
+            else if (WireReader.IsAt(ref reader, "key"u8))
+            {
+                Key = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "key", strict, minimum: 1, maximum: 1024);
             }
             else if (WireReader.IsAt(ref reader, "limit"u8))
             {
@@ -3302,10 +3334,20 @@ public sealed record StoreSearchParams : IWireRecord<StoreSearchParams>
         }
         if ((_assigned & 0x10) != 0)
         {
+            writer.WritePropertyName("tokens"u8);
+            WireWriter.List(writer, Tokens, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        if ((_assigned & 0x20) != 0)
+        {
+            writer.WritePropertyName("key"u8);
+            WireWriter.Value(writer, Key);
+        }
+        if ((_assigned & 0x40) != 0)
+        {
             writer.WritePropertyName("limit"u8);
             WireWriter.Value(writer, Limit);
         }
-        if ((_assigned & 0x20) != 0)
+        if ((_assigned & 0x80) != 0)
         {
             writer.WritePropertyName("tags"u8);
             WireWriter.List(writer, Tags, static (writer, item) => WireWriter.Value(writer, item));
@@ -4326,10 +4368,18 @@ public sealed record CancelParams : IWireRecord<CancelParams>
 }
 
 /// <summary>Ask for events. The list replaces the one before; an empty one ends the subscription.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record SubscribeParams : IWireRecord<SubscribeParams>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>events</c></summary>
     public required IReadOnlyList<EventName> Events { get; init; }
+
+    private readonly long _figuresEveryMs = 30000;
+
+    /// <summary>How often <c>memory.figures</c> comes, if it is among the events: at once, and then after so long each time.</summary>
+    public long FiguresEveryMs { get => _figuresEveryMs; init { _figuresEveryMs = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -4353,6 +4403,10 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
                 Events = WireReader.Words(ref reader, "events", strict, ref unknown, WireWords.ReadEventName, maximum: 100);
                 seen |= 0x1;
             }
+            else if (WireReader.IsAt(ref reader, "figures_every_ms"u8))
+            {
+                FiguresEveryMs = WireReader.Int64(ref reader, "figures_every_ms", strict, minimum: 1000, maximum: 86400000);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "SubscribeParams", refuse: strict);
@@ -4375,6 +4429,11 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
         writer.WriteStartObject();
         writer.WritePropertyName("events"u8);
         WireWriter.Words(writer, Events, UnknownWords, "events", WireWords.ToWord);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("figures_every_ms"u8);
+            WireWriter.Value(writer, FiguresEveryMs);
+        }
         writer.WriteEndObject();
     }
 }

@@ -8290,10 +8290,18 @@ public sealed record CancelResult : IWireRecord<CancelResult>
 }
 
 /// <summary>What is subscribed to now.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record SubscribeResult : IWireRecord<SubscribeResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>events</c></summary>
     public required IReadOnlyList<EventName> Events { get; init; }
+
+    private readonly long? _figuresEveryMs;
+
+    /// <summary>How often <c>memory.figures</c> comes; null where it is not among the events.</summary>
+    public long? FiguresEveryMs { get => _figuresEveryMs; init { _figuresEveryMs = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -8317,6 +8325,10 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
                 Events = WireReader.Words(ref reader, "events", strict, ref unknown, WireWords.ReadEventName);
                 seen |= 0x1;
             }
+            else if (WireReader.IsAt(ref reader, "figures_every_ms"u8))
+            {
+                FiguresEveryMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "figures_every_ms", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "SubscribeResult", refuse: strict);
@@ -8339,6 +8351,11 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
         writer.WriteStartObject();
         writer.WritePropertyName("events"u8);
         WireWriter.Words(writer, Events, UnknownWords, "events", WireWords.ToWord);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("figures_every_ms"u8);
+            WireWriter.Value(writer, FiguresEveryMs);
+        }
         writer.WriteEndObject();
     }
 }

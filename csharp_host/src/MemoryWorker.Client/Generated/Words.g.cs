@@ -482,6 +482,9 @@ public enum StoreKind
 
     /// <summary><c>documents</c></summary>
     Documents,
+
+    /// <summary><c>kv</c></summary>
+    Kv,
 }
 
 /// <summary>Options of a cache that go together.</summary>
@@ -585,6 +588,9 @@ public enum EventName
 
     /// <summary><c>memory.consumer_limit_changed</c></summary>
     MemoryConsumerLimitChanged,
+
+    /// <summary><c>memory.figures</c></summary>
+    MemoryFigures,
 }
 
 /// <summary>The words that the enums are on the wire.</summary>
@@ -1761,7 +1767,8 @@ public static class WireWords
         StoreKind.Vectors => "vectors",
         StoreKind.Preferences => "preferences",
         StoreKind.Documents => "documents",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cache, sessions, vectors, preferences, documents"),
+        StoreKind.Kv => "kv",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cache, sessions, vectors, preferences, documents, kv"),
     };
 
     /// <summary>Finds the <see cref="StoreKind"/> of a word; false where there is none.</summary>
@@ -1774,6 +1781,7 @@ public static class WireWords
             "vectors" => (StoreKind.Vectors, true),
             "preferences" => (StoreKind.Preferences, true),
             "documents" => (StoreKind.Documents, true),
+            "kv" => (StoreKind.Kv, true),
             _ => (StoreKind.Unknown, false),
         };
         value = found;
@@ -1804,7 +1812,11 @@ public static class WireWords
         {
             return StoreKind.Documents;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cache, sessions, vectors, preferences, documents");
+        if (reader.ValueTextEquals("kv"u8))
+        {
+            return StoreKind.Kv;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cache, sessions, vectors, preferences, documents, kv");
         return StoreKind.Unknown;
     }
 
@@ -1970,7 +1982,8 @@ public static class WireWords
         EventName.MemoryDemotionChanged => "memory.demotion_changed",
         EventName.MemoryReleaseRequested => "memory.release_requested",
         EventName.MemoryConsumerLimitChanged => "memory.consumer_limit_changed",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed, memory.release_requested, memory.consumer_limit_changed"),
+        EventName.MemoryFigures => "memory.figures",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed, memory.release_requested, memory.consumer_limit_changed, memory.figures"),
     };
 
     /// <summary>Finds the <see cref="EventName"/> of a word; false where there is none.</summary>
@@ -1992,6 +2005,7 @@ public static class WireWords
             "memory.demotion_changed" => (EventName.MemoryDemotionChanged, true),
             "memory.release_requested" => (EventName.MemoryReleaseRequested, true),
             "memory.consumer_limit_changed" => (EventName.MemoryConsumerLimitChanged, true),
+            "memory.figures" => (EventName.MemoryFigures, true),
             _ => (EventName.Unknown, false),
         };
         value = found;
@@ -2058,7 +2072,11 @@ public static class WireWords
         {
             return EventName.MemoryConsumerLimitChanged;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed, memory.release_requested, memory.consumer_limit_changed");
+        if (reader.ValueTextEquals("memory.figures"u8))
+        {
+            return EventName.MemoryFigures;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed, memory.release_requested, memory.consumer_limit_changed, memory.figures");
         return EventName.Unknown;
     }
 }

@@ -30,7 +30,7 @@ public interface IMemoryStores
     /// <exception cref="WorkerRequestException"><c>store_not_found</c>.</exception>
     Task<StoreGetResult> GetAsync(StoreGetParams request, CancellationToken cancellationToken = default);
 
-    /// <summary>Finds the entries nearest to a vector or a text.</summary>
+    /// <summary>Finds the entries nearest to a vector or a text, or those that a prompt begins with, the longest first.</summary>
     /// <exception cref="WorkerRequestException"><c>store_not_found</c>; <c>unsupported</c> by a kind that finds nothing so.</exception>
     Task<StoreSearchResult> SearchAsync(StoreSearchParams request, CancellationToken cancellationToken = default);
 

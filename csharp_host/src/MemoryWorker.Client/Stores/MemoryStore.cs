@@ -75,11 +75,11 @@ public sealed class MemoryStore
     /// <param name="key">Its key.</param>
     /// <param name="type">How it is read.</param>
     /// <param name="cancellationToken">Cancels the call.</param>
-    /// <exception cref="JsonException">What is there is no <typeparamref name="T"/>.</exception>
+    /// <exception cref="JsonException">What is there is no <typeparamref name="T"/>, or is bytes.</exception>
     public async Task<T?> GetAsync<T>(string key, JsonTypeInfo<T> type, CancellationToken cancellationToken = default)
     {
         var found = await FindAsync(key, cancellationToken).ConfigureAwait(false);
-        return found is { Found: true, Value: { } value } ? value.Deserialize(type) : default;
+        return found is { Found: true } ? Read(key, found, type) : default;
     }
 
     /// <summary>
@@ -92,6 +92,7 @@ public sealed class MemoryStore
     /// <param name="timeToLive">Null for the store's.</param>
     /// <param name="tags">By which it can be deleted and chosen.</param>
     /// <param name="cancellationToken">Cancels the call, and is handed to <paramref name="make"/>.</param>
+    /// <exception cref="JsonException">What is there is no <typeparamref name="T"/>, or is bytes.</exception>
     public async Task<T> GetOrMakeAsync<T>(
         string key,
         Func<CancellationToken, Task<T>> make,
@@ -104,7 +105,7 @@ public sealed class MemoryStore
         var found = await FindAsync(key, cancellationToken).ConfigureAwait(false);
         if (found is { Found: true })
         {
-            return found.Value is { } there ? there.Deserialize(type)! : default!; // null is a value, too
+            return Read(key, found, type)!; // null is a value, too
         }
 
         var watch = Stopwatch.StartNew();
@@ -132,6 +133,14 @@ public sealed class MemoryStore
     /// <summary>Deletes the entries whose keys begin so; says how many.</summary>
     public Task<long> DeletePrefixAsync(string prefix, CancellationToken cancellationToken = default) =>
         DeletedAsync(Choice() with { Prefix = prefix }, cancellationToken);
+
+    private T? Read<T>(string key, StoreGetResult found, JsonTypeInfo<T> type) => found switch
+    {
+        { AllocationId: not null } => throw new JsonException(
+            $"'{key}' of store '{Name}' is bytes, not a value: get them with {nameof(IMemoryStores)}.{nameof(IMemoryStores.GetAsync)}"),
+        { Value: { } value } => value.Deserialize(type),
+        _ => default,
+    };
 
     private StoreDeleteParams Choice() => new() { Store = Name, UserId = Scope.UserId, ProjectId = Scope.ProjectId };
 

@@ -7,21 +7,23 @@ internal sealed class EventHub
 {
     private readonly List<EventReader> _readers = [];
 
-    /// <summary>All that the worker is to be asked for, in a stable order.</summary>
-    public IReadOnlyList<EventName> Wanted
+    /// <summary>All that the worker is to be asked for.</summary>
+    public WantedEvents Wanted
     {
         get
         {
             lock (_readers)
             {
-                return _readers.SelectMany(one => one.Names).Where(one => one != EventName.Unknown).Distinct().Order().ToList();
+                var names = _readers.SelectMany(one => one.Names).Where(one => one != EventName.Unknown).Distinct().Order().ToList();
+                var ofFigures = _readers.Where(one => one.Names.Contains(EventName.MemoryFigures));
+                return new(names, ofFigures.Min(one => (TimeSpan?)one.FiguresEvery));
             }
         }
     }
 
-    public EventReader Add(IReadOnlyCollection<EventName> names)
+    public EventReader Add(IReadOnlyCollection<EventName> names, TimeSpan? figuresEvery)
     {
-        var reader = new EventReader(names);
+        var reader = new EventReader(names, figuresEvery);
         lock (_readers)
         {
             _readers.Add(reader);

@@ -4,7 +4,7 @@ using MemoryWorker.Client.Protocol;
 namespace MemoryWorker.Client;
 
 /// <summary>One reader's events, numbered for it alone. Offered to by one thread at a time.</summary>
-internal sealed class EventReader(IReadOnlyCollection<EventName> names)
+internal sealed class EventReader(IReadOnlyCollection<EventName> names, TimeSpan? figuresEvery)
 {
     private const int Capacity = 1024;
 
@@ -14,6 +14,9 @@ internal sealed class EventReader(IReadOnlyCollection<EventName> names)
     private long _offered;
 
     public IReadOnlySet<EventName> Names { get; } = names.ToHashSet();
+
+    /// <summary>How often it wants figures, if they are among the names.</summary>
+    public TimeSpan FiguresEvery { get; } = figuresEvery ?? TimeSpan.FromMilliseconds(WireContract.FiguresEveryMs);
 
     public ChannelReader<WorkerEvent> Events => _events.Reader;
 

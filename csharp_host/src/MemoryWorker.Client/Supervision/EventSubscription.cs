@@ -19,9 +19,11 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
     public void Complete(Exception problem) => _hub.Complete(problem);
 
     public async IAsyncEnumerable<WorkerEvent> ReadAsync(
-        IReadOnlyCollection<EventName> events, [EnumeratorCancellation] CancellationToken cancellationToken)
+        IReadOnlyCollection<EventName> events,
+        TimeSpan? figuresEvery,
+        [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        var reader = _hub.Add(events);
+        var reader = _hub.Add(events, figuresEvery);
         try
         {
             await SubscribeAsync(reader, cancellationToken).ConfigureAwait(false);
@@ -34,7 +36,7 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
         {
             var before = _hub.Wanted;
             _hub.Remove(reader);
-            if (!before.SequenceEqual(_hub.Wanted))
+            if (!before.IsSameAs(_hub.Wanted))
             {
                 _ = UnsubscribeAsync();
             }
@@ -44,7 +46,7 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
     /// <summary>Asks a new worker for what its predecessor was asked for. Does not throw: a dead one is noticed elsewhere.</summary>
     public async Task ResubscribeAsync(WorkerConnection connection)
     {
-        if (_hub.Wanted is { Count: > 0 } wanted)
+        if (_hub.Wanted is { Names.Count: > 0 } wanted)
         {
             await TellAsync(connection, wanted).ConfigureAwait(false);
         }
@@ -89,7 +91,7 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
         }
     }
 
-    private static async Task TellAsync(WorkerConnection connection, IReadOnlyList<EventName> wanted)
+    private static async Task TellAsync(WorkerConnection connection, WantedEvents wanted)
     {
         try
         {
@@ -104,22 +106,22 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
     /// <summary>Subscribes to what the worker has of it: one that is older does not know every event.</summary>
     /// <returns>What it does not have; null where it has all.</returns>
     private static async Task<Refusal?> AskAsync(
-        WorkerConnection connection, IReadOnlyList<EventName> wanted, CancellationToken cancellationToken)
+        WorkerConnection connection, WantedEvents wanted, CancellationToken cancellationToken)
     {
         Refusal? refused = null;
         while (true)
         {
             try
             {
-                var request = new SubscribeParams { Events = wanted };
-                await connection.SendAsync(connection.NewCall(WireActions.WorkerSubscribe, request), default, cancellationToken)
+                var call = connection.NewCall(WireActions.WorkerSubscribe, wanted.ToWire());
+                await connection.SendAsync(call, default, cancellationToken)
                     .ConfigureAwait(false);
                 return refused;
             }
-            catch (WorkerRequestException problem) when (Unknown(problem, wanted) is { Count: > 0 } unknown)
+            catch (WorkerRequestException problem) when (Unknown(problem, wanted.Names) is { Count: > 0 } unknown)
             {
                 refused = new([.. refused?.Names ?? [], .. unknown], problem);
-                wanted = wanted.Except(unknown).ToList();
+                wanted = wanted.Without(unknown);
             }
         }
     }

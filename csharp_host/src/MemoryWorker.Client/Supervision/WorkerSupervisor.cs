@@ -300,7 +300,7 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
         return new WorkerStartException(
             $"the worker failed too often ({_options.Restart.MaxRestarts} restarts are allowed in "
                 + $"{_options.Restart.Window.TotalSeconds:0.###} s); the next try is at {until:O}"
-                + (last is null ? string.Empty : $"; the last time: {last.Message.Split('\n')[0].TrimEnd()}"),
+                + (last is null ? string.Empty : $"; the last time: {last.Summary}"),
             failure,
             last)
         {

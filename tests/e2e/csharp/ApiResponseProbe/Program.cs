@@ -68,6 +68,13 @@ Saw("allocate too much", await memory.PostMemoryAllocateAsync(new PostMemoryAllo
 Saw("allocate nothing", await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest()));
 Saw("allocate HBM", await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest { SizeBytes = 1, MemoryType = "HBM" }));
 
+Saw("allocate null", await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest { SizeBytes = 1, MemoryType = null! }));
+Saw("defragment null", await memory.PostMemoryDefragmentAsync(new PostMemoryDefragmentRequest { MemoryType = null! }));
+Saw("clear null", await memory.PostMemoryClearAsync(new PostMemoryClearRequest { MemoryType = null! }));
+Saw("optimize null", await memory.PostMemoryOptimizeAsync(new PostMemoryOptimizeRequest { Target = null! }));
+Saw("transfer null", await memory.PostMemoryTransferAsync(new PostMemoryTransferRequest { SourceDeviceId = null!, TargetDeviceId = null! }));
+Saw("copy null", await memory.PostMemoryCopyAsync(new PostMemoryCopyRequest { SourceId = null!, TargetId = Sim }));
+
 Saw("usage", await memory.GetMemoryUsageAsync(), one => one.Devices.Count);
 Saw("usage of", await memory.GetMemoryUsageAsync(Sim), one => one.Devices.Single().DeviceId);
 Saw("allocations", await memory.GetMemoryAllocationsAsync(), one => one.Allocations.Count);
@@ -119,6 +126,8 @@ dynamic elsewhere = await worker.ExecuteAsync<object, dynamic>("inference", "run
 seen["execute elsewhere"] = (string)elsewhere.error.message;
 dynamic bare = await worker.ExecuteAsync<object, dynamic>(PythonWorkerTypes.MEMORY, "allocate", "4096");
 seen["execute bare"] = (string)bare.error.message;
+dynamic unworded = await worker.ExecuteAsync<object, dynamic>(PythonWorkerTypes.MEMORY, "run", new { action = new { name = "status" } });
+seen["execute no word"] = (string)unworded.error.message;
 var whole = new { request_id = "mine", action = "memory.get_status", data = new { device_id = Sim } };
 var typed = await worker.ExecuteAsync<object, StatusAnswer>(PythonWorkerTypes.MEMORY, JsonSerializer.Serialize(whole), whole);
 seen["execute typed"] = typed.Devices.Single().DeviceId;

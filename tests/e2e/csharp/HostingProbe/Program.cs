@@ -113,10 +113,22 @@ foreach (var (name, json) in new Dictionary<string, string>
     sections[name] = await StartAsync(application);
 }
 
-var whole = Host.CreateEmptyApplicationBuilder(null);
-whole.Configuration.AddInMemoryCollection(new Dictionary<string, string?> { ["MemoryWorker:MaxRestarts"] = "0", ["AllowedHosts"] = "*" });
-whole.Services.AddMemoryWorker(whole.Configuration, options => options.StartWithHost = false);
-sections["whole"] = await StartAsync(whole);
+// A whole configuration: a host's own, in which the worker's section is or is not, and one of the worker's alone.
+foreach (var (name, settings) in new Dictionary<string, Dictionary<string, string?>>
+{
+    ["whole"] = new() { ["MemoryWorker:MaxRestarts"] = "0", ["AllowedHosts"] = "*" },
+    ["whole of others"] = new() { ["AllowedHosts"] = "*", ["Logging:LogLevel:Default"] = "Warning" },
+    ["own"] = new() { ["MaxRestarts"] = "0" },
+    ["own with a typo"] = new() { ["MaxRestarts"] = "0", ["FilName"] = "x" },
+    ["own of nothing"] = [],
+})
+{
+    var whole = Host.CreateEmptyApplicationBuilder(null);
+    whole.Configuration.AddInMemoryCollection(settings);
+    whole.Configuration.AddEnvironmentVariables();
+    whole.Services.AddMemoryWorker(whole.Configuration, options => options.StartWithHost = false);
+    sections[name] = await StartAsync(whole);
+}
 
 var healthy = await HealthAsync();
 var echo = await AskAsync("fake.echo");

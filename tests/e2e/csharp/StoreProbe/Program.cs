@@ -36,6 +36,17 @@ var large = await answers.GetOrMakeAsync("large", _ => Task.FromResult(new Answe
 seen["too_large_is_returned"] = large.Text.Length == 2 << 20 && await answers.GetAsync("large", answer) is null;
 seen["deleted"] = new object[] { await answers.DeleteTagAsync("en"), await answers.DeleteAsync("q"), await answers.DeletePrefixAsync("z") is 0 };
 
+// What was put as an allocation's bytes is no value, and is not taken for one that is null.
+var memory = new ServiceMemory(worker);
+var shared = await memory.PostMemoryAllocateAsync(new() { SizeBytes = 16, MemoryType = MemoryType.Shared });
+await stores.PutAsync(new() { Store = "answers", Key = "bytes", AllocationId = shared.AllocationId });
+var asBytes = await stores.GetAsync(new() { Store = "answers", Key = "bytes" });
+seen["bytes"] = new object?[] { asBytes.Value, asBytes.SharedMemory?.SizeBytes };
+seen["bytes_as_values"] = new[]
+{
+    await RefusedAsync(() => answers.GetAsync("bytes", answer)), await RefusedAsync(() => answers.GetOrMakeAsync("bytes", MakeAsync, answer)!),
+};
+
 // A worker that dies takes what is in memory with it; what persists is there again, and nobody has to open anything.
 var results = stores.Store("results", StoreKind.Cache, new StoreOptions { Preset = StorePreset.Results }, new MemoryScope("ann"));
 await results.PutAsync("r", new Answer("kept", [1, 2, 3]), answer, TimeSpan.FromSeconds(5));
@@ -65,5 +76,17 @@ catch (WorkerRequestException refused)
 }
 
 Console.WriteLine(JsonSerializer.Serialize(seen));
+
+static async Task<string> RefusedAsync(Func<Task<Answer?>> ask)
+{
+    try
+    {
+        return $"{await ask()}";
+    }
+    catch (JsonException problem)
+    {
+        return problem.Message;
+    }
+}
 
 internal sealed record Answer(string Text, int[] Numbers);

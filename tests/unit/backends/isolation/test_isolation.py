@@ -18,9 +18,11 @@ from protocol.vocabulary import (
     SharedMemoryKind,
     Source,
 )
-from tests.unit.isolation import isolated
+from tests.unit.isolation import RIGS, isolated, never
 from worker.backends.isolation import codec, frames
+from worker.backends.isolation.answers import Answers
 from worker.backends.isolation.bootstrap import Lent
+from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.frames import BrokenFrameError, FramePipe
 from worker.backends.isolation.slots import SLOT_BYTES, SLOTS, Slots
 from worker.core import errors
@@ -211,3 +213,46 @@ def test_whatever_fails_while_a_process_is_started_is_told_and_the_next_is_start
         assert [each.device_id for each in found] == ["sim:0"]
         child.stop()
         assert backend.readings("sim:0").free_bytes is not None
+
+
+def test_an_end_answers_every_call_whatever_becomes_of_one(pipe: FramePipe) -> None:
+    """What is told of one may fail, with any error; the others' callers wait no longer either."""
+    answers = Answers(pipe, lambda: None)
+    told: list[str] = []
+
+    def fails() -> None:
+        raise KeyError("slot")
+
+    calls = [
+        answers.begin("free", ("a",), on_answer=on_answer)
+        for on_answer in (lambda: told.append("first"), fails, lambda: told.append("last"))
+    ]
+    pipe.close_output()
+    end = Ending("it ended", ran_out=False)
+    with pytest.raises(KeyError, match="slot"):
+        answers.end(end)
+    assert [each.answer for each in calls] == [end] * 3
+    assert sorted(told) == ["first", "last"]
+
+
+def test_a_call_that_no_message_can_hold_is_none(pipe: FramePipe) -> None:
+    """Its caller hears so at once, and nothing of it is left to wait for an answer."""
+    answers = Answers(pipe, lambda: None)
+    with pytest.raises(TypeError, match="complex"):
+        answers.begin("work", (complex(1, 2),))
+    assert answers._calls == {}
+
+
+def test_threads_that_are_short_fail_a_call_and_not_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What needs a thread is refused, retryable; the device goes on, and its figures are as recent as ever."""
+    monkeypatch.setenv("PYTHONPATH", RIGS)
+    with isolated("misbehaving_backends:HasNoThreads") as backend:
+        backend.probe()
+        pid = backend.pid
+        for _ in range(2):
+            with pytest.raises(errors.OutOfMemoryError, match="starts no more threads"):
+                backend.trim("sim:0")
+        backend.allocate("a", AllocationRequest("sim:0", 4096), never())
+        backend.readings("sim:0")
+        assert backend.recent_readings("sim:0", None) is not None
+        assert backend.pid == pid

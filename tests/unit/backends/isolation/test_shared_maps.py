@@ -1,6 +1,7 @@
 """Copies between a device's process and files that a host maps: through a map that the process keeps."""
 
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -118,3 +119,42 @@ def test_a_signal_of_something_else(host: CpuBackend, tmp_path: Path) -> None:
         backend.allocate("a", AllocationRequest("sim:0", SIZE), never())
         with pytest.raises(DeviceUnavailableError, match="died of SIGBUS"):
             copy_block(host, "shared", backend, "a", SIZE, never(), lambda _: None)
+
+
+_IN_USE = """
+import ctypes, os, sys
+from worker.backends.host_memory import address_of
+from worker.backends.isolation import shared_maps
+from worker.core.errors import OutOfMemoryError, UnsupportedError
+path, size, refusals = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+map_anonymous, refused = shared_maps.map_anonymous, []
+
+def refuses(length, address):
+    if len(refused) < refusals:
+        refused.append(length)
+        raise (OutOfMemoryError("no memory"), MemoryError())[len(refused) % 2]
+    return map_anonymous(length, address)
+
+shared_maps.map_anonymous = refuses
+maps = shared_maps.SharedMaps()
+try:
+    with maps.using(path, size) as view:
+        with maps.using(path, size // 2):
+            pass
+        os.truncate(path, 5)
+        ctypes.memmove(ctypes.create_string_buffer(size), address_of(view), size)
+except UnsupportedError as error:
+    print(error.message, len(refused))
+"""
+
+
+@pytest.mark.parametrize("refusals", [0, 3], ids=["memory at once", "memory after a while"])
+def test_a_map_in_use_is_looked_after_whatever_comes_meanwhile(tmp_path: Path, refusals: int) -> None:
+    """A file that is cut short ends no process: not while its path has another map by now, nor while memory is short."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(2 * MIB))
+    command = [sys.executable, "-c", _IN_USE, str(path), str(2 * MIB), str(refusals)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, (ran.returncode, ran.stderr)
+    assert f"5 of {2 * MIB} bytes are left" in ran.stdout
+    assert ran.stdout.endswith(f" {refusals}\n")

@@ -1,0 +1,160 @@
+"""The worker's own placement in a simulated fleet: gateways that know nodes by what these told, when it was worth telling."""
+
+import pickle
+import time
+from collections.abc import Iterator
+from math import inf
+
+from benchmarks.fleet_placement.demand import Model, Request
+from benchmarks.fleet_placement.rules import Rule
+from benchmarks.fleet_placement.world import Node, World
+from protocol.vocabulary import DeviceKind, ModelState
+from worker.fleet.candidates import Candidates
+from worker.fleet.changes import EVERY_NS, RENEW_NS, Outbox
+from worker.fleet.views import DeviceView, ModelView, NodeChange, NodeView, PlacementRequest, PriceStep, Step
+
+GATEWAYS = 2
+DELAY_S = 0.005
+"""From a node to the gateways, by way of the directory."""
+
+EVERY_S, RENEW_S = EVERY_NS / 1e9, RENEW_NS / 1e9
+
+TRIES = 8
+
+
+class Told:
+    """What one node tells, as its worker's figures have it."""
+
+    def __init__(self, node: Node, models: tuple[Model, ...]) -> None:
+        self.node = node
+        self.outbox = Outbox()
+        self.refused = False
+        self.at, self.due = -inf, inf
+        self.messages = 0
+        self.bytes = 0
+        self._unloaded = {each.name: self._unloaded_view(each) for each in models}
+        self._views = dict(self._unloaded)
+        self._models = tuple(self._views.values())
+        self._start = node.start
+
+    def _unloaded_view(self, model: Model) -> ModelView:
+        return ModelView(model.name, size_bytes=model.size, load_ms=1000 * self.node.machine.load_s(model))
+
+    def view(self, now: float) -> NodeView:
+        node = self.node
+        if node.changed or node.start != self._start:
+            if node.start != self._start:
+                self._views, self._start = dict(self._unloaded), node.start
+            for name in node.changed:
+                resident = node.residents.get(name)
+                if resident is None:
+                    self._views[name] = self._unloaded[name]
+                else:
+                    state = ModelState.LOADED if resident.ready else ModelState.LOADING
+                    before = self._unloaded[name]
+                    self._views[name] = ModelView(
+                        name,
+                        state,
+                        before.size_bytes,
+                        "cuda:0",
+                        load_ms=before.load_ms,
+                        ready_in_ms=max(0.0, 1000 * (resident.ready_at - now)),
+                    )
+            node.changed.clear()
+            self._models = tuple(self._views.values())
+        steps = tuple(
+            PriceStep(each.model.size, 1000 * node.price_s(each, now), model_id=each.model.name)
+            for each in node.victims(now)
+        )
+        device = DeviceView(
+            "cuda:0",
+            DeviceKind.CUDA,
+            node.machine.capacity,
+            node.free,
+            steps,
+            queue_ms=max(0.0, 1000 * (node.loader_free_at - now)),
+            in_use=node.in_flight,
+            work_ms=1000 * node.work_s if node.work_s else None,
+            parallel=node.machine.slots,
+        )
+        return NodeView(node.machine.name, str(node.start), 0, (device,), self._models)
+
+
+class Ours(Rule):
+    """``worker.fleet.Candidates`` by views as old as they are."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        super().__init__(world, seed)
+        self.gateways = [Candidates() for _ in range(GATEWAYS)]
+        self.told = {name: Told(node, world.demand.models) for name, node in world.nodes.items()}
+        self.decision_s: list[float] = []
+        self.steps: dict[Step, int] = dict.fromkeys(Step, 0)
+        world.touched = self._touched
+        for told in self.told.values():
+            self._tell(told, delay_s=0.0)
+
+    def _touched(self, node: Node) -> None:
+        told = self.told[node.machine.name]
+        due = max(self.world.now, told.at + EVERY_S)
+        if told.due > due:
+            self._schedule(told, due)
+
+    def _schedule(self, told: Told, due: float) -> None:
+        told.due = due
+        self.world.at(due, lambda: self._tell(told) if told.due == due else None)
+
+    def _tell(self, told: Told, delay_s: float = DELAY_S) -> None:
+        world, node = self.world, told.node
+        if not node.alive or world.now > world.demand.seconds * 1.5:
+            told.outbox.forget()
+            told.due = inf
+            return
+        message = told.outbox.next_message(told.view(world.now), int(world.now * 1e9), refused=told.refused)
+        if message is not None:
+            told.at, told.refused = world.now, False
+            told.messages += 1
+            told.bytes += len(pickle.dumps(message, 5)) if isinstance(message, NodeChange) else 0
+            world.at(world.now + delay_s, lambda: self._hear(message))
+        self._schedule(told, told.at + RENEW_S)
+
+    def _hear(self, message: NodeView | NodeChange) -> None:
+        for gateway in self.gateways:
+            if isinstance(message, NodeView):
+                gateway.update(message)
+            else:
+                gateway.apply(message)
+
+    def forget(self, node: Node) -> None:
+        """Take a node for lost."""
+        for gateway in self.gateways:
+            gateway.remove(node.machine.name)
+        self.told[node.machine.name].outbox.forget()
+
+    def nodes(self, request: Request) -> Iterator[Node]:
+        """Place, try, and place anew where it was refused."""
+        gateway = self.gateways[request.number % GATEWAYS]
+        excluded: set[str] = set()
+        for _ in range(TRIES):
+            asked = PlacementRequest(
+                request.model.name, excluded=frozenset(excluded), salt=str(request.number)
+            )
+            began = time.thread_time()
+            chosen = gateway.place(asked, int(self.world.now * 1e9)).chosen
+            self.decision_s.append(time.thread_time() - began)
+            if chosen is None:
+                return
+            key = f"{request.number}/{len(excluded)}"
+            gateway.reservations.add(key, chosen, request.model.name)
+            told = self.told[chosen.node_id]
+            self.last = (gateway, key, told, chosen)
+            yield told.node
+            told.refused = True
+            gateway.reservations.refused(key, chosen.node_id, str(told.node.start), told.outbox.next_revision)
+            self._touched(told.node)
+            excluded.add(chosen.node_id)
+
+    def accepted(self) -> None:
+        """Note that the node that was tried last took it."""
+        gateway, key, told, chosen = self.last
+        self.steps[chosen.step] += 1
+        gateway.reservations.accepted(key, chosen.node_id, str(told.node.start), told.outbox.next_revision)

@@ -1,0 +1,179 @@
+"""Placement over many nodes, simulated: reload time and waiting against other rules and a bound.
+
+    python -m benchmarks.placement --nodes 10 100 --seeds 8
+
+No Ray and no worker: the placement itself (``worker/fleet``), by views that are told as nodes tell them, on machines,
+models and requests made from seeds (``fleet_placement/demand.py``). The other rules know every node as it is at the
+moment, for nothing. Waiting is from a request's arrival until it is worked on; the first quarter of the time fills
+the fleet and is not counted.
+"""
+
+import argparse
+import heapq
+import statistics
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+from benchmarks.fleet_placement.demand import SHAPES, Demand, Request, make
+from benchmarks.fleet_placement.ours import Ours
+from benchmarks.fleet_placement.rules import (
+    LeastLoaded,
+    LocalAI,
+    LocalAIByPrice,
+    LocalAIReplicas,
+    RandomOfTwo,
+    Rule,
+)
+from benchmarks.fleet_placement.world import Node, World
+
+RULES: dict[str, type[Rule]] = {
+    "ours": Ours,
+    "LocalAI": LocalAI,
+    "LocalAI, our eviction": LocalAIByPrice,
+    "LocalAI, replicas": LocalAIReplicas,
+    "least loaded": LeastLoaded,
+    "random of two": RandomOfTwo,
+}
+SECONDS = {10: 3600.0, 100: 1200.0, 1000: 400.0}
+RETRY_S = 0.25
+RETRIED = 50
+"""Of the requests that found no place, those that are offered again each time, the oldest first."""
+
+
+@dataclass(frozen=True)
+class Result:
+    reload_s: float
+    """Of loading, per request."""
+    mean_s: float
+    p99_s: float
+    decision_ms: float = 0.0
+    bytes_per_node_s: float = 0.0
+    refused: int = 0
+
+
+class Run:
+    """One rule on one demand."""
+
+    def __init__(self, demand: Demand, rule_type: type[Rule], seed: int) -> None:
+        self.world = World(demand, by_price=rule_type.by_price)
+        self.rule = rule_type(self.world, seed)
+        self.pending: list[Request] = []
+        self.end = demand.seconds * 1.5
+        self.world.lost = self._lost
+        for request in demand.requests:
+            self.world.at(request.at, partial(self._ask, request))
+        for when, name, back in demand.failures:
+            self.world.at(when, partial(self.world.fail, self.world.nodes[name]))
+            self.world.at(back, partial(self.world.back, self.world.nodes[name]))
+        self._retry()
+        self.world.run(self.end)
+
+    def result(self) -> Result:
+        outcome, demand = self.world.outcome, self.world.demand
+        counted = [each for each in demand.requests if each.at >= self.world.counted_from]
+        # What was never begun with waited at least until the end.
+        waits = sorted(outcome.waits.get(each.number, self.world.now - each.at) for each in counted)
+        result = Result(
+            outcome.reload_s / len(counted),
+            statistics.fmean(waits),
+            waits[int(0.99 * len(waits))],
+            refused=outcome.refused,
+        )
+        if isinstance(self.rule, Ours):
+            told = self.rule.told.values()
+            sent = sum(each.bytes for each in told) / len(told) / self.world.now
+            decision = 1000 * statistics.median(self.rule.decision_s)
+            result = replace(result, decision_ms=decision, bytes_per_node_s=sent)
+        return result
+
+    def _ask(self, request: Request) -> None:
+        if not self._offer(request):
+            self.pending.append(request)
+
+    def _offer(self, request: Request) -> bool:
+        for node in self.rule.nodes(request):
+            if self.world.assign(request, node):
+                if isinstance(self.rule, Ours):
+                    self.rule.accepted()
+                return True
+        return False
+
+    def _retry(self) -> None:
+        first, self.pending = self.pending[:RETRIED], self.pending[RETRIED:]
+        self.pending[:0] = [request for request in first if not self._offer(request)]
+        if self.world.now < self.end:
+            self.world.at(self.world.now + RETRY_S, self._retry)
+
+    def _lost(self, node: Node, again: list[Request]) -> None:
+        if isinstance(self.rule, Ours):
+            self.rule.forget(node)
+        for request in again:
+            self._ask(request)
+
+
+def bound(demand: Demand) -> Result:
+    """Give what no placement can be better than: every model everywhere, and all slots behind one queue."""
+    slots = sum(each.slots for each in demand.machines)
+    free = [0.0] * slots
+    waits = []
+    for request in demand.requests:
+        begins = max(request.at, heapq.heappop(free))
+        heapq.heappush(free, begins + request.work_s)
+        if request.at >= demand.seconds / 4:
+            waits.append(begins - request.at)
+    waits.sort()
+    return Result(0.0, statistics.fmean(waits), waits[int(0.99 * len(waits))])
+
+
+def one(job: tuple[str, int, float, int, str]) -> tuple[tuple[str, int, float, int, str], Result]:
+    shape, nodes, seconds, seed, name = job
+    demand = make(shape, nodes, seconds, seed)
+    return job, bound(demand) if name == "bound" else Run(demand, RULES[name], seed).result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--nodes", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--shapes", nargs="+", default=list(SHAPES))
+    parser.add_argument("--rules", nargs="+", default=[*RULES, "bound"])
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--first-seed", type=int, default=200)
+    parser.add_argument("--processes", type=int, default=1)
+    args = parser.parse_args()
+    jobs = [
+        (shape, nodes, SECONDS.get(nodes, 1200.0), seed, name)
+        for nodes in args.nodes
+        for shape in args.shapes
+        for seed in range(args.first_seed, args.first_seed + args.seeds)
+        for name in args.rules
+    ]
+    found: defaultdict[tuple[int, str, str], list[Result]] = defaultdict(list)
+    with ProcessPoolExecutor(args.processes) as pool:
+        for (shape, nodes, _, _, name), result in pool.map(one, jobs):
+            found[nodes, shape, name].append(result)
+    print(f"{'':36}{'reload s/request':>18}{'mean wait s':>14}{'p99 wait s':>13}")
+    for nodes in args.nodes:
+        for shape in args.shapes:
+            for name in args.rules:
+                results = found[nodes, shape, name]
+                figures = [
+                    statistics.median(getattr(each, figure) for each in results)
+                    for figure in ("reload_s", "mean_s", "p99_s")
+                ]
+                more = ""
+                if name == "ours":
+                    more = f"   {statistics.median(r.decision_ms for r in results):.2f} ms a decision"
+                    more += f", {statistics.median(r.bytes_per_node_s for r in results):,.0f} bytes/s a node"
+                    more += f", {sum(r.refused for r in results)} refused"
+                print(
+                    f"{nodes:5} {shape:9} {name:21}{figures[0]:17.2f}{figures[1]:14.2f}{figures[2]:13.1f}{more}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

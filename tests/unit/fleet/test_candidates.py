@@ -1,0 +1,222 @@
+"""Of any nodes, whatever was placed on them: the decision of the rows is that of pricing every node, and is a right one."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.vocabulary import DeviceKind, DeviceState, ModelState
+from worker.fleet.candidates import Candidates
+from worker.fleet.changes import change
+from worker.fleet.known import KnownNode
+from worker.fleet.placement import Placement, place, place_among
+from worker.fleet.pricing import level_of
+from worker.fleet.views import (
+    Cause,
+    Choice,
+    DeviceView,
+    FileLocation,
+    ModelView,
+    NodeView,
+    PlacementRequest,
+    PriceStep,
+    Step,
+)
+
+MODELS = ("m0", "m1", "m2")
+NOW_NS = 100
+
+SIZES = [0, 1, 3, 4, 8, 9, 16]
+TIMES = [0.0, 1.0, 100.0, 1000.0, 1040.0, 5000.0]
+seeds = st.integers(0, 2**32)
+
+
+def maybe(rng: Random, values: Sequence[Any]) -> Any:
+    return rng.choice([None, *values])
+
+
+def a_device(rng: Random, device_id: str) -> DeviceView:
+    steps = [
+        PriceStep(rng.randint(1, 9), rng.choice(TIMES), rng.random() < 0.5) for _ in range(rng.randint(0, 3))
+    ]
+    return DeviceView(
+        device_id,
+        DeviceKind.CPU if device_id == "cpu" else DeviceKind.CUDA,
+        available_bytes=maybe(rng, SIZES),
+        prices=tuple(steps),
+        queue_ms=rng.choice(TIMES),
+        in_use=rng.randint(0, 5),
+        work_ms=maybe(rng, TIMES),
+        parallel=maybe(rng, [1, 2]),
+        state=rng.choice([DeviceState.AVAILABLE] * 4 + [DeviceState.LOST]),
+    )
+
+
+def a_model(rng: Random, model_id: str) -> ModelView:
+    state = rng.choice([ModelState.UNLOADED] * 3 + list(ModelState))
+    there = state in {ModelState.LOADED, ModelState.LOADING}
+    return ModelView(
+        model_id,
+        state,
+        size_bytes=maybe(rng, SIZES),
+        device_id=rng.choice(["cuda:0", "cpu"]) if there else None,
+        devices=rng.choice([(), (), ("cuda:0",), ("cpu", "cuda:1")]),
+        load_ms=maybe(rng, TIMES),
+        restore_ms=maybe(rng, TIMES),
+        file=rng.choice(list(FileLocation)),
+        read_bytes_per_s=maybe(rng, [5.0]),
+        ready_in_ms=rng.choice(TIMES),
+        refused=rng.choice([None, None, None, "its file is damaged"]),
+    )
+
+
+def a_node(rng: Random, node_id: str, revision: int = 1) -> NodeView:
+    ids = rng.choice([("cuda:0",), ("cuda:0", "cpu"), ("cpu", "cuda:0", "cuda:1"), ()])
+    return NodeView(
+        node_id,
+        "a",
+        revision,
+        tuple(a_device(rng, each) for each in ids),
+        tuple(a_model(rng, each) for each in MODELS if rng.random() < 0.8),
+        maybe(rng, ids),
+        draining=rng.random() < 0.1,
+        leased_until_ns=rng.choice([None, NOW_NS + 1, NOW_NS + 1, NOW_NS]),
+    )
+
+
+def a_request(rng: Random) -> PlacementRequest:
+    return PlacementRequest(
+        model_id=maybe(rng, MODELS),
+        required_bytes=maybe(rng, SIZES),
+        node_id=rng.choice([None] * 9 + ["n1"]),
+        device_id=rng.choice([None] * 9 + ["cpu"]),
+        kind=rng.choice([None] * 9 + [DeviceKind.CUDA]),
+        excluded=frozenset(rng.choice([(), (), ("n0",), ("n2",)])),
+        make_room=rng.random() < 0.8,
+        new_use=rng.random() < 0.8,
+        salt=rng.choice("abc"),
+    )
+
+
+def a_fleet(rng: Random) -> Candidates:
+    """Nodes that came one after the other, changed, were placed on and went, as a directory hears of them."""
+    candidates = Candidates(scanned=0)
+    names = [f"n{index}" for index in range(rng.randint(1, 8))]
+    for name in names:
+        candidates.update(a_node(rng, name))
+    for number in range(rng.randint(0, 8)):
+        name = rng.choice(names)
+        node = candidates.get(name)
+        match rng.choice(["place", "place", "change", "view", "refuse", "remove"]):
+            case "place":
+                request = a_request(rng)
+                chosen = candidates.place(request, NOW_NS).chosen
+                if chosen is not None:
+                    candidates.reservations.add(str(number), chosen, request.model_id)
+                    if rng.random() < 0.5:
+                        candidates.reservations.accepted(str(number), chosen.node_id, "a", 3)
+            case "change" if node is not None:
+                told = node.view()
+                now = a_node(rng, name, told.revision + 1)
+                if [each.device_id for each in now.devices] == [each.device_id for each in told.devices]:
+                    assert candidates.apply(change(told, now))
+            case "view":
+                candidates.update(a_node(rng, name, 1 if node is None else node.revision + 1))
+            case "refuse":
+                candidates.reservations.refused(str(number), name, "a", 2)
+            case "remove":
+                candidates.remove(name)
+            case _:
+                pass
+    return candidates
+
+
+def same(left: Placement, right: Placement) -> bool:
+    return (left.choices, left.why_passed()) == (right.choices, right.why_passed())
+
+
+@settings(max_examples=400, deadline=None)
+@given(seeds)
+def test_rows_decide_as_pricing_every_node_does(seed: int) -> None:
+    rng = Random(seed)
+    candidates, request = a_fleet(rng), a_request(rng)
+    every = place_among(request, candidates.nodes, candidates.reservations, NOW_NS)
+    assert same(candidates.place(request, NOW_NS), every)
+    assert candidates.place(request, NOW_NS).chosen == every.chosen
+
+
+@settings(max_examples=200, deadline=None)
+@given(seeds)
+def test_changes_come_to_what_whole_views_would(seed: int) -> None:
+    candidates = a_fleet(Random(seed))
+    again = Candidates(scanned=0)
+    for node in candidates.nodes:
+        again.update(node.view())
+    again.reservations = candidates.reservations
+    for model_id in MODELS:
+        request = PlacementRequest(model_id=model_id, salt="a")
+        assert same(again.place(request, NOW_NS), candidates.place(request, NOW_NS))
+
+
+def fits(node: KnownNode, choice: Choice, taken: int) -> bool:
+    """Whether what a choice takes is within the device's headroom and what can go, beside what was placed there."""
+    device = node.devices[choice.device_id]
+    if choice.step in {Step.LOADED, Step.LOADING} or device.available_bytes is None:
+        return True
+    more = node.curve(device).most_bytes if choice.step is Step.MAKES_ROOM else 0
+    return choice.size_bytes + taken <= device.available_bytes + more
+
+
+@settings(max_examples=300, deadline=None)
+@given(seeds)
+def test_a_decision_keeps_every_bound_and_says_why_of_every_node(seed: int) -> None:
+    rng = Random(seed)
+    candidates, request = a_fleet(rng), a_request(rng)
+    placement = candidates.place(request, NOW_NS)
+    known = {node.node_id: node for node in candidates.nodes}
+    for choice in placement.choices:
+        node = known[choice.node_id]
+        assert not node.draining
+        assert node.leased_until_ns is None or node.leased_until_ns > NOW_NS
+        assert choice.node_id not in request.excluded
+        assert not candidates.reservations.is_stale(node)
+        taken = candidates.reservations.of(node.node_id).bytes_by_device.get(choice.device_id, 0)
+        assert fits(node, choice, taken)
+        assert request.make_room or choice.step is not Step.MAKES_ROOM
+        assert request.device_id in {None, choice.device_id}
+    main = [each for each in placement.choices if each.step is not Step.FITS_ELSEWHERE]
+    levels = [level_of(each.price_ms) for each in main]
+    assert levels == sorted(levels)
+    assert list(placement.choices[: len(main)]) == main
+    passed = placement.why_passed()
+    chosen = set() if placement.chosen is None else {placement.chosen.node_id}
+    assert {each.node_id for each in passed} | chosen == known.keys()
+    assert len(passed) + len(chosen) == len(known)
+    assert all(each.reason.startswith(f"{each.node_id}: ") for each in passed)
+    dearer = {each.node_id for each in passed if each.cause is Cause.DEARER}
+    assert dearer == {each.node_id for each in placement.choices[1:]}
+
+
+def test_many_gateways_load_a_model_once_and_spread_different_ones() -> None:
+    device = DeviceView("cuda:0", DeviceKind.CUDA, available_bytes=100)
+    known = tuple(ModelView(f"m{index}", size_bytes=10, load_ms=1000.0) for index in range(40))
+    views = [NodeView(f"node-{index}", "a", 1, (device,), known) for index in range(20)]
+    homes = {place(PlacementRequest("m1", salt=str(salt)), views).choices[0].node_id for salt in range(8)}
+    assert len(homes) == 1
+    spread = {place(PlacementRequest(each.model_id), views).choices[0].node_id for each in known}
+    assert len(spread) > 8
+
+
+def test_a_change_that_follows_on_another_revision_is_not_taken_over() -> None:
+    candidates = Candidates()
+    view = NodeView("n1", "a", 1, (DeviceView("cpu", DeviceKind.CPU),))
+    candidates.update(view)
+    later = replace(view, revision=3, draining=True)
+    assert not candidates.apply(change(replace(view, revision=2), later))
+    assert not candidates.apply(replace(change(view, later), incarnation="b"))
+    assert candidates.nodes[0].view() == view
+    candidates.update(later)
+    assert candidates.nodes[0].draining

@@ -1,0 +1,132 @@
+"""Ray, as far as a fleet needs it: a cluster of this machine's own or one that is there, and actors on its machines."""
+
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from memory_worker.fleet import Directory, Node
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from protocol.record import Record
+from worker.fleet.names import in_order, node_name
+from worker.fleet.words import DIRECTORY, NAMESPACE, NODE_PREFIX
+
+_FOLDER = "memory-worker-fleet-"
+_OBJECT_STORE_BYTES = 256 * 2**20
+"""What contents pass through between nodes, some pieces at a time; taken from the machine's memory as it is filled."""
+_CALLS_AT_ONCE = 10_000
+
+
+class Machine(Record):
+    """A machine that Ray has."""
+
+    name: str
+    ray_id: str
+    folder: str | None
+    """Where options are to name files from; None for another machine than the gateway's."""
+
+
+class Cluster:
+    """A started or joined cluster. Started by a thread that lives as long as it is to: it ends with that, also by SIGKILL.
+
+    OSError or RuntimeError with Ray's own words where there is none.
+    """
+
+    def __init__(self, address: str | None) -> None:
+        self._folder: _Folder | None = None
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        shared: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "configure_logging": False}
+        if address is not None:
+            ray.init(address, **shared)
+        else:
+            self._folder = _Folder()
+            ray.init(
+                include_dashboard=False,
+                num_cpus=1,
+                num_gpus=0,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(self._folder.path),
+                **shared,
+            )
+        self.own_ray_id: str = ray.get_runtime_context().get_node_id()
+
+    def machines(self) -> dict[str, Machine]:
+        """Return the machines that are there now, by name: as ``ray start --node-name`` said, else the host's name."""
+        found: dict[str, Machine] = {}
+        rows = [each for each in ray.nodes() if each["Alive"]]
+        for row in sorted(rows, key=lambda each: str(each["NodeID"])):
+            named = row.get("NodeName") or ""
+            name = base = node_name(
+                row["NodeManagerHostname"] if named in {"", row["NodeManagerAddress"]} else named
+            )
+            count = 1
+            while name in found:
+                count += 1
+                name = f"{base}-{count}"
+            found[name] = self._machine(name, row["NodeID"])
+        return {name: found[name] for name in in_order(found)}
+
+    def local_machines(self, count: int) -> dict[str, Machine]:
+        """Return so many machines that are all this one."""
+        names = [f"node-{number}" for number in range(1, count + 1)]
+        return {name: self._machine(name, self.own_ray_id) for name in names}
+
+    def directory(self) -> Any:
+        """Return the directory, started unless it is there."""
+        return self._actor(Directory, DIRECTORY, None)
+
+    def node(self, machine: Machine, options: tuple[str, ...]) -> Any:
+        """Return a machine's node, started unless it is there, with options for its worker."""
+        return self._actor(
+            Node, NODE_PREFIX + machine.name, machine.ray_id, machine.name, options, machine.folder
+        )
+
+    def close(self) -> None:
+        """Leave the cluster; one of this machine's own ends."""
+        with suppress(Exception):
+            ray.shutdown()
+        if self._folder is not None:
+            self._folder.remove()
+
+    def _machine(self, name: str, ray_id: str) -> Machine:
+        return Machine(name, ray_id, os.getcwd() if ray_id == self.own_ray_id else None)  # noqa: PTH109
+
+    def _actor(self, kind: type, name: str, ray_id: str | None, *arguments: Any) -> Any:
+        placed = (
+            {}
+            if ray_id is None
+            else {"scheduling_strategy": NodeAffinitySchedulingStrategy(ray_id, soft=False)}
+        )
+        return (
+            ray.remote(kind)
+            .options(
+                name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_restarts=-1,
+                max_task_retries=0, num_cpus=0, max_concurrency=_CALLS_AT_ONCE, **placed,
+            )
+            .remote(*arguments)
+        )  # fmt: skip
+
+
+class _Folder:
+    """Where a cluster of one machine has its files. Those of gateways that were killed are removed by the next one."""
+
+    def __init__(self) -> None:
+        base = Path(tempfile.gettempdir())
+        if len(str(base)) > 24:  # noqa: PLR2004 - sockets lie below it, whose paths have at most 107 bytes
+            base = Path("/tmp")  # noqa: S108 - a folder of one's own is made in it
+        for each in base.glob(_FOLDER + "*"):
+            pid = each.name.removeprefix(_FOLDER).partition("-")[0]
+            if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+                shutil.rmtree(each, ignore_errors=True)
+        self.path = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=base))
+
+    def remove(self) -> None:
+        """Remove it."""
+        shutil.rmtree(self.path, ignore_errors=True)

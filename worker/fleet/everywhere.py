@@ -1,0 +1,233 @@
+"""What every node answers: asked side by side, merged into one."""
+
+from operator import attrgetter
+from typing import Any
+
+import ray
+
+from protocol.actions import ACTIONS
+from protocol.vocabulary import DeviceState, HealthState, PressureLevel
+from worker.core.errors import DeviceUnavailableError, WorkerError
+from worker.core.health import Health, PartHealth, worst
+from worker.fleet.asked import Data, How, Run
+from worker.fleet.links import NodeLostError, Pending
+from worker.fleet.merging import MERGES, Answers, worst_level
+from worker.fleet.names import ALL, joined, split
+from worker.fleet.roster import Roster
+from worker.fleet.views import DeviceView
+from worker.metrics.history import History
+from worker.stream.work import Call
+
+_PATIENCE_SECONDS = 3.0
+"""How long a question waits for a node that does not answer, where others did."""
+
+
+class Everywhere:
+    """Asks nodes, each of which may be lost or hang: the answer is of those that answered."""
+
+    def __init__(self, roster: Roster, own: str, history: History, health: Health) -> None:
+        self._roster = roster
+        self._own = own
+        self._history, self._health = history, health
+
+    def begin(self, name: str, data: Data, how: How) -> Run:
+        """Ask the node whose device is named, else all."""
+        asked = data.get("device_id")
+        if name == "memory.get_allocations" and data.get("allocation_id") is not None:
+            return self._of_one_id(data, how)
+        if asked is not None and asked != ALL:
+            node, device = split(asked)
+            one = self._roster.link(node or self._own).send(name, {**data, "device_id": device}, how.meta)
+            return lambda call: self._finished(name, one.answer(call))
+        if name == "memory.get_status":
+            return self._status(data, how)
+        if name == "memory.get_allocations":
+            return self._allocations(data)
+        if name == "memory.model_optimize":
+            return self._model_optimize(data)
+        pending = self._send(name, data, how)
+        return lambda call: self._finished(name, MERGES[name](self._answers(name, pending, call)))
+
+    # ---- inside ----
+
+    def _send(self, name: str, data: Data, how: How) -> list[Pending]:
+        links = sorted(self._roster.reachable(), key=lambda each: each.node_id != self._own)
+        if not links:
+            raise DeviceUnavailableError("every node of the fleet is lost")
+        return [link.send(name, data, how.meta) for link in links]
+
+    def _answers(self, name: str, pending: list[Pending], call: Call) -> Answers:
+        """Return what each answered; a node that is lost has none. What changes something is waited for to its end."""
+        if not ACTIONS[name].changes:
+            refs = [each.ref for each in pending]
+            ray.wait(refs, num_returns=len(refs), timeout=_PATIENCE_SECONDS)
+        answers: Answers = {}
+        failed: WorkerError | None = None
+        for each in pending:
+            try:
+                if ACTIONS[name].changes or each.is_answered():
+                    answers[each.link.node_id] = each.answer(call)
+            except NodeLostError as error:
+                failed = error
+        if answers:
+            return answers
+        raise failed or DeviceUnavailableError("no node of the fleet answers")
+
+    def _finished(self, name: str, answer: Data) -> Data:
+        """Add what the gateway knows itself."""
+        if name == "memory.get_analytics" and answer["actions"] is not None:
+            told = [each for each in answer["actions"] if each["action"].startswith("operation:")]
+            return {**answer, "actions": [*self._history.actions(answer["time_range_ms"]), *told]}
+        if name == "worker.get_health":
+            here = self._health.read()
+            states = [
+                *map(attrgetter("state"), here),
+                *(HealthState(each["state"]) for each in answer["parts"]),
+            ]
+            found = worst([PartHealth("", each) for each in states])
+            return {"state": found, "parts": [*map(vars, here), *answer["parts"]]}
+        return answer
+
+    def _of_one_id(self, data: Data, how: How) -> Run:
+        node, allocation_id = split(data["allocation_id"])
+        inner = {**data, "allocation_id": allocation_id}
+        if data.get("device_id") not in {None, ALL}:
+            inner["device_id"] = split(data["device_id"])[1]
+        return self._roster.link(node or self._own).send("memory.get_allocations", inner, how.meta).answer
+
+    def _status(self, data: Data, how: How) -> Run:
+        """Ask the nodes of a page alone; devices that do not answer are in it by what is known of them."""
+        devices, after = [each for each, _ in self._roster.devices()], data.get("after")
+        if after is not None:
+            devices = devices[devices.index(after) + 1 :] if after in devices else []
+        limit = data.get("limit") or len(devices)
+        page, rest = devices[:limit], devices[limit:]
+        asked = {key: each for key, each in data.items() if key not in {"limit", "after"}}
+        wanted = {split(each)[0] for each in page} | {self._own}
+        pending = [
+            link.send("memory.get_status", asked, how.meta)
+            for link in self._roster.reachable()
+            if link.node_id in wanted
+        ]
+
+        def run(call: Call) -> Data:
+            try:
+                answers = self._answers("memory.get_status", pending, call)
+            except DeviceUnavailableError:
+                answers = {}
+            rows = {row["device_id"]: row for each in answers.values() for row in each["devices"]}
+            shown = [rows.get(each) or self._unanswered(each) for each in page]
+            host = (answers.get(self._own) or {"host": _NO_HOST})["host"]
+            return {
+                "devices": shown,
+                "host": host,
+                "pressure_level": worst_level(each["pressure_level"] for each in shown),
+                "age_ms": max((each["age_ms"] for each in answers.values()), default=0),
+                "next": page[-1] if rest else None,
+            }
+
+        return run
+
+    def _unanswered(self, device: str) -> Data:
+        node, device_id = split(device)
+        view = self._roster.view(node or "")
+        found = next((each for each in (view.devices if view else ()) if each.device_id == device_id), None)
+        why = self._roster.why_lost(node or "")
+        return _row(
+            device,
+            found,
+            DeviceState.UNAVAILABLE if why is None else DeviceState.LOST,
+            why or "it does not answer",
+        )
+
+    def _allocations(self, data: Data) -> Run:
+        """List node by node: a page ends with a node's last, and ``next`` names where the next one begins."""
+        limit: int = data.get("limit") or 100
+        names = [each.node_id for each in self._roster.reachable()]
+        node, after = split(data.get("after") or "")
+        if node is not None:
+            names = names[names.index(node) :] if node in names else []
+
+        def run(call: Call) -> Data:
+            rows: list[Data] = []
+            inner = {**data, "after": after if node is not None and after != _FIRST else None}
+            for position, name in enumerate(names):
+                try:
+                    found = self._roster.link(name).ask(
+                        "memory.get_allocations", {**inner, "limit": limit - len(rows)}, call
+                    )
+                except DeviceUnavailableError:
+                    continue
+                rows += found["allocations"]
+                inner["after"] = None
+                if found["next"] is not None:
+                    return {"allocations": rows, "next": joined(name, found["next"])}
+                if len(rows) >= limit and position + 1 < len(names):
+                    return {"allocations": rows, "next": joined(names[position + 1], _FIRST)}
+            return {"allocations": rows, "next": None}
+
+        return run
+
+    def _model_optimize(self, data: Data) -> Run:
+        """Ask node by node until what was wanted is freed, or as many models are unloaded as may be."""
+        links = self._roster.reachable()
+
+        def run(call: Call) -> Data:
+            answers: Answers = {}
+            left = dict(data)
+            for link in links:
+                try:
+                    found = link.ask("memory.model_optimize", left, call)
+                except NodeLostError:
+                    continue
+                answers[link.node_id] = found
+                if left.get("max_models_to_unload") is not None:
+                    left["max_models_to_unload"] = max(
+                        0, left["max_models_to_unload"] - len(found["models_unloaded"])
+                    )
+                if left.get("min_memory_to_free_bytes") is not None:
+                    left["min_memory_to_free_bytes"] -= found["memory_freed_bytes"]
+                    if left["min_memory_to_free_bytes"] <= 0:
+                        break
+            if not answers:
+                raise DeviceUnavailableError("no node of the fleet answers")
+            merged = MERGES["memory.model_optimize"](answers)
+            wanted = data.get("min_memory_to_free_bytes")
+            if wanted is not None and merged["memory_freed_bytes"] >= wanted:
+                merged["goal_met"] = True
+            return merged
+
+        return run
+
+
+_FIRST = "first"
+"""In ``next``, before any allocation of a node: no allocation's id is so short a word."""
+_NO_HOST: dict[str, Any] = {"total_bytes": None, "available_bytes": None, "process_rss_bytes": None}
+
+
+def _row(device: str, view: DeviceView | None, state: DeviceState, why: str) -> Data:
+    """Return a device's row in a status where it can't be asked."""
+    from protocol.results import DeviceStatus  # noqa: PLC0415 - where a node is lost
+
+    unknown = dict.fromkeys(DeviceStatus.__dataclass_fields__)
+    nothing = dict.fromkeys(
+        (
+            "allocated_bytes",
+            "external_bytes",
+            "cached_bytes",
+            "peak_allocated_bytes",
+            "allocation_count",
+            "model_bytes",
+        ),
+        0,
+    )
+    known = {
+        "device_id": device,
+        "kind": "cpu" if view is None else view.kind.value,
+        "name": device,
+        "state": state.value,
+        "state_reason": why,
+        "pressure_level": PressureLevel.UNKNOWN.value,
+        "total_bytes": None if view is None else view.total_bytes,
+    }
+    return {**unknown, **nothing, **known}

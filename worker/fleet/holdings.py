@@ -1,0 +1,95 @@
+"""What the host has on the nodes, by the fleet's ids: so that it can be told what went with one, and count instead of read."""
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any, TypeGuard
+
+from worker.core.sure_lock import SureCondition, SureLock
+from worker.fleet.names import split
+
+COUNTED_MAX = 10_000
+"""Ids of a kind that can be named by their number: the last ones."""
+_PATIENCE_SECONDS = 10.0
+"""How long an id that is named by its number may be in the making."""
+_BY_COUNT = re.compile(r"(alloc|batches|operation|plan|transfer)-([0-9]+)", re.ASCII)
+
+
+class Holdings:
+    """Live allocations by device, those that were lost, and ids by their number. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = SureLock()
+        self._changed = SureCondition(self._lock)
+        # All mutable state.
+        self._devices: dict[str, str] = {}
+        self._lost: OrderedDict[str, str] = OrderedDict()
+        self._counts: dict[str, int] = {}
+        self._counted: dict[str, OrderedDict[int, str | None]] = {}
+
+    # ---- what is there ----
+
+    def add(self, allocation_id: str, device_id: str) -> None:
+        """Note an allocation."""
+        with self._lock:
+            self._devices[allocation_id] = device_id
+
+    def remove(self, allocation_ids: Iterable[str]) -> None:
+        """Note that allocations were freed."""
+        with self._lock:
+            for each in allocation_ids:
+                self._devices.pop(each, None)
+
+    def lose(self, device_id: str, why: str) -> tuple[str, ...]:
+        """Return what was on a device that is gone; it is remembered as lost."""
+        with self._lock:
+            gone = tuple(each for each, where in self._devices.items() if where == device_id)
+            for each in gone:
+                del self._devices[each]
+                self._lost[each] = why
+            while len(self._lost) > COUNTED_MAX:
+                self._lost.popitem(last=False)
+        return gone
+
+    def why_lost(self, allocation_id: str) -> str | None:
+        """Say how an allocation was lost; None for one that was not."""
+        return self._lost.get(allocation_id)
+
+    def on_node(self, node_id: str) -> dict[str, str]:
+        """Return the allocations on a node, with their devices."""
+        with self._lock:
+            return {each: where for each, where in self._devices.items() if split(where)[0] == node_id}
+
+    # ---- by count ----
+
+    def number(self, kind: str) -> int:
+        """Return the number of the next of a kind."""
+        with self._lock:
+            self._counts[kind] = self._counts.get(kind, 0) + 1
+            return self._counts[kind]
+
+    def name(self, kind: str, number: int, made: str | None) -> None:
+        """Note which id has a number; None where nothing was made."""
+        with self._changed:
+            self._changed.notify_all()
+            counted = self._counted.setdefault(kind, OrderedDict())
+            counted[number] = made
+            while len(counted) > COUNTED_MAX:
+                counted.popitem(last=False)
+
+    def meant(self, given: str, patience: float = _PATIENCE_SECONDS) -> str | None:
+        """Return the id that is meant by a number, such as ``alloc-1``, once it is made; None where none is."""
+        match = _BY_COUNT.fullmatch(given)
+        if match is None:
+            return None
+        kind, number = match[1], int(match[2])
+        with self._changed:
+            counted = self._counted.setdefault(kind, OrderedDict())
+            if number <= self._counts.get(kind, 0):
+                self._changed.wait_for(lambda: number in counted, patience)
+            return counted.get(number)
+
+
+def is_by_count(given: Any) -> TypeGuard[str]:
+    """Tell whether an id only counts: ``alloc-1`` is the first that this gateway handed out."""
+    return isinstance(given, str) and _BY_COUNT.fullmatch(given) is not None

@@ -1,0 +1,151 @@
+"""A node as a gateway reaches it: requests out, replies back, and what became of those whose node is lost."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+from protocol.vocabulary import Executed
+from worker.client.calls import data_of
+from worker.core.errors import DeviceUnavailableError, WorkerError
+from worker.fleet.names import outward
+from worker.fleet.node_worker import UNDONE
+from worker.fleet.words import Guard, Place
+from worker.stream.work import Call
+
+LOST = (ray.exceptions.RayActorError, ray.exceptions.RaySystemError, ray.exceptions.ObjectLostError)
+_LINKS = itertools.count(1)
+
+
+class NodeLostError(DeviceUnavailableError):
+    """A node ended, or can't be reached, before it answered."""
+
+
+class Link:
+    """One node. Its requests reach its worker in the order in which they are sent. Thread-safe."""
+
+    def __init__(self, node_id: str, handle: Any, gateway: str, on_lost: Callable[[str, str], None]) -> None:
+        self.node_id = node_id
+        self.handle = handle
+        self.gateway = gateway
+        self._on_lost = on_lost
+        self._link_id = f"{gateway}-{next(_LINKS)}"
+        self._numbers = itertools.count(1)
+
+    def send(
+        self, action: str, data: dict[str, Any], meta: dict[str, Any], *, progress: bool = False
+    ) -> "Pending":
+        """Send a request."""
+        call_id, place = self._next()
+        arguments = (place, call_id, action, data, meta)
+        if progress:
+            stream = self.handle.call_with_progress.options(num_returns="streaming").remote(*arguments)
+            return Pending(self, call_id, action, None, stream)
+        return Pending(self, call_id, action, self.handle.call.remote(*arguments))
+
+    def place(
+        self, guard: Guard, action: str, data: dict[str, Any], meta: dict[str, Any], *, progress: bool = False
+    ) -> "Pending":
+        """Send what was placed there; it may be refused by what the node is now."""
+        call_id, place = self._next()
+        arguments = (place, call_id, guard, action, data, meta)
+        if progress:
+            stream = self.handle.place_with_progress.options(num_returns="streaming").remote(*arguments)
+            return Pending(self, call_id, action, None, stream)
+        return Pending(self, call_id, action, self.handle.place.remote(*arguments))
+
+    def ask(self, action: str, data: dict[str, Any], call: Call, meta: dict[str, Any] | None = None) -> Any:
+        """Send a request and wait for what it answers, in the fleet's names. Raises what it refuses with."""
+        return self.send(action, data, meta_of(call) if meta is None else meta).answer(call)
+
+    def cancel(self, call_id: str) -> None:
+        """Have a request cancelled."""
+        self.handle.cancel.remote(call_id)
+
+    def lost(self, error: Exception, action: str) -> NodeLostError:
+        """Note that the node is lost, and make the error of a request that was on its way."""
+        why = str(error).strip().partition("\n")[0]
+        self._on_lost(self.node_id, why)
+        told = NodeLostError(f"{self.node_id} is lost: {why}", node=self.node_id)
+        told.executed = UNDONE.get(action, Executed.UNKNOWN)
+        return told
+
+    def _next(self) -> tuple[str, Place]:
+        """Return a request's id, and where it stands in the order of this link's."""
+        number = next(self._numbers)
+        return f"{self._link_id}-{number}", Place(self.gateway, self._link_id, number)
+
+
+class Pending:
+    """A request on its way to a node."""
+
+    def __init__(self, link: Link, call_id: str, action: str, ref: Any, stream: Any = None) -> None:
+        self.link = link
+        self._call_id = call_id
+        self._action = action
+        self.ref = ref
+        self._stream = stream
+
+    def is_answered(self) -> bool:
+        """Tell whether there is a reply, or will be none."""
+        return bool(ray.wait([self.ref], timeout=0)[0])
+
+    def answer(self, call: Call) -> Any:
+        """Wait for the worker's answer, in the fleet's names. Raises what it refuses with; NodeLostError."""
+        return self.read(self.wait(call))
+
+    def wait(self, call: Call) -> Any:
+        """Wait for the reply as it is; cancelled where the call is. It is answered all the same, as cancelled or done."""
+        with call.token.telling(self.cancel):
+            try:
+                if self._stream is None:
+                    return ray.get(self.ref)
+                return self._follow(call)
+            except LOST as error:
+                raise self.link.lost(error, self._action) from None
+
+    def read(self, message: dict[str, Any]) -> Any:
+        """Return what a reply carries, in the fleet's names. Raises the error that it reports."""
+        node_id = self.link.node_id
+        try:
+            return outward(node_id, data_of(message))
+        except WorkerError as error:
+            raise named(error, node_id) from None
+
+    def read_plainly(self, message: dict[str, Any]) -> Any:
+        """Return what a reply carries as it is: a plugin's own. Raises the error that it reports."""
+        try:
+            return data_of(message)
+        except WorkerError as error:
+            raise named(error, self.link.node_id) from None
+
+    def answer_plainly(self, call: Call) -> Any:
+        """Wait for a plugin's answer."""
+        return self.read_plainly(self.wait(call))
+
+    def cancel(self) -> None:
+        """Have it cancelled."""
+        self.link.cancel(self._call_id)
+
+    def _follow(self, call: Call) -> Any:
+        for ref in self._stream:
+            step = ray.get(ref)
+            if not isinstance(step, tuple):
+                return step
+            call.report(*step)
+        raise AssertionError
+
+
+def named(error: WorkerError, node_id: str) -> WorkerError:
+    """Return a node's error in the fleet's names."""
+    error.message = f"{node_id}: {error.message}"
+    error.args = (error.message,)
+    error.details = {**outward(node_id, error.details), "node": node_id}
+    return error
+
+
+def meta_of(call: Call) -> dict[str, Any]:
+    """Return what a node has to know of how a request is to be handled: the time that is left."""
+    left = call.token.left_ns
+    return {} if left is None else {"deadline_ms": max(1, left // 1_000_000)}

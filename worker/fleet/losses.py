@@ -1,0 +1,45 @@
+"""What the host is told of nodes: their own events, and, where one is lost, what went with it."""
+
+from typing import Any
+
+from protocol.vocabulary import EventName
+from worker.fleet.channel import Publish
+from worker.fleet.holdings import Holdings
+from worker.fleet.names import joined, outward
+from worker.fleet.views import NodeView
+
+
+class Losses:
+    """Takes over what nodes tell and what becomes of them. Thread-safe."""
+
+    def __init__(self, holdings: Holdings, publish: Publish) -> None:
+        self._holdings = holdings
+        self._publish = publish
+
+    def event(self, node: str, name: str, data: Any) -> None:
+        """Pass on an event of a node's worker, in the fleet's names."""
+        told = outward(node, data)
+        if name == EventName.ALLOCATION_EXPIRED:
+            self._holdings.remove((told["allocation_id"],))
+        elif name == EventName.DEVICE_LOST:
+            self._holdings.lose(told["device_id"], told["reason"])
+        self._publish(name, told)
+
+    def lost(self, node: str, why: str, view: NodeView) -> None:
+        """Tell of each device of a node that is gone: what was on it, the host's allocations and all models."""
+        for device in view.devices:
+            device_id = joined(node, device.device_id)
+            models = [each.model_id for each in view.models if each.device_id == device.device_id]
+            gone = {
+                "device_id": device_id,
+                "reason": why,
+                "allocation_ids": self._holdings.lose(device_id, why),
+                "model_ids": models,
+            }
+            self._publish(EventName.DEVICE_LOST, gone)
+
+    def back(self, node: str, seconds: float, view: NodeView) -> None:
+        """Tell that a node's devices are there again, empty."""
+        for device in view.devices:
+            back = {"device_id": joined(node, device.device_id), "lost_ms": round(seconds * 1000)}
+            self._publish(EventName.DEVICE_RECOVERED, back)

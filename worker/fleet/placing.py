@@ -1,0 +1,275 @@
+"""What goes to the node that placement chooses, and to the next best where that one refuses after all."""
+
+import itertools
+from typing import Any
+
+from protocol.vocabulary import ModelState
+from worker.core.errors import (
+    DeviceUnavailableError,
+    LimitExceededError,
+    ModelLoadFailedError,
+    ModelNotFoundError,
+    OutOfMemoryError,
+    OverloadedError,
+    WorkerError,
+)
+from worker.fleet.asked import Data, How, Run
+from worker.fleet.links import Link, Pending
+from worker.fleet.names import ALL, split
+from worker.fleet.roster import Roster
+from worker.fleet.views import Choice, PlacementRequest, Step
+from worker.fleet.words import Answered
+from worker.stream.work import Call
+
+_ELSEWHERE = (
+    DeviceUnavailableError,
+    LimitExceededError,
+    ModelLoadFailedError,
+    OutOfMemoryError,
+    OverloadedError,
+)
+"""Refusals of one node that say nothing of others."""
+_STALE_MAX = 8
+"""How often a node may say that it is another by now before it is passed over."""
+_THERE = {ModelState.LOADED, ModelState.OFFLOADED, ModelState.LOADING}
+_UNITED = ("freed_bytes", "returned_bytes", "claimed_bytes", "kept_bytes", "process_returned_bytes")
+
+
+class Placing:
+    """Places by what the roster knows. The node's own word on its reservation is the truth."""
+
+    def __init__(self, roster: Roster, own: str) -> None:
+        self._roster = roster
+        self._own = own
+        self._keys = map(str, itertools.count(1))
+
+    def begin(self, name: str, data: Data, how: How) -> Run:
+        """Send an allocation or a load to where it is named, else to where it is placed."""
+        if data.get("device_id") is not None or data.get("plan_id") is not None:
+            return self._where_it_says(name, data, how)
+        if data.get("memory_type") in {"shared", "external"}:  # on the gateway's machine, where its host is
+            return self._roster.link(self._own).send(name, data, how.meta, progress=how.progress).answer
+        request = PlacementRequest(
+            model_id=data.get("model_id"),
+            required_bytes=data.get("size_bytes"),
+            make_room=bool(data.get("make_room", name == "memory.load_model")),
+            new_use=False,
+            salt=next(self._keys),
+        )
+        return _Attempt(self._roster, self._own, request, name, data, how).run
+
+    def plugin(self, name: str, data: Data, how: How) -> Run:
+        """Run a plugin's action where the model that it names is placed; on the gateway's own node where it names none."""
+        model_id = data.get("model_id")
+        if not isinstance(model_id, str) or not self._knows(model_id):
+            return (
+                self._roster.link(self._own).send(name, data, how.meta, progress=how.progress).answer_plainly
+            )
+        request = PlacementRequest(model_id=model_id, new_use=True, salt=next(self._keys))
+        return _Attempt(self._roster, self._own, request, name, data, how).run
+
+    def unload(self, name: str, data: Data, how: How) -> Run:
+        """Unload a model on every node where it is; one answer, added up."""
+        model_id = data["model_id"]
+        there = [
+            link
+            for link in self._roster.reachable()
+            for each in getattr(self._roster.view(link.node_id), "models", ())
+            if each.model_id == model_id and each.state in _THERE
+        ]
+        pending = [each.send(name, data, how.meta) for each in there or (self._roster.link(self._own),)]
+
+        def run(call: Call) -> Data:
+            answers: list[Data] = [each.answer(call) for each in pending]
+            united = answers[0]
+            for other in answers[1:]:
+                united = {**united, **{key: _added(united[key], other[key]) for key in _UNITED}}
+                united["steps"] = [*united["steps"], *other["steps"]]
+                united["reason"] = f"{united['reason']}; {other['reason']}"
+            return united
+
+        return run
+
+    def plan(self, _name: str, data: Data, how: How) -> Run:
+        """Ask each way of the node that is named or placed for it; the first that fits is that node's own choice too."""
+        asked: dict[str, list[tuple[int, Data]]] = {}
+        for position, each in enumerate(data["candidates"]):
+            node, candidate = self._planned(each)
+            asked.setdefault(node, []).append((position, candidate))
+        pending = [
+            (
+                positions,
+                self._roster.link(node).send("memory.plan", {**data, "candidates": candidates}, how.meta),
+            )
+            for node, rows in asked.items()
+            for positions, candidates in [([each for each, _ in rows], [each for _, each in rows])]
+        ]
+        return lambda call: _plan_of(data, [(positions, each.answer(call)) for positions, each in pending])
+
+    # ---- inside ----
+
+    def _where_it_says(self, name: str, data: Data, how: How) -> Run:
+        inner, nodes = dict(data), []
+        for field in ("device_id", "plan_id"):
+            if data.get(field) is not None:
+                node, inner[field] = split(data[field])
+                nodes.append(node or self._own)
+        link = self._roster.link(nodes[-1])
+        return link.send(name, inner, how.meta, progress=how.progress).answer
+
+    def _knows(self, model_id: str) -> bool:
+        return any(
+            each.model_id == model_id
+            for name in self._roster.names()
+            for each in getattr(self._roster.view(name), "models", ())
+        )
+
+    def _planned(self, candidate: Data) -> tuple[str, Data]:
+        asked = candidate.get("device_id")
+        if asked is not None and asked != ALL:
+            node, device = split(asked)
+            return node or self._own, {**candidate, "device_id": device}
+        request = PlacementRequest(
+            model_id=candidate.get("model_id"), required_bytes=candidate.get("required_bytes"), new_use=False
+        )
+        chosen = self._roster.place(request).chosen
+        return (self._own if chosen is None else chosen.node_id), candidate
+
+
+class _Attempt:
+    """One placement: tried where it is best, then where it is next best. The first try is sent as it is made."""
+
+    def __init__(
+        self, roster: Roster, own: str, request: PlacementRequest, name: str, data: Data, how: How
+    ) -> None:
+        self._roster, self._own, self._name, self._how = roster, own, name, how
+        self._request, self._data = request, data
+        self._fallback = name == "memory.load_model" and data.get("allow_fallback", True)
+        # All mutable state: who refused, with what, how often a view was stale, and the try that is under way.
+        self._refused: dict[str, WorkerError] = {}
+        self._stale = 0
+        self._passed: tuple[str, ...] = ()
+        self._trying = self._next()
+
+    def run(self, call: Call) -> Any:
+        """Wait for the answer, trying one node after the other. Raises the best node's refusal where all refuse."""
+        while self._trying is not None:
+            key, choice, pending = self._trying
+            self._trying = None
+            try:
+                return self._answer(key, choice, pending, call)
+            except _StaleError:
+                pass
+            except _ELSEWHERE as error:
+                if error.executed.value != "no":
+                    raise
+                self._refused[choice.node_id] = error
+            call.check()
+            self._trying = self._next()
+        return self._last_resort(call)
+
+    # ---- inside ----
+
+    def _next(self) -> tuple[str, Choice, Pending] | None:
+        request = PlacementRequest(**{**vars(self._request), "excluded": frozenset(self._refused)})
+        placement = self._roster.place(request)
+        choice = placement.chosen
+        if choice is None:
+            self._passed = tuple(each.reason for each in placement.why_passed())
+            return None
+        try:
+            link = self._roster.link(choice.node_id)
+        except WorkerError as error:  # lost since
+            self._refused[choice.node_id] = error
+            return self._next()
+        key = f"{id(self)}-{len(self._refused)}-{self._stale}"
+        guard = self._roster.reserve(key, choice, request.model_id)
+        return (
+            key,
+            choice,
+            link.place(guard, self._name, self._inner(choice), self._how.meta, progress=self._how.progress),
+        )
+
+    def _inner(self, choice: Choice) -> Data:
+        if self._name not in {"memory.allocate", "memory.load_model"}:
+            return self._data
+        inner = dict(self._data)
+        if choice.step not in {Step.LOADED, Step.LOADING}:
+            inner["device_id"] = choice.device_id
+        if self._fallback:
+            inner["allow_fallback"] = False  # the model itself elsewhere is better than another here
+        return inner
+
+    def _answer(self, key: str, choice: Choice, pending: Pending, call: Call) -> Any:
+        taken = False
+        found: Answered | None = None
+        try:
+            found = pending.wait(call)
+            if found.view is not None:
+                self._roster.take(found.view)
+            if found.message is None:
+                self._note_refusal(choice, found)
+                raise _StaleError
+            taken = found.message.get("success") is True
+        finally:
+            at = ("", 0) if found is None else (found.incarnation, found.revision)
+            self._roster.settle(key, choice.node_id, *at, taken=taken)
+        if self._name in {"memory.allocate", "memory.load_model"}:
+            return pending.read(found.message)
+        return pending.read_plainly(found.message)
+
+    def _note_refusal(self, choice: Choice, found: Answered) -> None:
+        self._stale += 1
+        if found.view is None or self._stale > _STALE_MAX:
+            why = f"{choice.node_id}: {found.refused}"
+            error = DeviceUnavailableError(why, node=choice.node_id)
+            error.executed = type(error.executed)("no")
+            self._refused[choice.node_id] = error
+
+    def _last_resort(self, call: Call) -> Any:
+        """Ask for what every node refused of the one that was best, whose refusal says why; there a fallback will do."""
+        first = next(iter(self._refused), None)
+        node = first if first is not None and self._fallback else self._own
+        refusal = next(iter(self._refused.values()), None)
+        if refusal is not None and not self._fallback:
+            raise self._told(refusal)
+        try:
+            link: Link = self._roster.link(node)
+            pending = link.send(self._name, self._data, self._how.meta, progress=self._how.progress)
+            return pending.answer(call)
+        except ModelNotFoundError:
+            raise
+        except WorkerError as error:
+            raise self._told(refusal or error) from None
+
+    def _told(self, error: WorkerError) -> WorkerError:
+        """Have an error say why no other node took it either."""
+        others = [each.message for node, each in self._refused.items() if each is not error]
+        reasons = [*others, *(each for each in self._passed if "refused this request already" not in each)]
+        if reasons:
+            error.details = {**error.details, "passed_over": reasons}
+        return error
+
+
+class _StaleError(Exception):
+    """The node is another by now than what the placement was decided by."""
+
+
+def _added(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
+
+
+def _plan_of(data: Data, answers: list[tuple[list[int], Data]]) -> Data:
+    """Put the nodes' rows back into the order in which they were asked for, and choose the first that fits."""
+    rows: dict[int, tuple[Data, Data]] = {}
+    for positions, answer in answers:
+        rows.update(
+            (position, (row, answer)) for position, row in zip(positions, answer["candidates"], strict=True)
+        )
+    ordered = [rows[position] for position in range(len(data["candidates"]))]
+    fitting = next(((row, answer) for row, answer in ordered if row["fits"]), None)
+    candidates = [row for row, _ in ordered]
+    if fitting is None:
+        return {**ordered[0][1], "candidates": candidates, "selected": None}
+    row, answer = fitting
+    return {**answer, "candidates": candidates, "selected": row["name"]}

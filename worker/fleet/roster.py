@@ -1,0 +1,291 @@
+"""The nodes as a gateway knows them: which there are, what each said last, and which are lost."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import ray
+
+from protocol.actions import ACTIONS
+from protocol.vocabulary import DeviceState, HealthState
+from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
+from worker.core.health import PartHealth
+from worker.core.log import log
+from worker.fleet.cluster import Cluster, Machine
+from worker.fleet.known import KnownNode
+from worker.fleet.links import LOST, Link
+from worker.fleet.names import in_order, joined
+from worker.fleet.placement import Placement, place_among
+from worker.fleet.reservations import Reservations
+from worker.fleet.views import Choice, NodeChange, NodeView, PlacementRequest
+from worker.fleet.words import LEASE_SECONDS, Guard, News, Since
+
+_PATIENCE_SECONDS = 0.5
+"""How long the directory keeps a question that has no answer yet."""
+_MACHINES_SECONDS = 2.0
+"""How often it is looked which machines Ray has."""
+Publish = Callable[[str, Any], None]
+
+
+class Roster:
+    """Follows the directory on a thread of its own. Thread-safe."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        gateway: str,
+        machines: Callable[[], dict[str, Machine]],
+        options: tuple[str, ...],
+        on_event: Callable[[str, str, Any], None],
+        on_lost: Callable[[str, str, NodeView], None],
+        on_back: Callable[[str, float, NodeView], None],
+    ) -> None:
+        self._cluster, self._gateway, self._machines, self._options = cluster, gateway, machines, options
+        self._on_event, self._on_lost, self._on_back = on_event, on_lost, on_back
+        self._changed = threading.Condition()
+        # All mutable state, under its lock: links, the last views, until when each is placed on, what was placed and no
+        # view shows yet, which nodes are lost and since when, and what ends with each node's process.
+        self._links: dict[str, Link] = {}
+        self._ray_ids: dict[str, str] = {}
+        self._known: dict[str, KnownNode] = {}
+        self._reservations = Reservations()
+        self._lost: dict[str, tuple[float, str]] = {}
+        self._watches: dict[Any, str] = {}
+        self._closed = False
+        self.plugins: frozenset[str] = frozenset()
+        """Actions that the nodes have beside the contract's: all have the same options."""
+        self._directory = cluster.directory()
+        self._thread = threading.Thread(target=self._follow_for_ever, name="fleet-roster", daemon=True)
+
+    def start(self, patience: float) -> None:
+        """Start every node that is not there, and wait until each has told of itself. Raises what one did not start for."""
+        self._look_for_machines()
+        hellos = {name: link.handle.hello.remote() for name, link in self._links.items()}
+        for name, ref in hellos.items():
+            try:
+                hello = ray.get(ref, timeout=patience)
+                self.plugins |= frozenset(hello["actions"]) - ACTIONS.keys()
+            except LOST as error:
+                raise DeviceUnavailableError(f"{name} did not start: {_last_words(error)}") from None
+        self._thread.start()
+        with self._changed:
+            self._changed.wait_for(lambda: self._known.keys() >= hellos.keys(), patience)
+
+    # ---- who is there ----
+
+    def names(self) -> tuple[str, ...]:
+        """Return all nodes, the lost ones too."""
+        with self._changed:
+            return tuple(in_order(self._links))
+
+    def link(self, node_id: str) -> Link:
+        """Return how to reach a node. DeviceNotFoundError for one that there is not; DeviceUnavailableError for a lost one."""
+        with self._changed:
+            link, lost = self._links.get(node_id), self._lost.get(node_id)
+        if link is None:
+            known = ", ".join(self.names())
+            raise DeviceNotFoundError(
+                f"no node {node_id!r}; there is {known}", device_id=node_id, known=self.names()
+            )
+        if lost is not None:
+            raise DeviceUnavailableError(f"{node_id} is lost: {lost[1]}", node=node_id)
+        return link
+
+    def reachable(self) -> tuple[Link, ...]:
+        """Return the nodes that are not lost."""
+        with self._changed:
+            return tuple(self._links[each] for each in in_order(self._links) if each not in self._lost)
+
+    def why_lost(self, node_id: str) -> str | None:
+        """Say why a node is lost; None for one that is not."""
+        with self._changed:
+            lost = self._lost.get(node_id)
+        return None if lost is None else lost[1]
+
+    def view(self, node_id: str) -> NodeView | None:
+        """Return what a node said last."""
+        with self._changed:
+            known = self._known.get(node_id)
+            return None if known is None else known.view()
+
+    def devices(self) -> tuple[tuple[str, DeviceState], ...]:
+        """Return every device in the fleet's names, and its state."""
+        with self._changed:
+            return tuple(
+                (joined(name, each.device_id), DeviceState.LOST if name in self._lost else each.state)
+                for name in in_order(self._known)
+                for each in self._known[name].devices.values()
+            )
+
+    def health(self) -> Iterator[PartHealth]:
+        """Tell of each node whether it can be asked and placed on."""
+        with self._changed:
+            lost = dict(self._lost)
+            leases = {name: each.leased_until_ns or 0 for name, each in self._known.items()}
+            names = in_order(self._links)
+        for name in names:
+            state, said = HealthState.OK, None
+            if name in lost:
+                state, said = HealthState.FAILED, f"lost: {lost[name][1]}"
+            elif leases.get(name, 0) < time.monotonic_ns():
+                state, said = (
+                    HealthState.DEGRADED,
+                    "the directory has not heard of it: nothing is placed there",
+                )
+            yield PartHealth(f"node:{name}", state, said)
+
+    # ---- placing ----
+
+    def place(self, request: PlacementRequest) -> Placement:
+        """Decide where something goes, by what is known now."""
+        with self._changed:
+            nodes = [each for name, each in self._known.items() if name not in self._lost]
+            return place_among(request, nodes, self._reservations, time.monotonic_ns())
+
+    def reserve(self, key: str, choice: Choice, model_id: str | None) -> Guard:
+        """Count a placement from now on. Returns what the node is to compare with what it is."""
+        with self._changed:
+            self._reservations.add(key, choice, model_id)
+            return Guard(self._known[choice.node_id].incarnation, choice.revision)
+
+    def settle(self, key: str, node_id: str, incarnation: str, revision: int, *, taken: bool) -> None:
+        """Note what a node answered; a refused one is counted no more."""
+        with self._changed:
+            if taken:
+                self._reservations.accepted(key, node_id, incarnation, revision)
+            else:
+                self._reservations.refused(key, node_id)
+
+    def take(self, view: NodeView) -> None:
+        """Take a view over that a node sent with its answer."""
+        with self._changed:
+            self._take(view)
+
+    def lose(self, node_id: str, why: str) -> None:
+        """Note that a node is lost: once, until it is back."""
+        with self._changed:
+            if node_id in self._lost or node_id not in self._links or self._closed:
+                return
+            self._lost[node_id] = (time.monotonic(), why)
+            self._ray_ids.pop(node_id, None)  # where its actor is not started again, another is
+            self._reservations.lost(node_id)
+            known = self._known.get(node_id)
+            view = None if known is None else known.view()
+        log("warning", "a node is lost", node=node_id, reason=why)
+        if view is not None:
+            self._on_lost(node_id, why, view)
+
+    def close(self, patience: float) -> None:
+        """Have every node free what this gateway has there, and leave."""
+        with self._changed:
+            self._closed = True
+        refs = [link.handle.leave.remote(self._gateway) for link in self.reachable()]
+        refs.append(self._directory.leave.remote(self._gateway))
+        ray.wait(refs, num_returns=len(refs), timeout=patience)
+        if self._thread.is_alive():
+            self._thread.join(_MACHINES_SECONDS)
+
+    # ---- following ----
+
+    def _follow_for_ever(self) -> None:
+        since, looked, following = Since(), 0.0, None
+        while not self._closed:
+            if time.monotonic() - looked > _MACHINES_SECONDS:
+                looked = time.monotonic()
+                with suppress(*LOST, ValueError):
+                    self._look_for_machines()
+            if following is None:
+                following = self._directory.follow.remote(self._gateway, since, _PATIENCE_SECONDS)
+            ready, _ = ray.wait([following, *self._watches], timeout=_MACHINES_SECONDS)
+            for ref in ready:
+                if ref is not following:
+                    self._note_end(ref)
+                    continue
+                following = None
+                try:
+                    since = self._hear(ray.get(ref))
+                except LOST:
+                    time.sleep(_PATIENCE_SECONDS / 5)  # Ray starts it again
+                except Exception as error:  # noqa: BLE001 - a bug: the thread must not end
+                    log("error", "a bug in following the directory", error=repr(error))
+
+    def _hear(self, news: News) -> Since:
+        since = news.since
+        with self._changed:
+            for each in news.said:
+                if not self._take(each):
+                    since = Since(
+                        since.directory, 0, since.event
+                    )  # something was missed: all is asked for anew
+            now = time.monotonic_ns()
+            for name, left in news.leases.items():
+                if name in self._known:
+                    self._known[name].leased_until_ns = now + round(left * 1e9)
+            self._changed.notify_all()
+        for node_id, name, data in news.events:
+            self._on_event(node_id, name, data)
+        return since
+
+    def _take(self, said: NodeView | NodeChange) -> bool:
+        """Take over what a node said. False where it does not follow on what is known."""
+        name, known = said.node_id, self._known.get(said.node_id)
+        if known is not None and (said.incarnation, said.revision) <= (known.incarnation, known.revision):
+            return True
+        if isinstance(said, NodeChange):
+            if known is None or not known.apply(said):
+                return False
+            self._reservations.seen(known)
+            self._note_alive(name)
+            return True
+        again = known is not None and said.incarnation != known.incarnation
+        if again and name not in self._lost:
+            self.lose(name, "its worker died")
+        now = self._known[name] = KnownNode(said)
+        now.leased_until_ns = 0 if known is None else known.leased_until_ns
+        self._reservations.seen(now)
+        if again and name in self._lost and name in self._links:
+            self._bring_back(name)
+        return True
+
+    def _note_alive(self, name: str) -> None:
+        """Take a node back that is there after all: it was not to be reached, and the host was told that all is gone."""
+        lost = self._lost.get(name)
+        if lost is not None and time.monotonic() - lost[0] > LEASE_SECONDS and name in self._links:
+            self._links[name].handle.leave.remote(self._gateway)
+            self._bring_back(name)
+
+    def _bring_back(self, name: str) -> None:
+        lost_at, _ = self._lost.pop(name)
+        self._watch(name)
+        log("info", "a node is back, empty", node=name)
+        self._on_back(name, time.monotonic() - lost_at, self._known[name].view())
+
+    def _note_end(self, ref: Any) -> None:
+        name = self._watches.pop(ref)
+        try:
+            ray.get(ref)
+        except LOST as error:
+            self.lose(name, _last_words(error))
+
+    def _watch(self, name: str) -> None:
+        if name not in self._watches.values():
+            self._watches[self._links[name].handle.watch.remote()] = name
+
+    def _look_for_machines(self) -> None:
+        """Start a node on every machine that has none, also where one came back."""
+        for name, machine in self._machines().items():
+            if self._ray_ids.get(name) == machine.ray_id:
+                continue
+            handle = self._cluster.node(machine, self._options)
+            with self._changed:
+                self._ray_ids[name] = machine.ray_id
+                self._links[name] = Link(name, handle, self._gateway, self.lose)
+                self._watch(name)
+
+
+def _last_words(error: BaseException) -> str:
+    """Return what Ray says of an actor's end, in one line: the error that it was, where there was one."""
+    lines = [each.strip() for each in str(error).strip().splitlines() if each.strip()]
+    return next((each for each in reversed(lines) if "Error:" in each), lines[0] if lines else repr(error))

@@ -1,0 +1,127 @@
+"""A fleet's gateway, put together: the stream as for any worker, and nodes on Ray in place of devices."""
+
+import os
+import secrets
+from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
+from typing import NoReturn
+
+from protocol.actions import ACTIONS
+from worker import __version__
+from worker.core.clock import SystemClock
+from worker.core.errors import WorkerError
+from worker.core.health import Health
+from worker.core.heap import use_one_heap
+from worker.core.log import log, log_health
+from worker.core.shortages import RESERVE
+from worker.fleet.channel import Channel
+from worker.fleet.cluster import Cluster, Machine
+from worker.fleet.everywhere import Everywhere
+from worker.fleet.figures import tell_figures
+from worker.fleet.gateway import Gateway
+from worker.fleet.holdings import Holdings
+from worker.fleet.losses import Losses
+from worker.fleet.placing import Placing
+from worker.fleet.roster import Roster
+from worker.fleet.words import FleetError
+from worker.instructor.binding import Bindings
+from worker.instructor.session import SessionHandlers
+from worker.metrics.history import History
+from worker.stream.alarm import Alarm
+from worker.stream.event_writer import EventWriter
+from worker.stream.figures_ticker import FiguresTicker, taken_by
+from worker.stream.frame_writer import FrameWriter
+from worker.stream.job_runner import JobRunner
+from worker.stream.stdio_loop import StdioLoop
+from worker.telemetry.system import SystemMemory
+
+_START_SECONDS = 120.0
+_LEAVE_SECONDS = 8.0
+"""How long nodes may take to free what this gateway has; less than the loop waits for all of closing."""
+
+
+def serve_fleet(own: Namespace, options: tuple[str, ...], read_fd: int, write_fd: int) -> NoReturn:
+    """Serve requests until the host is done. Does not return: the process ends with 0."""
+    use_one_heap()
+    RESERVE.fill()
+    clock = SystemClock()
+    timers, history, started_ns = Alarm(clock), History(clock), clock.now_ns()
+    writer = FrameWriter(write_fd)
+    event_writer = EventWriter(writer)
+    channel = Channel(event_writer.write)
+    runner = JobRunner(
+        writer, event_writer, clock, timers, history, tuple, max_inflight=own.max_inflight,
+        max_frame_bytes=own.max_frame_bytes, threads_max=own.max_inflight,
+    )  # fmt: skip
+    cluster = _cluster(own.address)
+    machines = _machines(cluster, own)
+    own_node = next(name for name, each in machines().items() if each.ray_id == cluster.own_ray_id)
+    holdings = Holdings()
+    losses = Losses(holdings, channel.publish)
+    if own.address is None:
+        options = (*options, *_share(own))
+    roster = Roster(cluster, secrets.token_hex(8), machines, options, losses.event, losses.lost, losses.back)
+
+    def close() -> None:
+        roster.close(_LEAVE_SECONDS)
+        cluster.close()
+
+    try:
+        roster.start(_START_SECONDS)
+    except WorkerError as error:
+        close()
+        raise FleetError(error.message) from None
+    loop = StdioLoop(
+        read_fd, writer, runner, channel, (timers.run_due,), close, max_frame_bytes=own.max_frame_bytes
+    )
+    writer.when_broken(loop.output_lost)
+    health = Health()
+    for name, source in (("requests", runner.health), ("events", event_writer.health), ("log", log_health)):
+        health.add(name, source)
+    health.add("nodes", roster.health)
+    actions = (*ACTIONS, *roster.plugins)
+    everywhere = Everywhere(roster, own_node, history, health)
+    figures = FiguresTicker(
+        clock.now_ns,
+        taken_by(runner.submit, timers),
+        partial(tell_figures, everywhere, clock, started_ns, channel),
+    )
+    session = SessionHandlers(
+        loop, clock, __version__, os.getpid(), started_ns, lambda: actions, lambda: None, health, figures
+    )
+    here = Bindings()
+    here.bind("worker.hello", session.hello)
+    here.bind("worker.ping", session.ping)
+    here.bind("worker.cancel", session.cancel)
+    here.bind("worker.subscribe", session.subscribe)
+    here.bind("worker.shutdown", session.shutdown, session.claims_of_shutdown)
+    gateway = Gateway(roster, own_node, holdings, Placing(roster, own_node), everywhere, here)
+    timers.start()
+    event_writer.start()
+    runner.start()
+    log("info", "serving", version=__version__, nodes=roster.names())
+    loop.run(gateway.prepare)
+    raise AssertionError
+
+
+def _cluster(address: str | None) -> Cluster:
+    try:
+        return Cluster(address)
+    except Exception as error:  # noqa: BLE001 - Ray raises whatever its parts do
+        where = "Ray did not start" if address is None else f"no Ray cluster was joined at {address}"
+        said = str(error).strip().partition("\n")[0] or repr(error)
+        raise FleetError(f"{where}: {said}") from None
+
+
+def _machines(cluster: Cluster, own: Namespace) -> Callable[[], dict[str, Machine]]:
+    return cluster.machines if own.address is not None else lambda: cluster.local_machines(own.nodes or 1)
+
+
+def _share(own: Namespace) -> tuple[str, ...]:
+    """Return options that have several nodes of one machine share its memory: each may take its part, and no more."""
+    nodes, budget = own.nodes or 1, SystemMemory().read().budget_bytes
+    if nodes == 1 or budget is None:
+        return ()
+    part = budget // nodes
+    return ("--limit-bytes", str(part if own.limit_bytes is None else min(part, own.limit_bytes)))

@@ -1,0 +1,20 @@
+"""What Ray is to find when it is imported: it reads its settings then, and so do the processes that it starts."""
+
+import os
+import secrets
+from pathlib import Path
+
+import memory_worker
+
+
+def prepare(*, alone: bool) -> None:
+    """Set what is not set. A cluster that is ``alone`` on this machine lets in who has a token that no one else can read."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
+    if not alone:
+        return
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    entry = str(Path(memory_worker.__file__).parents[1])
+    paths = [entry, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
