@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from worker.plugins import Offer
 from worker.stores.entry import HEAD, sizes
 from worker.stores.prices import Draws
-from worker.stores.segments import SEGMENT_BYTES, Segment, SegmentMemory
+from worker.stores.segments import OWN_ORDER, SEGMENT_BYTES, Segment, SegmentMemory
 
 if TYPE_CHECKING:
     from worker.stores.index import EntryStore
@@ -93,11 +93,11 @@ class Giving:
         self._stores = stores
         self._pricing = pricing
         self._draws = draws
-        self._segments = [each for each in memory.segments.values() if each.given]
+        self._segments = [each for each in memory.segments.values() if each.given and each.band != OWN_ORDER]
 
     def lots(self, need_bytes: int) -> list[Lot]:
         """Return what is cheapest, cheapest first: as much as is needed, or all there is."""
-        found = list(self._parts())
+        found = list(self._own(need_bytes))
         entries = sum(each.count for each in self._segments)
         looked_at = 2 * need_bytes * entries // max(1, self._memory.given_bytes)
         many = self._memory.given_bytes >= 8 * _SEGMENTS * SEGMENT_BYTES
@@ -111,8 +111,9 @@ class Giving:
 
     # ---- inside ----
 
-    def _parts(self) -> Iterator[Lot]:
+    def _own(self, need_bytes: int) -> Iterator[Lot]:
         for store in self._stores.values():
+            yield from store.lots(need_bytes)
             for name, size, cost_ms in store.parts():
                 yield Lot(cost_ms / max(1, size), size, cost_ms, PartLot(store, name))
 

@@ -47,6 +47,8 @@ Head = tuple[Any, ...]
 """Of a record, unpacked."""
 Band = Hashable
 """Which records lie together; None for those that are never offered."""
+OWN_ORDER = "own order"
+"""Of those that their store offers one by one, in an order of its own."""
 
 
 class Owner(Protocol):
