@@ -1,6 +1,5 @@
 """One entry of a store: what is known of it beside its bytes, as it lies before them in memory, and as it is on disk."""
 
-import json
 from struct import Struct
 from typing import Any
 
@@ -126,7 +125,7 @@ def entry_at(data: bytes, place: int) -> Entry:
     found.key_data = data[HEAD_BYTES:end]
     found.key = found.key_data.decode("utf-8", "surrogatepass")
     found.tags_data = data[end : end + tags]
-    found.tags = tuple(json.loads(found.tags_data)) if tags else ()
+    found.tags = _tags_of(found.tags_data) if tags else ()
     return found
 
 
@@ -141,8 +140,19 @@ def key_bytes(key: str) -> bytes:
 
 
 def tags_bytes(tags: tuple[str, ...]) -> bytes:
-    """Return tags as they are kept."""
-    return json.dumps(tags, separators=(",", ":")).encode() if tags else b""
+    """Return tags as they are kept: each after its length in two bytes."""
+    if not tags:
+        return b""
+    return b"".join(len(data).to_bytes(2, "little") + data for data in map(key_bytes, tags))
+
+
+def _tags_of(data: bytes) -> tuple[str, ...]:
+    tags, at = list[str](), 0
+    while at < len(data):
+        end = at + 2 + int.from_bytes(data[at : at + 2], "little")
+        tags.append(data[at + 2 : end].decode("utf-8", "surrogatepass"))
+        at = end
+    return tuple(tags)
 
 
 def about_bytes(key: str, tags: tuple[str, ...]) -> int:
