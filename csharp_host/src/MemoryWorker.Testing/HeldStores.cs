@@ -148,7 +148,8 @@ internal sealed class HeldStores(Dictionary<(MemoryScope, StoreKind, string), He
         _ => throw InMemoryLedger.Refused(
             ErrorCode.Unsupported,
             StoreActions.Open,
-            $"{nameof(InMemoryWorker)} has no stores of kind {asked.Kind.ToWord()}: what is in them is found by the worker's own index",
+            $"{nameof(InMemoryWorker)} has no stores of kind {asked.Kind.ToWord()}: what is in them is found by the worker's own index; "
+                + $"say with {nameof(InMemoryWorker.Answer)} what it answers",
             new Dictionary<string, object?> { ["kind"] = asked.Kind.ToWord() }),
     };
 
