@@ -84,7 +84,7 @@ class KvStore(EntryStore):
         found = [(length, key) for length, _, key in self._beginnings(model, tokens) if key]
         with self._kind.lock:
             for (_, before), (_, after) in pairwise(found):
-                if before in self._table.entries and after in self._table.entries:
+                if before in self._table and after in self._table:
                     self._link(before, after)
         return found
 
