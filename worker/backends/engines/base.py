@@ -24,6 +24,8 @@ class EngineLaunch(Record):
     """What to do about a module that is not found, by its name."""
     group: str | None = None
     """The name of the process, where models share one; None for one of its own."""
+    model_id: str | None = None
+    """Whose it is, for the log."""
     estimated_bytes: int | None = None
     """What it will take, from the file's header; None where the loader's ``estimate`` says it."""
 
