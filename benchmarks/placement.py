@@ -36,7 +36,7 @@ RULES: dict[str, type[Rule]] = {
     "least loaded": LeastLoaded,
     "random of two": RandomOfTwo,
 }
-SECONDS = {10: 3600.0, 100: 1200.0, 1000: 400.0}
+SECONDS = {10: 1200.0, 100: 300.0, 1000: 100.0}
 RETRY_S = 0.25
 RETRIED = 50
 """Of the requests that found no place, those that are offered again each time, the oldest first."""

@@ -9,6 +9,7 @@ import mmap
 import os
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,24 @@ class Raises(_Simulated):
 
     def probe(self) -> tuple[DeviceInfo, ...]:
         raise RuntimeError("Unknown error -2147467259")
+
+
+class GrantsLess(_Simulated):
+    """As a system that takes back some of its grant, and tells of it, while a library writes to stderr."""
+
+    granted = 256 * MIB
+
+    def watch_figures(self, changed: Callable[[str], None]) -> None:
+        self._changed = changed
+
+    def readings(self, device_id: str) -> Readings:
+        return replace(super().readings(device_id), budget_bytes=self.granted)
+
+    def trim(self, device_id: str) -> int:
+        self.granted //= 2
+        os.write(2, b"half a line, ")
+        self._changed(device_id)
+        return 0
 
 
 class Segfaults(_Simulated):

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from protocol.record import Record
 from protocol.results import Limits
 from worker.app.devices import Begin, accelerators, devices_of, host, may_come
 from worker.app.options import Arguments, fail
-from worker.app.surroundings import Surroundings
+from worker.app.surroundings import Surroundings, no_prefixes
 from worker.backends.base import DeviceBackend, OwnProcess
-from worker.core.models import ModelSpec
+from worker.core.models import ModelSpec, PrefixCache
 from worker.core.records import HOST, Decision, DeviceInfo
 from worker.interface.interface_memory import MemoryInterface, Workers
 from worker.metrics.totals import GarbageTotals
@@ -87,6 +87,7 @@ def build_memory(
     record: Callable[[Decision], None] | None = None,
     *,
     preload: bool = True,
+    prefixes: Callable[[PrefixCache, Any], Any] = no_prefixes,
 ) -> Parts:
     """Put the parts together as the command line asks. Exits with 2 for a device or file that can't be used."""
     system = FixedSystemMemory() if arguments.deterministic else SystemMemory()
@@ -132,6 +133,7 @@ def build_memory(
             default_device=default,
             python_lines=python_lines,
             record=record,
+            prefixes=prefixes,
         ),
     )
     if default is not None and not may_come(default, core.backends):

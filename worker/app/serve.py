@@ -88,7 +88,12 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
             hub.follow(narrate)
         decisions = decision_log(arguments, clock)
         record = None if decisions is None else decisions.record
-    parts = build_memory(arguments, Core(clock, history, events, manager, {}, Health()), record)
+    parts = build_memory(
+        arguments,
+        Core(clock, history, events, manager, {}, Health()),
+        record,
+        prefixes=lambda *asked: stores.prefixes(*asked),  # noqa: PLW0108 - they are made below
+    )
     memory, stores = parts.memory, LazyStores(arguments, parts)
     _add_health(parts.core.health, runner, event_writer, stores)
     reaper, pressure = (

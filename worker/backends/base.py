@@ -166,7 +166,16 @@ class ProbedBeside(DeviceBackend, Protocol):
 
 
 @runtime_checkable
-class OwnProcess(ProbedBeside, Protocol):
+class TellsFigures(Protocol):
+    """What a backend has besides if it is told when its devices' figures change for reasons outside this process."""
+
+    def watch_figures(self, changed: Callable[[str], None]) -> None:
+        """Have ``changed`` called with a device from now on, by any thread; it does not wait."""
+        ...
+
+
+@runtime_checkable
+class OwnProcess(ProbedBeside, TellsFigures, Protocol):
     """What a backend has besides if its devices live in a process of their own, and so can come and go."""
 
     @property

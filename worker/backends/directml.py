@@ -6,7 +6,8 @@ Figures come from DXCore, DXGI and PDH, which ``torch_directml`` does not ask; s
 
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Final, NoReturn
 
 from protocol.results import Fragmentation
@@ -34,7 +35,7 @@ from worker.core.errors import (
 )
 from worker.core.records import HOST, AllocationRequest, Block, Defragmented, DeviceInfo, Readings
 from worker.core.sure_lock import SureLock
-from worker.telemetry.dxcore import Adapter, compute_adapters, learning_only_names
+from worker.telemetry.dxcore import Adapter, BudgetWatch, compute_adapters, learning_only_names
 
 ALLOCATORS: Final = ("untiled", "tiled")
 
@@ -42,6 +43,7 @@ _NO_ADAPTER = (
     "torch_directml found no adapter that Direct3D 12 can compute on; look for the graphics driver, and at"
     " DML_VISIBLE_DEVICES"
 )
+_NOT_TOLD = "DXCore tells of no change of the budget: it is looked at up to twenty times a second"
 _LEARNING_ONLY = (
     "torch_directml uses adapters that Direct3D 12 can compute on; this one (an NPU, as a rule) runs whole models"
     " alone: use OpenVINO, or ONNX Runtime with its DirectML or Windows ML execution provider"
@@ -96,8 +98,9 @@ class DirectMlBackend(LoadsThroughCopies):
         }
         self._learning_only = learning_only_names()
         self._lock = SureLock()
-        # All mutable state besides the devices': where each block lies.
+        # All mutable state besides the devices': where each block lies, and what tells of new budgets.
         self._places: dict[str, _AdapterMemory] = {}
+        self._watches: dict[str, BudgetWatch] = {}
 
     def probe(self) -> tuple[DeviceInfo, ...]:
         """Return the adapters, in the library's order, also those that another process uses; then those for models alone."""
@@ -119,6 +122,13 @@ class DirectMlBackend(LoadsThroughCopies):
     def readings(self, device_id: str) -> Readings:
         """Read the adapter's figures, and the allocator's."""
         return self._device(device_id).readings()
+
+    def watch_figures(self, changed: Callable[[str], None]) -> None:
+        """Have DXCore tell of each change of an adapter's budget, where it can."""
+        for device_id, device in self._devices.items():
+            if device.adapter is not None:
+                with suppress(OSError):
+                    self._watches[device_id] = device.adapter.watch_budget(partial(changed, device_id))
 
     def processes(self, device_id: str, pids: tuple[int, ...]) -> HeldByProcess:
         """Ask DXCore, or PDH."""
@@ -200,7 +210,9 @@ class DirectMlBackend(LoadsThroughCopies):
         used = dict.fromkeys(each.allocator for each in self._devices.values())
         why = [self._why(each) for each in self._devices.values()]
         said = [note for allocator in used for note in _NOTES[allocator]]
-        return (*why, *said, *self._missing, nothing_asked)
+        told = ", ".join(self._watches)
+        watched = f"DXCore tells of each change of the budget of: {told}" if told else _NOT_TOLD
+        return (*why, *said, *self._missing, watched, nothing_asked)
 
     def live(self) -> frozenset[str]:
         """Return the ids of all buffers."""
@@ -214,6 +226,8 @@ class DirectMlBackend(LoadsThroughCopies):
         for device_id, device in self._devices.items():
             if not device.lost:
                 self.trim(device_id)
+        while self._watches:
+            self._watches.popitem()[1].close()
         for adapter in self._adapters:
             if adapter is not None:
                 adapter.close()

@@ -106,8 +106,9 @@ def read_adapter(adapter: dxcore.Adapter | None) -> AdapterReading:
             if found.budget_bytes is not None and found.usage_bytes is not None:
                 budget, source = dxcore.Budget(found.budget_bytes, found.usage_bytes), Source.DXGI
                 process_non_local = found.non_local_bytes
-    process, process_source = adapter.process_used_bytes(os.getpid()), Source.DXCORE
-    if budget is not None:
+    if budget is None:
+        process, process_source = adapter.process_used_bytes(os.getpid()), Source.DXCORE
+    else:
         process, process_source = budget.usage_bytes, source
     used, used_source = adapter.used_bytes(), Source.DXCORE
     if used is None:

@@ -5,6 +5,7 @@ What was on its devices is gone then, and said so; ``restart`` is the other way:
 """
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -67,6 +68,7 @@ class IsolatedBackend:
         self._returning = Returning(clock, self._return_displaced)
         self._ticking: Call | None = None
         self._gone: frozenset[str] = frozenset()
+        self._on_figures: Callable[[str], None] = lambda _: None
         self._accepted: dict[tuple[object, ...], int] = {}
         self._launching = Launching(
             launch, self._slots, clock, remedies or {}, self._arrived, self._failed, self._ended
@@ -78,6 +80,13 @@ class IsolatedBackend:
         """Start the process and tell of its devices whenever they change."""
         self._presence.on_change = on_change
         self._launching.begin()
+
+    def watch_figures(self, changed: Callable[[str], None]) -> None:
+        """Have ``changed`` called, by any thread, with a device whose noted figures are others for reasons outside."""
+        self._on_figures = changed
+
+    def _tell_figures(self, device_id: str) -> None:
+        self._on_figures(device_id)
 
     @property
     def devices(self) -> tuple[DeviceInfo, ...]:
@@ -111,6 +120,7 @@ class IsolatedBackend:
             child.stop()
             self._failed(f"{self._launch.python} finds no such device", found)
             return False
+        child.on_figures = self._tell_figures
         self._presence.become(self._with_missing(found), child)
         if child.end is not None:
             self._ended(child, child.end)
@@ -464,6 +474,7 @@ class IsolatedBackend:
                 self._failed(f"what was on it is in host memory until a new process starts: {done.why}")
                 self._launching.bring_back()
                 raise self._presence.unavailable(None)
+            done.child.on_figures = self._tell_figures
             self._presence.become(self._with_missing(self._mine(done.found)), done.child)
             after = None
             with suppress(EndedError):

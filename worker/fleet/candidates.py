@@ -79,10 +79,11 @@ class Candidates:
     def apply(self, change: NodeChange) -> bool:
         """Take over what became different. False where it does not follow on what is known: the node's whole view is needed."""
         node = self.get(change.node_id)
+        drained = node is not None and node.draining
         if node is None or not node.apply(change):
             return False
         self._note_models(node, (*(each.model_id for each in change.models), *change.models_gone))
-        if change.devices or node.draining is not change.draining:
+        if change.devices or change.models or drained is not change.draining:
             self._note_devices(node)
         self.reservations.seen(node)
         return True

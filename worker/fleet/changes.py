@@ -68,18 +68,26 @@ class Outbox:
 
 def change(told: NodeView, now: NodeView) -> NodeChange:
     """Return what is different of a node, for who knows it as it was told."""
-    devices, models = set(told.devices), {each.model_id: each for each in told.models}
-    names = {each.model_id for each in now.models}
+    devices, models = set(told.devices), tuple[ModelView, ...]()
+    gone: tuple[str, ...] = ()
+    if told.models is not now.models:
+        before = {each.model_id: each for each in told.models}
+        models = tuple(each for each in now.models if _other(before.pop(each.model_id, None), each))
+        gone = tuple(before)
     return NodeChange(
         now.node_id,
         now.incarnation,
         told.revision,
         now.revision,
         tuple(each for each in now.devices if each not in devices),
-        tuple(each for each in now.models if models.get(each.model_id) != each),
-        tuple(each for each in models if each not in names),
+        models,
+        gone,
         now.draining,
     )
+
+
+def _other(told: ModelView | None, now: ModelView) -> bool:
+    return told is not now and told != now
 
 
 def matters(told: NodeView, now: NodeView) -> bool:
@@ -96,7 +104,8 @@ def matters(told: NodeView, now: NodeView) -> bool:
     models = {each.model_id: each for each in told.models}
     if models.keys() != {each.model_id for each in now.models}:
         return True
-    return any(_settled(models[each.model_id]) != _settled(each) for each in now.models)
+    moved = ((models[each.model_id], each) for each in now.models if models[each.model_id] is not each)
+    return any(_settled(before) != _settled(after) for before, after in moved)
 
 
 def _ids(view: NodeView) -> list[str]:
@@ -112,7 +121,7 @@ def _device_matters(told: DeviceView, now: DeviceView) -> bool:
         return True
     if told.prices is now.prices:
         return False
-    before, after = RoomCurve(told.prices), RoomCurve(now.prices)
+    before, after = RoomCurve(told.prices, {}), RoomCurve(now.prices, {})
     if differs(before.most_bytes, after.most_bytes, LEAST_BYTES):
         return True
     least = min(before.most_bytes, after.most_bytes)

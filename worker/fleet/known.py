@@ -46,6 +46,8 @@ class KnownNode:
         for device in change.devices:
             self.devices[device.device_id] = device
             self._curves.pop(device.device_id, None)
+        if change.models:
+            self._curves.clear()  # they go by what loading models takes
         self.models.update((each.model_id, each) for each in change.models)
         for model_id in change.models_gone:
             self.models.pop(model_id, None)
@@ -57,7 +59,7 @@ class KnownNode:
         """Return what making room on one of its devices costs."""
         curve = self._curves.get(device.device_id)
         if curve is None:
-            curve = self._curves[device.device_id] = RoomCurve(device.prices)
+            curve = self._curves[device.device_id] = RoomCurve(device.prices, self.models)
         return curve
 
     def view(self) -> NodeView:

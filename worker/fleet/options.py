@@ -153,7 +153,7 @@ class Pricing:
         taken = holds.bytes_by_device.get(device.device_id, 0)
         step, wait, load, room = Step.FITS_ELSEWHERE if elsewhere else Step.FITS, 0.0, 0.0, 0.0  # 8
         if device.available_bytes is None:  # 9
-            step = Step.UNKNOWN_HEADROOM
+            step = Step.FITS_ELSEWHERE if elsewhere else Step.UNKNOWN_HEADROOM
         elif (missing := size + taken - device.available_bytes) > 0:
             curve = node.curve(device)
             after = curve.cost_ms(missing) if self._request.make_room and not elsewhere else None

@@ -42,12 +42,12 @@ def place(
       7. it is being loaded there: until it is, and its turn has come;
       8. it fits with nothing going: the loads before it and its own, by where its file is, and until its turn has come;
       9. no one knows whether it fits: the same, and the device itself will say;
-     10. it fits once others made room: the same, and what goes, at the node's own prices.
+     10. it fits once others made room: the same, and what goes, in the node's own order, by the chance of its reuse.
      11. It does not fit whatever goes: the node is passed over.
-    It goes where the price is lowest. Of places that are as good (``pricing.level_of``), loaded goes before loading, known
-    before unknown headroom, and another kind of device than the node's default one last; then goes the next one on the
-    ring of nodes from the request's place. That is the model's where it has to be loaded, so that all who place it at
-    once load it once, and elsewhere the request's own, so that they do not all go to one node.
+    It goes where the price is lowest, and on another kind of device than a node's first one only where none else will do.
+    Of places that are as good (``pricing.level_of``), loaded goes before loading, and both before others; then goes the
+    next one on the ring of nodes from the request's place. That is the model's where it has to be loaded, so that all
+    who place it at once load it once, and elsewhere the request's own, so that they do not all go to one node.
     """
     return place_among(request, [KnownNode(view) for view in views], held or Reservations(), now_ns)
 

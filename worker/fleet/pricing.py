@@ -1,8 +1,8 @@
 """What a placement costs, term by term: a turn on a loaded model, a load, making room. Pure; in milliseconds."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from math import log2
+from collections.abc import Mapping, Sequence
+from math import expm1, log2
 
 from protocol.vocabulary import ModelState
 from worker.fleet.views import DeviceView, FileLocation, ModelView, PriceStep
@@ -46,19 +46,32 @@ def load_ms(model: ModelView, size_bytes: int) -> float:
     return size_bytes * 1000 / (model.read_bytes_per_s or usual)
 
 
+def loss_ms(step: PriceStep, models: Mapping[str, ModelView]) -> float:
+    """Return what losing a part costs those who wait for it.
+
+    A node prices a model by its load times the uses expected, which ranks what may go. But its next use brings it back:
+    what is waited for is one load, by the chance of any use. That is compared with waits and loads elsewhere.
+    """
+    model = None if step.model_id is None else models.get(step.model_id)
+    if model is None or not model.load_ms:
+        return step.cost_ms
+    return model.load_ms * -expm1(-step.cost_ms / model.load_ms)
+
+
 class RoomCurve:
     """What making room on a device costs, by how much: its price steps, added up once."""
 
     __slots__ = ("_bytes", "_costs", "_steps")
 
-    def __init__(self, steps: Sequence[PriceStep]) -> None:
+    def __init__(self, steps: Sequence[PriceStep], models: Mapping[str, ModelView]) -> None:
+        """Take what a device would give, and what its node says of its models."""
         self._steps = steps
         self._bytes: list[int] = []
         self._costs: list[float] = []
         size, cost = 0, 0.0
         for step in steps:
             size += step.bytes
-            cost += step.cost_ms
+            cost += loss_ms(step, models)
             self._bytes.append(size)
             self._costs.append(cost)
 
@@ -76,5 +89,6 @@ class RoomCurve:
             return None
         step, cost = self._steps[index], self._costs[index]
         if step.divisible:
-            cost -= step.cost_ms * (self._bytes[index] - missing_bytes) / step.bytes
+            before = self._costs[index - 1] if index else 0.0
+            cost -= (cost - before) * (self._bytes[index] - missing_bytes) / step.bytes
         return cost

@@ -1,9 +1,9 @@
 """What models made of the beginnings of prompts (keys and values of attention), found by the longest one a prompt begins with.
 
 An entry is of a model and a number of tokens from the beginning of a prompt on. Where it is lies in its key: the model, how
-many tokens, and a hash over all of them, so that one pass over a prompt finds all entries that it begins with. What an entry
-holds is its maker's: all of those tokens' tensors, or those of the last of them, where the entries before it have the rest.
-So what goes first is what no other entry goes on from: without its beginning the rest is of no use.
+many tokens, and a hash over all of them, so that one pass over a prompt finds all entries that it begins with. An entry has
+what was made of all of those tokens, or of the last of them alone, and goes on from the entry before it. Of such a chain the
+end goes first: without its beginning the rest is of no use.
 """
 
 from array import array
@@ -21,7 +21,9 @@ from worker.stores.entry import Entry
 from worker.stores.index import EntryStore
 
 _LENGTH_DIGITS, _DIGEST = 10, 32
-_PLACE = len("//") + _LENGTH_DIGITS + len("-") + _DIGEST
+_WHOLE, _GOES_ON = "-", "+"
+"""Before the hash: whether an entry has all, or goes on from another."""
+_PLACE = len("//") + _LENGTH_DIGITS + len(_WHOLE) + _DIGEST
 """What an entry's key has after its model, in characters."""
 KEY_MAX = 1024 - _PLACE
 """Of a model, in characters."""
@@ -53,37 +55,51 @@ class KvStore(EntryStore):
             )
             raise InvalidRequestError.at("data.key", message)
         _check(item.content)
-        (*_, (_, key)) = _places(item.key, item.tokens, (len(item.tokens),))
-        before = [each for _, each in self.beginnings(item.key, item.tokens) if each != key]
+        ((_, whole, going_on),) = _places(item.key, item.tokens, (len(item.tokens),))
+        key, before = whole, list[str]()
+        if item.goes_on:
+            key = going_on
+            before = [each for _, each in self.chain(item.key, item.tokens) if each != key]
         with self._kind.lock:
             self._needed.append(before)
         try:
-            put = super().put(replace(item, key=key, tokens=None))
+            put = super().put(replace(item, key=key, tokens=None, goes_on=False))
         finally:
             with self._kind.lock:
                 self._needed.remove(before)
-        if put.reason is None:
-            self.beginnings(item.key, item.tokens)  # which notes what it goes on from
+        if put.reason is None and item.goes_on:
+            self.chain(item.key, item.tokens)  # which notes what it goes on from
         return put
 
-    def beginnings(self, model: str, tokens: Sequence[int]) -> list[tuple[int, str]]:
-        """Return how many tokens each entry has that a prompt begins with, and its key; the shortest first."""
+    def wholes(self, model: str, tokens: Sequence[int]) -> list[tuple[int, str]]:
+        """Return of how many tokens the entries are that have all of what a prompt begins with, and their keys; the shortest first."""
+        return [(length, whole) for length, whole, _ in self._beginnings(model, tokens) if whole]
+
+    def chain(self, model: str, tokens: Sequence[int]) -> list[tuple[int, str]]:
+        """Return those that go on from each other."""
+        found = [(length, key) for length, _, key in self._beginnings(model, tokens) if key]
+        with self._kind.lock:
+            for (_, before), (_, after) in pairwise(found):
+                if before in self._table.entries and after in self._table.entries:
+                    self._link(before, after)
+        return found
+
+    def _beginnings(self, model: str, tokens: Sequence[int]) -> list[tuple[int, str, str]]:
+        """Return how many tokens there is an entry of, and the key of either form; empty where it is not there."""
         with self._kind.lock:
             lengths = sorted(each for each in self._lengths.get(model, ()) if each <= len(tokens))
         places = _places(model, tokens, lengths)
         with self._kind.lock:
             now = self._kind.now_ns()
-            found = [each for each in places if self._is_there(each[1], now)]
-            for (_, before), (_, after) in pairwise(found):
-                self._link(before, after)
-        return found
+            return [(n, self._there(whole, now), self._there(on, now)) for n, whole, on in places]
 
     def search(self, question: Question) -> tuple[Hit, ...]:
         """Return the entries that a prompt begins with, those of the most tokens first: ``score`` is how many."""
         if question.tokens is None or question.model is None:
             message = "a store of kind kv is searched by tokens; others are by a vector or a text"
             raise UnsupportedError(message, store=self._name, kind=self._kind.word)
-        found = self.beginnings(question.model, question.tokens)[::-1]
+        both = (self.wholes(question.model, question.tokens), self.chain(question.model, question.tokens))
+        found = sorted((*both[0], *both[1]), reverse=True)
         if question.tags:
             with self._kind.lock:
                 having = {each.key for each in self._having(question.tags)}
@@ -139,9 +155,9 @@ class KvStore(EntryStore):
             going.add(key)
             yield self._table.entries[key]
 
-    def _is_there(self, key: str, now_ns: int) -> bool:
+    def _there(self, key: str, now_ns: int) -> str:
         entry = self._table.entries.get(key)
-        return entry is not None and not entry.ended(now_ns)
+        return "" if entry is None or entry.ended(now_ns) else key
 
     def _link(self, before: str, after: str) -> None:
         self._unlink(after)
@@ -187,14 +203,15 @@ class KvStores(EntryKind):
 _NOT_SHOWN = Content(b"", Form.BYTES)
 
 
-def _places(model: str, tokens: Sequence[int], lengths: Iterable[int]) -> list[tuple[int, str]]:
-    """Return the keys of a prompt's beginnings of these lengths, which rise: each hash goes on from the one before."""
+def _places(model: str, tokens: Sequence[int], lengths: Iterable[int]) -> list[tuple[int, str, str]]:
+    """Return both keys of a prompt's beginnings of these lengths, which rise: each hash goes on from the one before."""
     content = memoryview(array("q", tokens)).cast("B")
     hashed, at, found = sha256(), 0, []
     for length in lengths:
         hashed.update(content[at * 8 : length * 8])
         at = length
-        found.append((length, f"{model}//{length:0{_LENGTH_DIGITS}}-{hashed.hexdigest()[:_DIGEST]}"))
+        place, digest = f"{model}//{length:0{_LENGTH_DIGITS}}", hashed.hexdigest()[:_DIGEST]
+        found.append((length, f"{place}{_WHOLE}{digest}", f"{place}{_GOES_ON}{digest}"))
     return found
 
 

@@ -53,6 +53,11 @@ class ComObject:
     def __init__(self, pointer: int) -> None:
         self._pointer = pointer
 
+    @property
+    def pointer(self) -> ctypes.c_void_p:
+        """Its address, as other objects take it."""
+        return Pointer(self._pointer)
+
     def call(self, slot: int, result: Any, *arguments: Any) -> Any:
         """Call a method. Arguments are ctypes values; structures and arrays go by address."""
         table = ctypes.cast(ctypes.cast(self._pointer, ctypes.POINTER(Pointer))[0], ctypes.POINTER(Pointer))

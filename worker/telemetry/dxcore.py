@@ -6,12 +6,13 @@ State 1 is about the calling process, so it is asked in the process that holds t
 
 import ctypes
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from enum import IntEnum
 from typing import Any, Final
 
 from protocol.record import Record
-from worker.telemetry.com import ComError, ComObject, Guid, Luid, make
+from worker.telemetry.com import ComError, ComObject, Guid, Luid, Pointer, function_type, make
 
 LIBRARY: Final = "dxcore.dll" if sys.platform == "win32" else "libdxcore.so"
 
@@ -23,9 +24,14 @@ D3D12_CORE_COMPUTE: Final = "248e2800-a793-4724-abaa-23a6de1be090"
 D3D12_GENERIC_ML: Final = "b71b0d41-1088-422f-a27c-0250b7d3a988"
 
 _CREATE_ADAPTER_LIST: Final = 3
+_IS_NOTIFICATION_TYPE_SUPPORTED, _REGISTER_EVENT_NOTIFICATION, _UNREGISTER_EVENT_NOTIFICATION = 5, 6, 7
 _GET_ADAPTER, _GET_ADAPTER_COUNT, _SORT = 3, 4, 7
 _GET_PROPERTY, _GET_PROPERTY_SIZE, _IS_QUERY_STATE_SUPPORTED, _QUERY_STATE = 6, 7, 8, 9
 _HIGH_PERFORMANCE: Final = 2
+_ADAPTER_BUDGET_CHANGE: Final = 2
+
+_Notification = function_type(None, ctypes.c_uint32, Pointer, Pointer)
+"""PFN_DXCORE_NOTIFICATION_CALLBACK: what it is about, the adapter, and nothing of ours."""
 
 
 class _Property(IntEnum):
@@ -115,6 +121,10 @@ class Adapter:
         asked = self._state(_State.PROCESS_MEMORY_USAGE, (ctypes.c_uint32 * 3)(0, segment, pid), answer)
         return answer.usage.committed if asked and answer.found else None
 
+    def watch_budget(self, changed: Callable[[], None], library: str = LIBRARY) -> "BudgetWatch":
+        """Have ``changed`` called whenever the system grants this process more or less of it. OSError where DXCore can't."""
+        return BudgetWatch(self._adapter, changed, library)
+
     def close(self) -> None:
         """Give it up."""
         self._adapter.close()
@@ -146,13 +156,36 @@ class Adapter:
         return False
 
 
+class BudgetWatch:
+    """Until it is closed ``changed`` is called, by a thread of the system's that must not be kept waiting."""
+
+    def __init__(self, adapter: ComObject, changed: Callable[[], None], library: str) -> None:
+        kind = ctypes.c_uint32(_ADAPTER_BUDGET_CHANGE)
+        self._callback = _Notification(lambda *_: changed())  # kept: the system has its address
+        with ExitStack() as undo:
+            self._factory = make(library, "DXCoreCreateAdapterFactory", IID_FACTORY)
+            undo.callback(self._factory.close)
+            if not self._factory.call(_IS_NOTIFICATION_TYPE_SUPPORTED, ctypes.c_bool, kind):
+                raise OSError("this DXCore tells of no change of the budget")
+            cookie, nothing = (ctypes.c_uint32 * 1)(), Pointer()
+            registered = (adapter.pointer, kind, self._callback, nothing, cookie)
+            self._factory.check(_REGISTER_EVENT_NOTIFICATION, "RegisterEventNotification", *registered)
+            self._cookie = ctypes.c_uint32(cookie[0])
+            undo.pop_all()
+
+    def close(self) -> None:
+        """Have no more calls: one that runs is waited for."""
+        with closing(self._factory):
+            self._factory.check(_UNREGISTER_EVENT_NOTIFICATION, "UnregisterEventNotification", self._cookie)
+
+
 def compute_adapters(library: str = LIBRARY, attribute: str = D3D12_CORE_COMPUTE) -> tuple[Adapter, ...]:
     """Return the hardware that Direct3D 12 can compute on, fastest first, as torch_directml lists it.
 
     Or that which has another attribute. OSError where DXCore is missing or fails.
     """
     found: list[Adapter] = []
-    with closing(make(library, "DXCoreCreateAdapterFactory", IID_FACTORY)) as factory:
+    with ExitStack() as undo, closing(make(library, "DXCoreCreateAdapterFactory", IID_FACTORY)) as factory:
         asked = (ctypes.c_uint32(1), Guid.of(attribute), Guid.of(IID_LIST))
         with closing(factory.get(_CREATE_ADAPTER_LIST, "CreateAdapterList", *asked)) as adapters:
             preferences = (ctypes.c_uint32 * 1)(_HIGH_PERFORMANCE)
@@ -162,8 +195,10 @@ def compute_adapters(library: str = LIBRARY, attribute: str = D3D12_CORE_COMPUTE
                 adapter = Adapter(adapters.get(_GET_ADAPTER, "GetAdapter", *at))
                 if adapter.is_hardware:
                     found.append(adapter)
+                    undo.callback(adapter.close)
                 else:
                     adapter.close()
+        undo.pop_all()
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from protocol.results import TimelinePoint
 from protocol.vocabulary import DeviceState, PressureLevel
-from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside
+from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside, TellsFigures
 from worker.core.cancellation import CancelToken, wait_for_change
 from worker.core.errors import DeviceLostError, DeviceUnavailableError
 from worker.core.events import (
@@ -60,7 +60,15 @@ class DeviceMonitor:
     def begin(self, backend: ProbedBeside) -> None:
         """Have a backend look for its devices, and list those that it expects meanwhile."""
         self.note_devices(backend, backend.devices)
+        if isinstance(backend, TellsFigures):
+            backend.watch_figures(self._sample_soon)
         backend.begin(partial(self.note_devices, backend))
+
+    def _sample_soon(self, device_id: str) -> None:
+        """Have a device sampled now: its figures have changed, and not by the worker."""
+        if device_id in self._backends:
+            self._samples.mark_stale(device_id)
+            self._pace.hurry(0)
 
     def note_devices(self, backend: DeviceBackend, found: tuple[DeviceInfo, ...]) -> None:
         """Take over what a backend says of its devices: found, lost, or there again."""

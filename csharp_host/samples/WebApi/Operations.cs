@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using System.Text.Unicode;
 using MemoryWorker.Client;
 using MemoryWorker.Client.Protocol;
 using Microsoft.AspNetCore.Http.Features;
@@ -59,7 +60,15 @@ internal static class Operations
                 StatusCodes.Status415UnsupportedMediaType);
         }
 
-        using var document = await JsonDocument.ParseAsync(request.Body, cancellationToken: context.RequestAborted);
+        using var body = new MemoryStream();
+        await request.Body.CopyToAsync(body, context.RequestAborted);
+        if (!Utf8.IsValid(body.GetBuffer().AsSpan(0, (int)body.Length)))
+        {
+            throw new JsonException("it is not UTF-8"); // JsonDocument would put other characters in its place.
+        }
+
+        body.Position = 0;
+        using var document = await JsonDocument.ParseAsync(body, cancellationToken: context.RequestAborted);
         return document.RootElement.ValueKind == JsonValueKind.Object
             ? document.RootElement.Clone()
             : throw new BadHttpRequestException($"the body is a JSON object, and this is {document.RootElement.ValueKind}");

@@ -19,5 +19,6 @@ public sealed record JsonData(JsonElement Value) : IWireRecord<JsonData>
     public static JsonData Read(ref Utf8JsonReader reader, bool strict) => new(JsonElement.ParseValue(ref reader));
 
     /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer) => Value.WriteTo(writer);
+    /// <exception cref="JsonException">A text in it is no Unicode: <c>"\ud800"</c>.</exception>
+    public void Write(Utf8JsonWriter writer) => WireWriter.Value(writer, Value);
 }

@@ -64,7 +64,8 @@ internal sealed partial class InMemoryLedger
     {
         var places = Devices(asked.DeviceId, MemoryActions.GetConsumers);
         var found = _consumers.Where(one => places.Contains(one.Device) && (asked.Kind is null || asked.Kind == one.Kind));
-        return new() { Consumers = [.. found.Select(Status)] };
+        var stores = StoreConsumers().Where(one => places.Contains(Host()) && (asked.Kind is null || asked.Kind == one.Kind));
+        return new() { Consumers = [.. found.Select(Status), .. stores] };
     }
 
     private ConsumerStatus Status(HeldConsumer one) => new()

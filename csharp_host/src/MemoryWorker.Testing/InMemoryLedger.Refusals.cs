@@ -58,6 +58,7 @@ internal sealed partial class InMemoryLedger
                 ["user_id"] = Text(data, "user_id") ?? MemoryScope.Default.UserId,
                 ["project_id"] = Text(data, "project_id") ?? MemoryScope.Default.ProjectId,
             },
+            ErrorCode.NodeNotFound => new() { ["node"] = Text(data, "node"), ["known_nodes"] = Array.Empty<string>() },
             ErrorCode.OperationNotFound => new() { ["operation_id"] = Text(data, "operation_id") },
             ErrorCode.PlanStale => new() { ["plan_id"] = Text(data, "plan_id") },
             ErrorCode.InvalidRequest => new()

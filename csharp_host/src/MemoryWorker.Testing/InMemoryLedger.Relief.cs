@@ -130,4 +130,5 @@ internal sealed partial class InMemoryLedger
         CostMs = null,
         CostOf = costOf,
         Reason = reason,
-    };}
+    };
+}

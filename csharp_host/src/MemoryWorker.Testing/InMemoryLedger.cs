@@ -6,7 +6,13 @@ namespace MemoryWorker.Testing;
 
 /// <summary>What one worker holds: budgets, allocations, leases, transfers and models. All of it is guarded by one lock.</summary>
 internal sealed partial class InMemoryLedger(
-    IReadOnlyList<FakeDevice> devices, IReadOnlyList<FakeModel> models, TimeProvider clock, EventReaders readers, int processId, Ids ids)
+    IReadOnlyList<FakeDevice> devices,
+    IReadOnlyList<FakeModel> models,
+    TimeProvider clock,
+    EventReaders readers,
+    int processId,
+    Ids ids,
+    Dictionary<(MemoryScope, StoreKind, string), HeldStore>? disk)
 {
     private const long MaxInflight = 256;
     private const long MaxFrameBytes = 1 << 24;
@@ -65,6 +71,17 @@ internal sealed partial class InMemoryLedger(
             MemoryActions.SetLimits => Run<SetLimitsParams, SetLimitsResult>(SetLimits),
             MemoryActions.PlanBatches => Run<PlanBatchesParams, PlanBatchesResult>(PlanBatches),
             FleetActions.Drain => Run<FleetDrainParams, FleetDrainResult>(Drain),
+            StoreActions.Open => Run<StoreOpenParams, StoreOpenResult>(_stores.Open),
+            StoreActions.Put => Run<StorePutParams, StorePutResult>(PutEntry),
+            StoreActions.Get => Run<StoreGetParams, StoreGetResult>(GetEntry),
+            StoreActions.Search => Run<StoreSearchParams, StoreSearchResult>(SearchStore),
+            StoreActions.LoadFolder => Run<StoreLoadFolderParams, StoreLoadFolderResult>(LoadFolder),
+            StoreActions.List => Run<StoreListParams, StoreListResult>(ListEntries),
+            StoreActions.Delete => Run<StoreDeleteParams, StoreDeleteResult>(DeleteEntries),
+            StoreActions.Clear => Run<StoreClearParams, StoreClearResult>(ClearStore),
+            StoreActions.Close => Run<StoreCloseParams, StoreCloseResult>(_stores.Close),
+            StoreActions.DeleteScope => Run<StoreDeleteScopeParams, StoreDeleteScopeResult>(_stores.DeleteScope),
+            StoreActions.Stats => Run<StoreStatsParams, StoreStatsResult>(_stores.Stats),
             OperationActions.Begin => Run<OperationBeginParams, OperationBeginResult>(BeginOperation),
             OperationActions.End => Run<OperationEndParams, OperationEndResult>(EndOperation),
             MemoryActions.GetModelStatus => Run<GetModelStatusParams, GetModelStatusResult>(GetModelStatus),
@@ -134,11 +151,11 @@ internal sealed partial class InMemoryLedger(
         }
     }
 
-    private static WorkerRequestException Refused(
+    internal static WorkerRequestException Refused(
         ErrorCode code, string action, string reason, object? details = null, bool retryable = false) =>
         new(code, action, reason, Details.Of(details), new WorkerFailure { Retryable = retryable });
 
-    private static WorkerRequestException Invalid(string action, string path, string reason) => Invalid(action, (path, reason));
+    internal static WorkerRequestException Invalid(string action, string path, string reason) => Invalid(action, (path, reason));
 
     private static WorkerRequestException Invalid(string action, params (string Path, string Message)[] faults) =>
         Invalid(action, [], faults);
@@ -217,6 +234,7 @@ internal sealed partial class InMemoryLedger(
         }
 
         _consumers.RemoveAll(one => one.Lease?.IsOver(clock) == true);
+        _stores.Expire();
         foreach (var one in _loaded.Values.Where(one => !one.Pinned && Since(one.UsedAt) >= History(one.Model).KeepAliveMs).ToList())
         {
             Unload(one, $"unloaded: idle past its keep-alive of {History(one.Model).KeepAliveMs} ms");

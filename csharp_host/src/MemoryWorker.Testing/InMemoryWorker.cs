@@ -14,8 +14,10 @@ namespace MemoryWorker.Testing;
 /// <remarks>
 /// Requests and answers pass through the wire's own JSON, so what a test sees is what a host would see. Consumers
 /// are asked before models go, whatever these cost to load, and the model that was used longest ago goes first, whatever
-/// strategy is named. Free memory is never in pieces. Actions that it has no ledger for (<c>store.*</c>) are refused as
-/// <c>unsupported</c> until <see cref="Answer(WireAction, Func{JsonElement, JsonElement})"/> says what they answer.
+/// strategy is named. Free memory is never in pieces. Its stores take nothing of a device's budget and give nothing up for others;
+/// of a cache what is the cheapest to make again by the byte goes first, however often it was used. Stores of kinds <c>documents</c> and
+/// <c>kv</c>, whose entries the worker's own indexes find, are refused as <c>unsupported</c>, as is any other action that it has no
+/// ledger for, until <see cref="Answer(WireAction, Func{JsonElement, JsonElement})"/> says what they answer.
 /// </remarks>
 public sealed class InMemoryWorker : IPythonWorkerService
 {
@@ -30,6 +32,8 @@ public sealed class InMemoryWorker : IPythonWorkerService
     private readonly Dictionary<string, TaskCompletionSource> _held = [];
     private readonly List<FakeRequest> _requests = [];
     private readonly EventReaders _readers = new();
+    private readonly Dictionary<(MemoryScope, StoreKind, string), HeldStore> _disk = [];
+    private readonly bool _hasStoreFolder;
     private InMemoryLedger _ledger;
     private int _deaths;
     private int _inFlight;
@@ -47,6 +51,7 @@ public sealed class InMemoryWorker : IPythonWorkerService
         _models = models ?? [];
         _ledger = NewLedger();
         Memory = new ServiceMemory(this);
+        Stores = new MemoryStores(this);
     }
 
     /// <inheritdoc/>
@@ -54,6 +59,23 @@ public sealed class InMemoryWorker : IPythonWorkerService
 
     /// <summary>The memory service on this worker: what is handed to the code under test.</summary>
     public IServiceMemory Memory { get; }
+
+    /// <summary>The stores of this worker.</summary>
+    public IMemoryStores Stores { get; }
+
+    /// <summary>
+    /// It is as a worker that was started with <see cref="WorkerOptions.StoreFolder"/>: stores may persist, and are there again after
+    /// <see cref="Kill"/>. False by default.
+    /// </summary>
+    public bool HasStoreFolder
+    {
+        get => _hasStoreFolder;
+        init
+        {
+            _hasStoreFolder = value;
+            _ledger = NewLedger();
+        }
+    }
 
     /// <summary>Every call so far, oldest first.</summary>
     public IReadOnlyList<FakeRequest> Requests
@@ -93,7 +115,14 @@ public sealed class InMemoryWorker : IPythonWorkerService
 
     /// <summary>That of a process that has just begun: its ids are others than any before it had.</summary>
     private InMemoryLedger NewLedger() =>
-        new(_devices, _models, _clock, _readers, ProcessId, new Ids((_deaths + 1).ToString("x8", CultureInfo.InvariantCulture)));
+        new(
+            _devices,
+            _models,
+            _clock,
+            _readers,
+            ProcessId,
+            new Ids((_deaths + 1).ToString("x8", CultureInfo.InvariantCulture)),
+            _hasStoreFolder ? _disk : null);
 
     /// <summary>Has the next calls of an action end with an exception. The ledger stays as it is.</summary>
     /// <param name="action">A row of <see cref="WireActions"/>, or any other.</param>

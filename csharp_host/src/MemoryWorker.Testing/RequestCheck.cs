@@ -78,7 +78,7 @@ internal sealed class RequestCheck
 
     private void CheckType(JsonElement schema, JsonElement value, string path)
     {
-        switch (schema.GetProperty("type").GetString())
+        switch (schema.TryGetProperty("type", out var type) ? type.GetString() : null) // Any JSON at all where there is none.
         {
             case "integer" when Expect(
                 value.ValueKind == JsonValueKind.Number && !value.GetRawText().AsSpan().ContainsAny(".eE"), path, "Input should be a valid integer"):

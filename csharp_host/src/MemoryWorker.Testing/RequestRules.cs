@@ -16,10 +16,18 @@ internal static class RequestRules
         "data.thresholds" => Ascending(value),
         "data" when action == MemoryActions.PlanBatches && !IsNewOrKnown(value) =>
             "item_count and bytes_per_item are needed, or plan_id, with done_items alone beside it",
+        "data" when action == StoreActions.Delete && Given(value, "key", "tag", "prefix") != 1 => "exactly one of key, tag and prefix is needed",
+        "data" when action == StoreActions.Search && Given(value, "vector", "text", "tokens") != 1 =>
+            "exactly one of vector, text and tokens is needed",
+        "data" when action == StoreActions.Search && Has(value, "key") != Has(value, "tokens") => "key is needed with tokens, and with them alone",
+        "data" when action == StoreActions.Put && Given(value, "value", "allocation_id") > 1 =>
+            "value and allocation_id: at most one is taken",
         _ when Regex.IsMatch(path, @"^data\.candidates\.\d+$") && Has(value, "required_bytes") == Has(value, "model_id") =>
             "exactly one of required_bytes and model_id is needed",
         _ => null,
     };
+
+    private static int Given(JsonElement value, params string[] names) => names.Count(one => Has(value, one));
 
     private static bool Has(JsonElement value, string name) =>
         value.TryGetProperty(name, out var member) && member.ValueKind != JsonValueKind.Null;

@@ -205,14 +205,14 @@ def test_a_new_event_is_no_lost_device(newer: Any) -> None:
     until(lambda: ask(service, "fake.subscribed")["events"] == ["memory.pressure_changed", "device.lost"])
     strange = pressure(1)
     strange["data"]["to"] = "apocalyptic"
-    moved = {"event": "device.moved_out", "data": {"device_id": "cpu", "to": "a farm"}}
+    moved = {"event": "device.moved_out", "data": {"device_id": "cpu", "to": "another node"}}
     ask(service, "fake.events", events=[strange, moved, lost()])
     one, two, three = reading.wait_for(3)
     assert (one.Data.To.ToString(), one.Data.UnknownWords["to"]) == ("Unknown", "apocalyptic")
     assert (type(two).__name__, two.Text, two.Data.GetProperty("to").GetString()) == (
         "UnknownEvent",
         "device.moved_out",
-        "a farm",
+        "another node",
     )
     assert type(three).__name__ == "DeviceLostEvent"
     assert service.Snapshot.JunkLines == 0

@@ -25,7 +25,7 @@ def test_every_action_and_method_is_in_the_table(load: Any) -> None:
     from MemoryWorker.Client import IMemoryStores, IServiceMemory
 
     rows = [row.split("|")[1:3] for row in PAGE.read_text(encoding="utf-8").splitlines() if "| `" in row[:3]]
-    listed = [row for row in rows if re.search(r"`(memory|operation|store|worker)\.", row[0])]
+    listed = [row for row in rows if re.search(r"`(fleet|memory|operation|store|worker)\.", row[0])]
     actions = {name for row in listed for name in re.findall(r"`([a-z_.]+)`", row[0])}
     assert actions == ACTIONS.keys() - CANCELS
     methods = {name for row in listed for name in re.findall(r"`(\w+Async)`", row[1])}

@@ -40,7 +40,7 @@ def test_a_plan_says_what_fits_and_is_taken_up_once(memory: Any) -> None:
     made = allocate(memory, 16 * MIB, PlanId=planned.PlanId)
     assert (made.DeviceId, made.AvailableBytes) == (DEVICE, 8 * MIB)
     again = make(PostMemoryAllocateRequest, SizeBytes=16 * MIB, PlanId=planned.PlanId)
-    stale = ("plan_stale", {"plan_id": planned.PlanId}, True)
+    stale = ("plan_stale", {"plan_id": planned.PlanId, "reason": "not_known"}, True)
     assert refusal(memory.PostMemoryAllocateAsync(again)) == stale
     late = plan(memory, rest=8 * MIB).PlanId
     allocate(memory, 4096)

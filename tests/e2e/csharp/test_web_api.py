@@ -157,6 +157,8 @@ def sample(action: str) -> dict[str, Any]:
     ("method", "path", "body", "status", "code", "says"),
     [
         ("POST", "allocate", b'{"size_bytes": 1', 400, "invalid_json", "LineNumber: 0"),
+        ("POST", "allocate", b'{"size_bytes": 1, "owner": "\xff"}', 400, "invalid_json", "not JSON"),
+        ("POST", "allocate", rb'{"size_bytes": 1, "owner": "\ud800"}', 400, "invalid_json", "surrogate"),
         ("POST", "allocate", b"[1]", 400, "invalid_request", "this is Array"),
         ("POST", "allocate", {"size_bytes": "much"}, 400, "invalid_request", "data.size_bytes"),
         ("POST", "allocate", {"size_bytes": 1, "memory_type": "tape"}, 400, "invalid_request", "'device'"),

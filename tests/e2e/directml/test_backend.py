@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -250,6 +251,45 @@ def test_a_size_that_comes_and_goes_is_kept(start: Start, directml_rig: Rig) -> 
         assert time.monotonic() < deadline
         backend.tick()
         backend.readings("dml:0")
+
+
+def test_the_budget_is_asked_for_once_a_block(start: Start, directml_rig: Rig) -> None:
+    """On Windows each question may be a new query of PDH's, or a factory of DXGI's: a block that comes and goes costs one."""
+    backend = start(budget_bytes=2 * GIB)
+    pid = backend.pid
+    assert pid is not None
+    before, count = directml_rig.witness.holding(pid).asked_count, 400
+    for _ in range(count):
+        backend.allocate("a", ask(4096), TOKEN)
+        backend.free("a")
+    asked = directml_rig.witness.holding(pid).asked_count - before
+    assert count <= asked < 1.5 * count, (
+        "beside the blocks', those of the page of figures: twenty a second at most"
+    )
+
+
+@pytest.mark.parametrize("allocator", ["untiled", "tiled"])
+def test_a_new_budget_is_told_of(start: Start, directml_rig: Rig, allocator: str) -> None:
+    """DXCore says so, and the figures that are noted then are of the new one, although nobody asked."""
+    backend = start(allocator, budget_bytes=4 * GIB)
+    told: SimpleQueue[str] = SimpleQueue()
+    backend.watch_figures(told.put)
+    assert "DXCore tells of each change of the budget of: dml:0" in backend.notes()
+    for budget in (3 * GIB, 5 * GIB):
+        directml_rig.witness.set_budget(0, budget)
+        assert told.get(timeout=60) == "dml:0"
+        noted = backend.recent_readings("dml:0", None)
+        assert noted is not None
+        assert noted[0].budget_bytes == budget
+    backend.restart(TOKEN)
+    directml_rig.witness.set_budget(0, 4 * GIB)
+    assert told.get(timeout=60) == "dml:0"
+
+
+def test_a_dxcore_that_tells_of_no_budget(start: Start, directml_rig: Rig) -> None:
+    """As on an older Windows: it is looked at, and the notes say so."""
+    backend = start(notifies=False)
+    assert any(note.startswith("DXCore tells of no change of the budget") for note in backend.notes())
 
 
 def test_a_new_process_is_no_larger(start: Start, directml_rig: Rig) -> None:

@@ -39,6 +39,8 @@ class Holding(Record):
     """The most that heaps and committed resources came to together."""
     refused_count: int
     """Requests past the physical limit."""
+    asked_count: int
+    """Questions for the budget, of the adapter's own memory."""
 
     @property
     def device_bytes(self) -> int:
@@ -46,7 +48,7 @@ class Holding(Record):
         return self.heap_bytes + self.committed_bytes
 
 
-HOLDING = struct.Struct("<8Q")
+HOLDING = struct.Struct("<9Q")
 assert len(Holding.__dataclass_fields__) * 8 == HOLDING.size
 
 
@@ -120,6 +122,7 @@ class Rig:
         tiled: bool = True,
         float64: bool = True,
         usage_states: bool = True,
+        notifies: bool = True,
         demotes: bool = False,
         factory: Factory = Factory.WORKS,
         log: bool = False,
@@ -129,7 +132,7 @@ class Rig:
         ``npus`` are listed after the adapters, for machine learning alone. A sequence has a value for each adapter, the last for all that follow. ``budget_bytes`` is what DXCore
         grants, ``physical_limit_bytes`` is where the driver refuses, whichever processes hold the rest.
         Without ``tiled`` the hardware has no tiled resources; without ``usage_states`` DXCore knows only
-        the calling process's memory, as on older Windows. With ``demotes`` what a process holds beyond its budget
+        the calling process's memory, as on older Windows; where it ``notifies``, it tells of each budget that changes. With ``demotes`` what a process holds beyond its budget
         lies in system memory, and DXCore says so. ``log`` puts the driver's calls on stderr.
         """
         before = os.environ.get("LD_LIBRARY_PATH")
@@ -145,6 +148,7 @@ class Rig:
             "RIG_TILED": str(int(tiled)),
             "RIG_FLOAT64": str(int(float64)),
             "RIG_USAGE_STATES": str(int(usage_states)),
+            "RIG_NOTIFIES": str(int(notifies)),
             "RIG_DEMOTES": str(int(demotes)),
             "RIG_FACTORY": str(int(factory)),
             "RIG_LOG": str(int(log)),

@@ -70,6 +70,19 @@ def test_calm(rig: Rig) -> None:
     assert rig.machine.events == []
 
 
+def test_what_changed_from_outside_is_looked_at_at_once(rig: Rig) -> None:
+    """As when a device's process tells of it: nobody waits for the next time, also right after the last."""
+    rig.run(CALM_NS / S + 0.01)
+    rig.looks.clear()
+    for _ in range(2):
+        rig.machine.watch._sample_soon("sim:0")
+        rig.run(0.01)
+    assert len(rig.looks) == 2
+    rig.machine.watch._sample_soon("sim:1")
+    rig.run(1)
+    assert len(rig.looks) == 2, "it is nobody's device"
+
+
 def test_near_a_threshold(rig: Rig) -> None:
     """Just below a threshold it looks twice a second."""
     rig.others = int(0.74 * TOTAL)

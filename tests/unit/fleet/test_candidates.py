@@ -220,3 +220,13 @@ def test_a_change_that_follows_on_another_revision_is_not_taken_over() -> None:
     assert candidates.nodes[0].view() == view
     candidates.update(later)
     assert candidates.nodes[0].draining
+
+
+def test_a_node_that_drains_no_more_is_placed_on_again() -> None:
+    candidates = Candidates(scanned=0)
+    view = NodeView("n1", "a", 1, (DeviceView("cpu", DeviceKind.CPU, available_bytes=9),), draining=True)
+    candidates.update(view)
+    request = PlacementRequest(required_bytes=4)
+    assert candidates.place(request).chosen is None
+    assert candidates.apply(change(view, replace(view, revision=2, draining=False)))
+    assert candidates.place(request).chosen is not None

@@ -12,6 +12,7 @@ from typing import Any
 
 from protocol.vocabulary import DeviceKind
 from worker.backends.engines.arrays import Segments
+from worker.backends.engines.asking import asking
 from worker.backends.engines.base import Engine, Reopens, Session
 from worker.core.cancellation import CancelToken
 from worker.core.log import log
@@ -155,7 +156,8 @@ def work(
     """
     module, _, function = entry.partition(":")
     arguments = host.segments.receive(arguments, arrays, copied=False)
-    result = getattr(import_module(module), function)(host, handle, token, report, **arguments)
+    with asking(report, host.segments):
+        result = getattr(import_module(module), function)(host, handle, token, report, **arguments)
     rest, sent = host.segments.send(result)
     if sent is not None:
         host.sent[number] = sent

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol.record import Record
+from worker.backends.isolation import notices
 from worker.backends.isolation.answers import SUCCEEDED, Answers, Call, OnReport
 from worker.backends.isolation.codec import error_of
 from worker.backends.isolation.endings import Ending
@@ -74,6 +75,8 @@ class ChildProcess:
         self._why: str | None = None
         self._end: Ending | None = None
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self.on_figures: Callable[[str], None] = lambda _: None
+        """Called with a device whose figures have changed from outside, and are on the page."""
         life = next(slots.lives)
         self.page = FiguresReader(slots.page, life)
         self._process = _start(launch, slots, life)
@@ -186,11 +189,15 @@ class ChildProcess:
     def _listen(self) -> None:
         """Pass on what it writes to stderr, and remember the last of it."""
         while line := self._stderr.readline(_LONGEST_LINE_BYTES):
-            text = line.decode(errors="replace").strip()
+            said, device_id = notices.split(line)
+            text = said.decode(errors="replace").strip()
             if text:
                 self._last_lines.append(text)
-            with suppress(OSError):
-                os.write(2, line)
+            if said:
+                with suppress(OSError):
+                    os.write(2, said)
+            if device_id is not None:
+                self.on_figures(device_id)
         self._stderr.close()
 
     def _ended(self) -> None:

@@ -16,7 +16,7 @@ from protocol.record import Record
 from worker.backends.isolation import codec
 from worker.core.records import Readings
 from worker.core.shortages import start_thread
-from worker.core.sure_lock import SureLock
+from worker.core.sure_lock import SureEvent, SureLock
 
 DEVICES = 16
 """More than one process was ever seen to have. Those beyond are asked."""
@@ -110,19 +110,23 @@ class FiguresWriter:
     """The process's end: keeps the figures of its devices recent. Thread-safe."""
 
     def __init__(
-        self, page: memoryview, life: int, take: Callable[[str], Readings], changes: Callable[[], int]
-    ) -> None:
-        """``changes`` says how many changing calls are done."""
+        self, page: memoryview, life: int, take: Callable[[str], Readings], changes: Callable[[], int],
+        tell: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        """``changes`` says how many changing calls are done; ``tell`` is told of figures that were ``changed`` from outside."""
         self._page = page
         self._counts = page.cast("Q")
         self._life = life
         self._take = take
         self._changes = changes
+        self._tell = tell
+        self._woken = SureEvent()
         self._writing = SureLock()
         """Held while bytes are written, never while a device is asked: that may hang."""
         # All mutable state: where each device is, the number and the changes of its last figures, and the reads that
-        # were counted then.
+        # were counted then; and the devices whose figures have changed from outside.
         self._places: dict[str, int] = {}
+        self._news: set[str] = set()
         self._written: dict[str, tuple[int, int, int]] = {}
 
     def begin(self, device_ids: Iterable[str]) -> None:
@@ -138,6 +142,11 @@ class FiguresWriter:
         if device_id in self._places:
             self._write(device_id, changes, taken_ns, codec.readings_text(readings))
         return readings
+
+    def changed(self, device_id: str) -> None:
+        """Have figures taken now that have changed from outside, and be told of. For any thread: never waits for a device."""
+        self._news.add(device_id)
+        self._woken.set()
 
     def follow(self) -> None:
         """Take the figures that were read since they were taken: whoever read them will again."""
@@ -165,10 +174,14 @@ class FiguresWriter:
         unread = dict.fromkeys(self._places, 0)
         while True:
             began = time.monotonic()
+            self._woken.clear()
+            news, self._news = self._news, set()
             for device_id, place in self._places.items():
                 read = self._counts[place // _READS.size] != self._written[device_id][2]
                 unread[device_id] = 0 if read else unread[device_id] + 1
                 with suppress(Exception):  # whoever asks is told
                     self.take(device_id)
             period = PERIOD_S if min(unread.values(), default=0) < _UNREAD_PERIODS else UNREAD_PERIOD_S
-            time.sleep(max(period, _SHARE * (time.monotonic() - began)))
+            for device_id in news:
+                self._tell(device_id)
+            self._woken.wait(max(period, _SHARE * (time.monotonic() - began)))

@@ -43,13 +43,24 @@ internal static class WireWriter
 
     internal static void Value(Utf8JsonWriter writer, string? value) => writer.WriteStringValue(value);
 
-    internal static void Value(Utf8JsonWriter writer, JsonElement value) => value.WriteTo(writer);
+    /// <exception cref="JsonException">A text in it is no Unicode, which is found only when it is written.</exception>
+    internal static void Value(Utf8JsonWriter writer, JsonElement value)
+    {
+        try
+        {
+            value.WriteTo(writer);
+        }
+        catch (InvalidOperationException problem)
+        {
+            throw new JsonException("a text in it has half of a surrogate pair, which is no Unicode", problem);
+        }
+    }
 
     internal static void Value(Utf8JsonWriter writer, JsonElement? value)
     {
         if (value is { } given)
         {
-            given.WriteTo(writer);
+            Value(writer, given);
         }
         else
         {

@@ -96,6 +96,7 @@ Knobs::Knobs()
       tiled(number("RIG_TILED")),
       float64(number("RIG_FLOAT64")),
       usage_states(number("RIG_USAGE_STATES")),
+      notifies(number("RIG_NOTIFIES")),
       demotes(number("RIG_DEMOTES")) {
     if (adapters + npus > kMaxAdapters) stop("RIG_ADAPTERS and RIG_NPUS are at most 8");
     numbers("RIG_BUDGET_BYTES", budget_bytes);
@@ -153,6 +154,8 @@ uint64_t budget_bytes(uint32_t adapter) {
     const uint64_t switched = books().switches->budget_bytes[adapter];
     return switched ? switched : knobs().budget_bytes[adapter];
 }
+
+void note_budget_asked(uint32_t adapter) { ++books().own[adapter].asked_count; }
 
 bool device_removed(uint32_t adapter) {
     const Switches& switches = *books().switches;

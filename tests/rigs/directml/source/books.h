@@ -18,6 +18,7 @@ struct Knobs {
     uint32_t npus;  // after the adapters: DXCore lists them for machine learning alone
     Factory factory;
     bool tiled, float64, usage_states;
+    bool notifies;  // DXCore tells of budgets that change
     bool demotes;  // what a process holds beyond its budget lies in system memory
     // For each adapter:
     uint64_t budget_bytes[kMaxAdapters], physical_limit_bytes[kMaxAdapters];
@@ -34,6 +35,7 @@ struct Holding {
     } of[kMemories];
     std::atomic<uint64_t> peak_bytes;     // of heaps and committed resources together
     std::atomic<uint64_t> refused_count;  // requests past the physical limit
+    std::atomic<uint64_t> asked_count;    // questions for the budget of the adapter's own memory
 
     uint64_t device_bytes() const { return of[kHeaps].bytes + of[kCommitted].bytes; }
     uint64_t staging_bytes() const { return of[kStaging].bytes; }
@@ -55,6 +57,8 @@ Usage usage_of(uint32_t adapter, uint64_t pid);
 Usage usage_of_all(uint32_t adapter);
 
 uint64_t budget_bytes(uint32_t adapter);
+/// Counts a question of this process for it.
+void note_budget_asked(uint32_t adapter);
 /// Whether the device is lost. Returns only when the device is not switched to hang.
 bool device_removed(uint32_t adapter);
 

@@ -1,9 +1,13 @@
 // Simulated DXCore: which adapters there are, and what they grant and hold at this moment.
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <string>
+#include <thread>
 
 #include "books.h"
 #include "com.h"
@@ -73,6 +77,7 @@ class Adapter : public Object {
         if (in_size != (state == kMemoryUsageByProcess ? 12 : 8)) return kInvalidArgument;
         const bool local = in[1] == 0;  // segment group local, or memory type dedicated
         if (state == kMemoryBudget) {
+            if (local) note_budget_asked(adapter);
             const Usage own = usage_of(adapter, static_cast<uint64_t>(getpid()));
             const uint64_t budget = local ? budget_bytes(adapter) : kSharedSystemBytes;
             const uint64_t answer[4] = {budget, local ? own.local_bytes() : own.non_local_bytes(), budget / 2, 0};
@@ -176,9 +181,73 @@ const Interface kAdapterList("IDXCoreAdapterList", {
 AdapterList::AdapterList(bool for_machine_learning)
     : Object(kAdapterList, 0), count_(knobs().adapters + (for_machine_learning ? knobs().npus : 0)) {}
 
+using Told = void (*)(uint32_t kind, Object* adapter, void* context);
+constexpr uint32_t kBudgetChange = 2;
+
+/// Looks at the budgets all the time, and tells whoever registered for one that has changed.
+class Notifications {
+  public:
+    uint32_t add(Object* adapter, Told told, void* context) {
+        const std::lock_guard lock(mutex_);
+        if (!begun_) std::thread([this] { watch(); }).detach();
+        begun_ = true;
+        registered_[++last_] = {adapter, told, context, budget_bytes(adapter->adapter)};
+        return last_;
+    }
+
+    /// Returns when none of its calls runs any more.
+    bool remove(uint32_t cookie) {
+        const std::lock_guard lock(mutex_);
+        return registered_.erase(cookie) != 0;
+    }
+
+  private:
+    struct Registered {
+        Object* adapter;
+        Told told;
+        void* context;
+        uint64_t budget_bytes;
+    };
+
+    [[noreturn]] void watch() {
+        while (true) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+            const std::lock_guard lock(mutex_);
+            for (auto& [cookie, one] : registered_) {
+                const uint64_t now = budget_bytes(one.adapter->adapter);
+                if (now == one.budget_bytes) continue;
+                one.budget_bytes = now;
+                one.told(kBudgetChange, one.adapter, one.context);
+            }
+        }
+    }
+
+    std::mutex mutex_;
+    std::map<uint32_t, Registered> registered_;
+    uint32_t last_ = 0;
+    bool begun_ = false;
+};
+
+Notifications& notifications() {
+    static Notifications& instance = *new Notifications();  // never destroyed: its thread goes on to the very end
+    return instance;
+}
+
 class AdapterFactory : public Object {
   public:
     AdapterFactory();
+
+    bool is_notification_supported(uint32_t kind) { return kind == kBudgetChange && knobs().notifies; }
+
+    Result register_notification(Object* adapter, uint32_t kind, Told told, void* context, uint32_t* cookie) {
+        if (!is_notification_supported(kind) || adapter->interface != &kAdapter) return kInvalidArgument;
+        *cookie = notifications().add(adapter, told, context);
+        return kOk;
+    }
+
+    Result unregister_notification(uint32_t cookie) {
+        return notifications().remove(cookie) ? kOk : kInvalidArgument;
+    }
 
     Result create_list(uint32_t, const Guid* attributes, const Guid*, Object** out) {
         *out = make<AdapterList>(!memcmp(attributes, kGenericMl, sizeof kGenericMl));
@@ -196,6 +265,9 @@ class AdapterFactory : public Object {
 const Interface kAdapterFactory("IDXCoreAdapterFactory", {
     slot<&AdapterFactory::create_list>(3),
     slot<&AdapterFactory::get_adapter_by_luid>(4),
+    slot<&AdapterFactory::is_notification_supported>(5),
+    slot<&AdapterFactory::register_notification>(6),
+    slot<&AdapterFactory::unregister_notification>(7),
 });
 
 AdapterFactory::AdapterFactory() : Object(kAdapterFactory, 0) {}

@@ -6,10 +6,11 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from queue import SimpleQueue
 
 import pytest
 
-from tests.unit.isolation import MIB, isolated, kill, never, wait_for_another
+from tests.unit.isolation import MIB, RIGS, isolated, kill, never, wait_for_another
 from worker.backends.isolation import figures_page
 from worker.backends.isolation.figures_page import DEVICES, PAGE_BYTES, FiguresReader, FiguresWriter
 from worker.core.records import AllocationRequest, Readings
@@ -22,7 +23,7 @@ class Writer(FiguresWriter):
 
     def __init__(self, page: memoryview, life: int, *device_ids: str) -> None:
         self.readings, self.done = READINGS, 0
-        super().__init__(page, life, lambda _: self.readings, lambda: self.done)
+        super().__init__(page, life, lambda _: self.readings, lambda: self.done, lambda _: None)
         self._places = figures_page._places(device_ids)
         self._written = dict.fromkeys(device_ids, (0, 0, 0))
 
@@ -186,3 +187,22 @@ def test_a_process_that_ended() -> None:
         wait_for_another(backend, kill(backend))
         found = backend.recent_readings("sim:0", None)
         assert found is None or found[0].resident_bytes == 0
+
+
+def test_figures_that_change_from_outside_are_told_of(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """They are on the page by then, and nobody asked; what a library writes to stderr meanwhile is passed on, and no more."""
+    monkeypatch.setenv("PYTHONPATH", RIGS)
+    told: SimpleQueue[str] = SimpleQueue()
+    with isolated("misbehaving_backends:GrantsLess") as backend:
+        backend.watch_figures(told.put)
+        backend.probe()
+        for granted in (128 * MIB, 64 * MIB):
+            backend.trim("sim:0")
+            assert told.get(timeout=60) == "sim:0"
+            noted = backend.recent_readings("sim:0", None)
+            assert noted is not None
+            assert noted[0].budget_bytes == granted
+    assert told.empty()
+    assert capfd.readouterr().err == "half a line, half a line, "
