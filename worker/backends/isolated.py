@@ -33,6 +33,9 @@ from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import DeviceLostError, DeviceUnavailableError, WorkerError
 from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings, Restarted
 
+Others = Callable[[tuple[DeviceInfo, ...]], tuple[DeviceInfo, ...]]
+"""Told of devices that were not expected; returns which of them are this backend's, to be listed with its own."""
+
 
 class IsolatedBackend:
     """One backend in a process. Its devices are ``expected`` until that has said which there really are."""
@@ -46,13 +49,10 @@ class IsolatedBackend:
         clock: Clock,
         remedies: dict[str, str] | None = None,
         *,
-        others: OnChange | None = None,
+        others: Others | None = None,
         slots_as_file: bool = False,
     ) -> None:
-        """``others`` is told of devices that the process found and no caller expected: they are not this one's.
-
-        Without it they all are.
-        """
+        """``others`` is told of devices that the process found and no caller expected; without it they are this one's."""
         self._launch = launch
         self._others = others
         self._now_ns = clock.now_ns
@@ -129,12 +129,12 @@ class IsolatedBackend:
         return True
 
     def _mine(self, found: tuple[DeviceInfo, ...]) -> tuple[DeviceInfo, ...]:
-        """Tell of devices that are not this one's, and return those that are."""
+        """Tell of devices that may not be this one's, and return those that are."""
         if self._others is None:
             return found
-        mine = {each.device_id for each in self.devices}
-        self._others(tuple(each for each in found if each.device_id not in mine))
-        return tuple(each for each in found if each.device_id in mine)
+        known = {each.device_id for each in self.devices}
+        more = self._others(tuple(each for each in found if each.device_id not in known))
+        return tuple(each for each in found if each.device_id in known or each in more)
 
     def _failed(self, why: str, found: tuple[DeviceInfo, ...] = ()) -> None:
         self._presence.become(
@@ -450,7 +450,7 @@ class IsolatedBackend:
         with self._presence.exclusive(token) as old:  # 1
             displaced = self._displaced.names()
             held = {name: block for name, block in self._held.items() if name not in displaced}
-            there = [each.device_id for each in self.devices if each.state is DeviceState.AVAILABLE]
+            there = self._there()
             try:
                 more = [*self._displaced.sizes(), needed_bytes]
                 old.call("check_restart", [each for each in more if each], patience_s=PATIENCE_S)  # 2
@@ -493,9 +493,13 @@ class IsolatedBackend:
             with self._changed:
                 self._held.update({name: block for name, block in back.items() if name in self._held})
             if back:
-                for each in self.devices:
-                    child.call("trim", each.device_id)  # the hidden buffers of all that copying
+                for each in self._there():
+                    child.call("trim", each)  # the hidden buffers of all that copying
                 self._presence.tell()
+
+    def _there(self) -> list[str]:
+        """Return the devices that can be used."""
+        return [each.device_id for each in self.devices if each.state is DeviceState.AVAILABLE]
 
     def _return_displaced(self) -> None:
         """Do that, and where this process's memory is frozen below today's budget, replace it once more."""
