@@ -14,7 +14,7 @@ from protocol.vocabulary import DeviceState
 from worker.fleet.known import KnownNode
 from worker.fleet.options import NEW, RING, THERE, Option, Pricing
 from worker.fleet.placement import Placement, decided, place_among
-from worker.fleet.pricing import level_end, level_of, load_ms, turn_ms
+from worker.fleet.pricing import Work, level_end, level_of, load_ms, turn_ms
 from worker.fleet.reservations import Reservations
 from worker.fleet.views import DeviceView, FileLocation, ModelView, NodeChange, NodeView, PlacementRequest
 
@@ -37,7 +37,7 @@ class Candidates:
         self._scanned = scanned
         # All mutable state: the nodes on the ring, where each is, and where each model is loaded or about to be; the
         # rows, a figure a node in the order of the ring, those of models and sizes made when they are asked for; and
-        # of models that have rows the smallest size and the devices, None for different ones.
+        # of models that have rows the smallest size and the devices, None for different ones; and how long leases are held.
         self.reservations = Reservations()
         self._ring: list[KnownNode] = []
         self._places: list[int] = []
@@ -47,6 +47,8 @@ class Candidates:
         self._queues: list[float] = []
         self._loads: dict[str, list[float]] = {}
         self._rooms: dict[_Rooms, list[float]] = {}
+        self._works: dict[str, Work] = {}
+        self._work = Work()
         self._needs: dict[str, tuple[int, tuple[str, ...] | None]] = {}
 
     def __len__(self) -> int:
@@ -99,6 +101,7 @@ class Candidates:
         node = self.get(node_id)
         if node is not None:
             self._forget_models(node)
+            self._note_work(node_id, Work())
             index = self._index[node_id]
             for row in (self._ring, self._turns, self._queues):
                 del row[index]
@@ -114,7 +117,7 @@ class Candidates:
         special = (request.node_id, request.device_id, request.kind) != (None, None, None)
         if special or len(self._ring) <= self._scanned:
             return place_among(request, self._ring, self.reservations, now_ns)
-        pricing = Pricing(request, self.reservations, now_ns)
+        pricing = Pricing(request, self.reservations, now_ns, self._work.usual_ms)
         search = _Search(self._ring, self._places, pricing)
         if request.model_id is None:
             search.run(self._floors_of_bytes(request.required_bytes or 0), pricing.load_place, NEW)
@@ -206,10 +209,19 @@ class Candidates:
 
     def _note_devices(self, node: KnownNode) -> None:
         index = self._index[node.node_id]
+        self._note_work(node.node_id, Work.of(node.devices.values()))
         self._turns[index] = _turn_floor(node)
         self._queues[index] = _queue_floor(node)
         for (devices, bucket), row in self._rooms.items():
             row[index] = _room_floor(node, devices, bucket)
+
+    def _note_work(self, node_id: str, work: Work) -> None:
+        before, total = self._works.pop(node_id, Work()), self._work
+        self._work = Work(
+            total.sum_ms - before.sum_ms + work.sum_ms, total.devices - before.devices + work.devices
+        )
+        if work.devices:
+            self._works[node_id] = work
 
     def _note_models(self, node: KnownNode, model_ids: Iterable[str]) -> None:
         index = self._index[node.node_id]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from protocol.record import Record
 from worker.fleet.known import KnownNode
 from worker.fleet.options import Option, Pricing
+from worker.fleet.pricing import Work
 from worker.fleet.reservations import Reservations
 from worker.fleet.views import Cause, Choice, NodeView, Passed, PlacementRequest, Step
 
@@ -56,7 +57,8 @@ def place_among(
     request: PlacementRequest, nodes: Sequence[KnownNode], held: Reservations, now_ns: int
 ) -> Placement:
     """Decide as ``place``, by pricing every node."""
-    pricing = Pricing(request, held, now_ns)
+    work = Work.of(device for node in nodes for device in node.devices.values())
+    pricing = Pricing(request, held, now_ns, work.usual_ms)
     return decided(request, nodes, pricing, min(_options(nodes, pricing), key=_order, default=None))
 
 
