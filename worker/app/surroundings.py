@@ -9,6 +9,7 @@ from worker.app.devices import Begin
 from worker.backends.base import DeviceBackend
 from worker.core.models import ModelSpec, PrefixCache, Role, ServerSpec
 from worker.core.records import Decision, DeviceInfo
+from worker.metrics.totals import GarbageTotals
 
 
 def no_prefixes(_cache: PrefixCache, _question: Any) -> None:
@@ -26,6 +27,8 @@ class Surroundings(Record):
     """Returns the configured models. Called when something first asks for models."""
     process_bytes: Callable[[], int | None]
     """Returns what this process takes; None where that can't be told."""
+    garbage: Callable[[], GarbageTotals | None] = lambda: None
+    """Returns what Python's collector did; None where it is not watched."""
     roles: Callable[[], Iterable[Role]] = tuple
     """Returns the names for what models are for. Both are called again when they are to be read again."""
     servers: Callable[[], Iterable[ServerSpec]] = tuple

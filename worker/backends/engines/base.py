@@ -25,6 +25,8 @@ class EngineLaunch(Record):
     """What to do about a module that is not found, by its name."""
     group: str | None = None
     """The name of the process, where models share one; None for one of its own."""
+    model_id: str | None = None
+    """Whose it is, for the log."""
     prefixes: PrefixCache | None = None
     """Where what it makes of the beginnings of prompts is kept; None for nowhere."""
     estimated_bytes: int | None = None

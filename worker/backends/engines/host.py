@@ -15,6 +15,7 @@ from worker.backends.engines.arrays import Segments
 from worker.backends.engines.asking import asking
 from worker.backends.engines.base import Engine, Reopens, Session
 from worker.core.cancellation import CancelToken
+from worker.core.log import log
 from worker.core.records import HOST, DeviceInfo
 
 Progress = Callable[[int, int], None]
@@ -103,8 +104,12 @@ def open_session(
     engine: str,
     path: str,
     params: dict[str, Any],
+    model_id: str | None = None,
 ) -> dict[str, int | None]:
-    """Load a model. Returns its figures."""
+    """Load a model, and log what its engine takes no notice of. Returns its figures."""
+    token.check()
+    for note in host.engine(engine).check(params):
+        log("warning", note, model_id=model_id, path=path)
     session = host.engine(engine).open(path, params, token)
     host.add(handle, session)
     return dict(session.figures())

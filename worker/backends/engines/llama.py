@@ -45,8 +45,6 @@ class LlamaEngine:
     def open(self, path: str, params: dict[str, Any], token: CancelToken) -> "LlamaSession":
         """Load a model. EngineError with llama.cpp's own words."""
         token.check()
-        for note in self.check(params):
-            sys.stderr.write(f"{note}\n")
         return LlamaSession(path, params)
 
 

@@ -108,7 +108,12 @@ class EngineProcess:
                 self._prepare(child, launch.engine)
                 before, host_before = _both(meter, host, child.pid)
                 self._note_left(child, host_before)
-                arguments = {"engine": launch.engine, "path": str(launch.path), "params": dict(launch.params)}
+                arguments = {
+                    "engine": launch.engine,
+                    "path": str(launch.path),
+                    "params": dict(launch.params),
+                    "model_id": launch.model_id,
+                }
                 figures = self._open(child, handle, arguments, token)
                 after, host_after = _both(meter, host, child.pid)
             except EndedError as error:
