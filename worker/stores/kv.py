@@ -14,11 +14,13 @@ from itertools import pairwise
 
 from protocol.vocabulary import StoreKind
 from worker.core.tensor_file import unpacked
-from worker.plugins import InvalidRequestError, Offer, UnsupportedError
+from worker.plugins import InvalidRequestError, UnsupportedError
 from worker.stores.base import Content, EntryFile, Form, Hit, Item, Options, Put, Question
 from worker.stores.entries import EntryKind
 from worker.stores.entry import Entry
+from worker.stores.giving import EntryLot, Lot
 from worker.stores.index import EntryStore
+from worker.stores.segments import OWN_ORDER, Band
 
 _LENGTH_DIGITS, _DIGEST = 10, 32
 _WHOLE, _GOES_ON = "-", "+"
@@ -31,6 +33,8 @@ KEY_MAX = 1024 - _PLACE
 
 class KvStore(EntryStore):
     """The beginnings of one scope."""
+
+    plain = False
 
     def __init__(self, kind: EntryKind, name: str, options: Options, file: EntryFile | None) -> None:
         super().__init__(kind, name, options, file)
@@ -80,7 +84,7 @@ class KvStore(EntryStore):
         found = [(length, key) for length, _, key in self._beginnings(model, tokens) if key]
         with self._kind.lock:
             for (_, before), (_, after) in pairwise(found):
-                if before in self._table.entries and after in self._table.entries:
+                if before in self._table and after in self._table:
                     self._link(before, after)
         return found
 
@@ -113,16 +117,15 @@ class KvStore(EntryStore):
         with self._kind.lock:
             self._misses += 1
 
-    def offers(self, need_bytes: int, now_ns: int) -> tuple[Offer, ...]:
+    def lots(self, need_bytes: int) -> Iterator[Lot]:
         """Offer what no other goes on from in place of what it goes on from; on disk all stays, and any may go."""
         if self._file is not None:
-            return super().offers(need_bytes, now_ns)
-        offers = super().offers(need_bytes + self._needed_bytes(), now_ns)
-        last = self._last_first(str(each.tag) for each in offers)
-        return tuple(
-            Offer(entry.entry_bytes, each.cost_ms, "", tag=entry.key)
-            for each, entry in zip(offers, last, strict=False)
-        )
+            return
+        cheapest = self.victims_of(need_bytes + self._needed_bytes())
+        last = self._last_first(self._memory.entry(place).key for _, place in cheapest)
+        for (price, _), entry in zip(cheapest, last, strict=False):
+            size = entry.given_bytes
+            yield Lot(price, size, price * size, EntryLot(self, entry.hash, entry.serial))
 
     # ---- inside, with the kind's lock ----
 
@@ -134,8 +137,11 @@ class KvStore(EntryStore):
         return super()._refusal(size, replaced)
 
     def _needed_bytes(self) -> int:
-        entries = self._table.entries
-        return sum(entries[key].entry_bytes for each in self._needed for key in each if key in entries)
+        needed = (self._table.get(key) for each in self._needed for key in each)
+        return sum(each.entry_bytes for each in needed if each is not None)
+
+    def _band(self, entry: Entry) -> Band:
+        return OWN_ORDER if self._file is None else super()._band(entry)
 
     def _cheapest(self, need_bytes: int) -> Iterable[Entry]:
         return self._last_first(each.key for each in super()._cheapest(need_bytes + self._needed_bytes()))
@@ -153,10 +159,11 @@ class KvStore(EntryStore):
             while (after := next((k for k in self._after.get(key, ()) if k not in going), None)) is not None:
                 key = after
             going.add(key)
-            yield self._table.entries[key]
+            if (entry := self._table.get(key)) is not None:
+                yield entry
 
     def _there(self, key: str, now_ns: int) -> str:
-        entry = self._table.entries.get(key)
+        entry = self._table.get(key)
         return "" if entry is None or entry.ended(now_ns) else key
 
     def _link(self, before: str, after: str) -> None:
