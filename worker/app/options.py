@@ -181,7 +181,7 @@ def _at_least(lowest: int) -> "type[int]":
             raise argparse.ArgumentTypeError(message)
         return value
 
-    return read  # type: ignore[return-value]
+    return read  # type: ignore[return-value]  # argparse calls it as it would a type
 
 
 def parse(arguments: list[str]) -> Arguments:

@@ -206,12 +206,12 @@ def _plugins(
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
-    from worker.plugins._batches import Plannable  # noqa: PLC0415
-    from worker.plugins._buffers import Buffers  # noqa: PLC0415
-    from worker.plugins._host import PluginHost  # noqa: PLC0415
-    from worker.plugins._leases import Models  # noqa: PLC0415
-    from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415
-    from worker.plugins._streams import Streams  # noqa: PLC0415
+    from worker.plugins._batches import Plannable  # noqa: PLC0415 - only where there are plugins
+    from worker.plugins._buffers import Buffers  # noqa: PLC0415 - only where there are plugins
+    from worker.plugins._host import PluginHost  # noqa: PLC0415 - only where there are plugins
+    from worker.plugins._leases import Models  # noqa: PLC0415 - only where there are plugins
+    from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415 - only where there are plugins
+    from worker.plugins._streams import Streams  # noqa: PLC0415 - only where there are plugins
 
     def later(due_ns: int, run: Callable[[], None]) -> None:
         work = Work(action="end of idle buffers", run=lambda _: run(), quick=False, plugin=True)

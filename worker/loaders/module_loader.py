@@ -70,7 +70,7 @@ def _find(spec: ModelSpec) -> Callable[..., object]:
             )
     if not callable(found):
         raise load_failed(spec, f"its factory {spec.factory} is a {type(found).__name__}, not a function")
-    return found  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]  # it was just seen to be one
 
 
 def _imported(spec: ModelSpec, name: str) -> object:

@@ -62,7 +62,7 @@ class PreferenceStore(KeptStore):
             entries = [self._table.entries[key] for key in keys if key in self._table.entries]
         return "\n".join(_line(each.key, preference(content)) for each, content in self._there(entries))
 
-    def offers(self, need_bytes: int, now_ns: int) -> tuple[Offer, ...]:  # noqa: ARG002
+    def offers(self, need_bytes: int, now_ns: int) -> tuple[Offer, ...]:  # noqa: ARG002 - as its base has it
         """Offer nothing, also of what is on disk, too."""
         return ()
 
