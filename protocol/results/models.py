@@ -11,8 +11,9 @@ class ModelStatus(Record):
 
     model_id: str
     state: ModelState
-    """``failed`` where the last try to load it failed, and where it can't be loaded; ``unloaded`` where it was lost with
-    its device or its engine's process. Its next use tries either again, unless ``state_reason`` says otherwise."""
+    """``failed`` where the last try to load it failed; ``unloaded`` where it was lost with its device or its engine's
+    process, and where it is known beforehand that it can't be loaded, which ``state_reason`` says. Its next use tries
+    either again, unless ``state_reason`` says otherwise."""
     device_id: str | None
     loader: str | None
     declared_bytes: Bytes | None

@@ -247,6 +247,20 @@ def test_asyncio() -> None:
     asyncio.run(asyncio.wait_for(main(), 3 * PATIENCE_SECONDS))
 
 
+def test_a_refusal_is_found_in_the_workers_log(caplog: pytest.LogCaptureFixture) -> None:
+    """By the request's id, which the error has, and by the caller's own trace."""
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    caplog.set_level("DEBUG", "memory_worker")
+    with connect("--log-level", "debug") as client, pytest.raises(OutOfMemoryError) as refused:
+        client.allocate(size_bytes=2**50, options=CallOptions(traceparent=traceparent))
+    (line,) = [
+        vars(each)
+        for each in caplog.records
+        if '"refused"' in each.message and vars(each)["request_id"] == refused.value.request_id
+    ]
+    assert (line["levelname"], line["traceparent"]) == ("DEBUG", traceparent)
+
+
 def test_figures_at_once_and_again(memory: Client) -> None:
     """As often as the reader wants that wants them most often; they are not among the events of who names none."""
     memory.allocate(size_bytes=60 * MIB, device_id="sim:0")

@@ -390,6 +390,8 @@ def test_doctor_checks_what_a_load_would(tmp_path: Path) -> None:
         for model_id in ("layers", "plain"):
             assert started.call("memory.load_model", {"model_id": model_id})["state"] == "loaded"
             assert rows[model_id]["state_reason"] is None
+        (note,) = [json.loads(each) for each in started.stderr().splitlines() if "has no effect" in each]
+        assert (note["level"], note["model_id"]) == ("warning", "layers")
     assert rows["absent"]["state_reason"].endswith(
         "no module 'no_such_module'; install it, or start the worker in the folder that has it"
     )

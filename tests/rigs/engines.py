@@ -83,6 +83,9 @@ class StandInLoader:
 class StandIn:
     """The engine, in its process."""
 
+    def check(self, _params: Mapping[str, Any]) -> tuple[str, ...]:
+        return ()
+
     def open(self, path: str, params: dict[str, Any], token: CancelToken) -> "StandInSession":
         say = json.loads(Path(path).read_text())
         if "log" in say:

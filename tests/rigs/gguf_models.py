@@ -6,13 +6,13 @@ from typing import Any
 LAYERS, WIDTH, HEADS, KV_HEADS, INNER, CONTEXT = 2, 32, 4, 2, 64, 512
 
 
-def write_llama(path: Path, *, split_tensors: int = 0, **sizes: int) -> Path:
+def write_llama(path: Path, *, split_tensors: int = 0, seed: int = 1, **sizes: int) -> Path:
     """Write a model of llama's architecture; ``split_tensors``: in files of so many tensors each. Returns the path."""
     import numpy as np
     from gguf import GGUFWriter
 
     layers, width, inner = sizes.get("layers", LAYERS), sizes.get("width", WIDTH), sizes.get("inner", INNER)
-    chance = np.random.default_rng(1)
+    chance = np.random.default_rng(seed)
     writer: Any = GGUFWriter(path, "llama", split_max_tensors=split_tensors)
     writer.add_context_length(sizes.get("context", CONTEXT))
     writer.add_embedding_length(width)

@@ -3,11 +3,11 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from protocol.vocabulary import DeviceKind, SharedMemoryKind
+from protocol.vocabulary import DeviceKind, DeviceState, SharedMemoryKind
 from worker.app.options import Arguments, fail
-from worker.backends.base import DeviceBackend, OnChange, ProbedBeside
+from worker.backends.base import DeviceBackend, ProbedBeside
 from worker.backends.cpu import CpuBackend
 from worker.core.clock import Clock, SystemClock
 from worker.core.log import log
@@ -16,6 +16,9 @@ from worker.core.records import DeviceInfo
 from worker.telemetry.cuda_driver import has_driver, looked_for
 from worker.telemetry.level_zero import LIBRARY, has_loader
 from worker.telemetry.system import FixedSystemMemory, SystemMemory
+
+if TYPE_CHECKING:
+    from worker.backends.isolated import Others
 
 _POOL_SHARE = 16
 
@@ -128,7 +131,7 @@ def _intel(arguments: Arguments) -> Iterator[DeviceBackend]:
         yield xpu_backend()
 
 
-def _directml(arguments: Arguments, expected: DeviceInfo, others: OnChange) -> ProbedBeside:
+def _directml(arguments: Arguments, expected: DeviceInfo, others: "Others") -> ProbedBeside:
     """Give an adapter a process of its own, so that its end or restart concerns no other adapter."""
     options = {"allocator": arguments.directml_allocator, "only": int(expected.device_id.partition(":")[2])}
     python = arguments.directml_python or sys.executable
@@ -136,21 +139,25 @@ def _directml(arguments: Arguments, expected: DeviceInfo, others: OnChange) -> P
 
 
 def _all_directml(arguments: Arguments, begin: Begin) -> ProbedBeside:
-    """Return the first adapter's backend. When its process lists others, each begins with a process of its own."""
+    """Return the first adapter's backend. When its process lists others, each begins with a process of its own.
+
+    What can't be used is listed by the first: it needs none.
+    """
     begun = set[str]()  # only the first one's launcher touches it
 
-    def others(found: tuple[DeviceInfo, ...]) -> None:
+    def others(found: tuple[DeviceInfo, ...]) -> tuple[DeviceInfo, ...]:
         for info in found:
-            if info.device_id not in begun:
+            if info.state is DeviceState.AVAILABLE and info.device_id not in begun:
                 begun.add(info.device_id)
-                begin(_directml(arguments, info, lambda _: None))
+                begin(_directml(arguments, info, lambda _: ()))
+        return tuple(each for each in found if each.state is not DeviceState.AVAILABLE)
 
     first = DeviceInfo("dml:0", DeviceKind.DIRECTML, "First DirectML device")
     return _directml(arguments, first, others)
 
 
 def _isolated(
-    python: str, factory: str, options: dict[str, Any], expected: DeviceInfo, others: OnChange | None = None
+    python: str, factory: str, options: dict[str, Any], expected: DeviceInfo, others: "Others | None" = None
 ) -> ProbedBeside:
     from worker.backends.isolated import IsolatedBackend  # noqa: PLC0415 - 20 ms that few workers need
     from worker.backends.isolation.child_process import Launch  # noqa: PLC0415 - as above

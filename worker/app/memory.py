@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from protocol.record import Record
 from protocol.results import Limits
 from worker.app.devices import Begin, accelerators, devices_of, host, may_come
 from worker.app.options import Arguments, fail
-from worker.app.surroundings import Surroundings
+from worker.app.surroundings import Surroundings, no_prefixes
 from worker.backends.base import DeviceBackend, OwnProcess
-from worker.core.models import ModelSpec
+from worker.core.models import ModelSpec, PrefixCache
 from worker.core.records import HOST, Decision, DeviceInfo
 from worker.interface.interface_memory import MemoryInterface, Workers
+from worker.metrics.totals import GarbageTotals
 from worker.policy.pressure import default_limits
+from worker.telemetry.garbage import GarbageWatch
 from worker.telemetry.system import FixedSystemMemory, SystemMemory
 from worker.watch.device_health import device_health
 from worker.watch.device_monitor import DeviceMonitor
@@ -64,7 +66,7 @@ def compose(core: Core, surroundings: Surroundings) -> Parts:
         allocations=allocations,
         transfers=TransferWorker(core, allocations),
         reclaim=ReclaimWorker(core, allocations),
-        analytics=AnalyticsWorker(core, trends, leaks, consumers),
+        analytics=AnalyticsWorker(core, trends, leaks, consumers, surroundings.garbage),
         restarts=restarts,
         consumers=consumers,
         operations=OperationWorker(core, surroundings.process_bytes),
@@ -85,6 +87,7 @@ def build_memory(
     record: Callable[[Decision], None] | None = None,
     *,
     preload: bool = True,
+    prefixes: Callable[[PrefixCache, Any], Any] = no_prefixes,
 ) -> Parts:
     """Put the parts together as the command line asks. Exits with 2 for a device or file that can't be used."""
     system = FixedSystemMemory() if arguments.deterministic else SystemMemory()
@@ -126,9 +129,11 @@ def build_memory(
             roles=lambda: read[0].roles,
             servers=lambda: () if arguments.deterministic else read[0].servers,
             process_bytes=system.process_bytes,
+            garbage=_garbage(watched=not arguments.deterministic),
             default_device=default,
             python_lines=python_lines,
             record=record,
+            prefixes=prefixes,
         ),
     )
     if default is not None and not may_come(default, core.backends):
@@ -139,3 +144,11 @@ def build_memory(
     if arguments.models is not None:
         parts.memory.models.worker.estimate(beside=not arguments.deterministic, preload=preload)
     return parts
+
+
+def _garbage(*, watched: bool) -> Callable[[], GarbageTotals | None]:
+    """Return what tells of Python's collector: of a deterministic worker nothing, for what it does depends on the interpreter."""
+    if not watched:
+        return lambda: None
+    watch = GarbageWatch()
+    return lambda: GarbageTotals(*watch.figures())

@@ -45,7 +45,12 @@ def build_models(
     worker = ModelWorker(
         core,
         models,
-        ModelWeights(core, monitor, surroundings.process_bytes, EngineModels(core, models, monitor)),
+        ModelWeights(
+            core,
+            monitor,
+            surroundings.process_bytes,
+            EngineModels(core, models, monitor, surroundings.prefixes),
+        ),
         owners,
         consumers,
         monitor,

@@ -38,6 +38,7 @@ Try it: paste this line into a shell. One JSON object a line goes in, one comes 
   python -m memory_worker report FILE.jsonl       what --record FILE.jsonl saw, as one HTML page
   python -m memory_worker broker --models FILE    makes room among the model servers that FILE names, beside them
   python -m memory_worker top --attach PID        the same as it happens, in a terminal
+  python -m memory_worker fleet --nodes 3         several machines as one (Linux, the extra fleet); see docs/fleet.md
   python -m memory_worker simulate TRACE.jsonl    what each eviction policy would have cost on a trace of model uses
 
 A simulated device takes knobs after its size, for hosts without a GPU and for faults on demand:

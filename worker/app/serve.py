@@ -80,8 +80,12 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         max_frame_bytes=arguments.max_frame_bytes,
     )
     hub, decisions = _watched(arguments, channel, clock, narrate)
-    core = Core(clock, history, hub or channel, manager, {}, Health())
-    parts = build_memory(arguments, core, None if decisions is None else decisions.record)
+    parts = build_memory(
+        arguments,
+        Core(clock, history, hub or channel, manager, {}, Health()),
+        None if decisions is None else decisions.record,
+        prefixes=lambda *asked: stores.prefixes(*asked),  # noqa: PLW0108 - they are made below
+    )
     memory, stores = parts.memory, LazyStores(arguments, parts)
     _add_health(parts.core.health, runner, event_writer, stores)
     reaper = build_reaper(parts, runner)

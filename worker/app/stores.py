@@ -14,6 +14,7 @@ from worker.core.cancellation import CancelToken
 from worker.core.clock import FixedClock
 from worker.core.errors import InternalError, UnsupportedError
 from worker.core.health import PartHealth
+from worker.core.models import PrefixCache
 from worker.core.records import no_report
 from worker.core.sure_lock import SureLock
 from worker.stream.work import Call, PluginAction
@@ -89,6 +90,12 @@ class LazyStores:
         from worker.stores.host import HostStores  # noqa: PLC0415 - only where stores are used
 
         return HostStores(self.get())
+
+    def prefixes(self, cache: PrefixCache, question: Any) -> Any:
+        """Answer what an engine asks of its store of prompts' beginnings."""
+        from worker.stores.engine_prefixes import answered  # noqa: PLC0415 - only where stores are used
+
+        return answered(self.get(), cache, question)
 
     def close(self, then: Callable[[], None]) -> None:
         """Give everything back, where there is anything, and go on with what is below."""

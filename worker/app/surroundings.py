@@ -1,13 +1,19 @@
 """What stands around the parts below the stream: the machine's and the operator's, or a test's."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from protocol.record import Record
 from protocol.results import Limits
 from worker.app.devices import Begin
 from worker.backends.base import DeviceBackend
-from worker.core.models import ModelSpec, Role, ServerSpec
+from worker.core.models import ModelSpec, PrefixCache, Role, ServerSpec
 from worker.core.records import Decision, DeviceInfo
+from worker.metrics.totals import GarbageTotals
+
+
+def no_prefixes(_cache: PrefixCache, _question: Any) -> None:
+    """Have no stores."""
 
 
 class Surroundings(Record):
@@ -21,10 +27,14 @@ class Surroundings(Record):
     """Returns the configured models. Called when something first asks for models."""
     process_bytes: Callable[[], int | None]
     """Returns what this process takes; None where that can't be told."""
+    garbage: Callable[[], GarbageTotals | None] = lambda: None
+    """Returns what Python's collector did; None where it is not watched."""
     roles: Callable[[], Iterable[Role]] = tuple
     """Returns the names for what models are for. Both are called again when they are to be read again."""
     servers: Callable[[], Iterable[ServerSpec]] = tuple
     """Returns the model servers to follow. Called once, after the models."""
+    prefixes: Callable[[PrefixCache, Any], Any] = no_prefixes
+    """Answers what engines ask of stores of prompts' beginnings."""
     default_device: str | None = None
     python_lines: Callable[[], Mapping[str, int]] | None = None
     """Returns the bytes of Python objects by the line that made them."""

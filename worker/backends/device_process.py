@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses, T
 from worker.backends.call_threads import CallThreads
 from worker.backends.isolation import notices
 from worker.backends.isolation.answers import QUESTIONS, WORK
+from worker.backends.isolation.caller import Caller
 from worker.backends.isolation.codec import packed, packed_block, packed_error, packed_readings, request_of
 from worker.backends.isolation.figures_page import FiguresWriter
 from worker.backends.isolation.frames import FramePipe, Message
@@ -44,6 +44,9 @@ _QUICK_BYTES = 2**20
 _SIZE = 1
 """Where a request has its size."""
 
+_REPLY = 2
+"""Fields of a reply to what work asked."""
+
 _DO = "_do_"
 _PLAIN = {int, list, type(None)}
 
@@ -64,6 +67,8 @@ def serve(setup: dict[str, Any], read_fd: int, write_fd: int, lend: Lend) -> Non
     while (message := receive()) is not None:
         if len(message) == 1:
             server.cancel(message[0])
+        elif len(message) == _REPLY:
+            server.reply(*message)
         elif is_quick(message):
             answer(message)
         else:
@@ -87,6 +92,7 @@ class _Server:
         # All mutable state: the backend once it is made, running calls, and models on their way in.
         self._backend: DeviceBackend
         self._tokens: dict[int, CancelToken] = {}
+        self._callers: dict[int, Caller] = {}
         self._fillings: dict[str, Filling] = {}
         self._changing = SureLock()
         self._changes = 0
@@ -125,6 +131,12 @@ class _Server:
         token = self._tokens.get(call)
         if token is not None:
             token.cancel()
+
+    def reply(self, call: int, value: Any) -> None:
+        """Hand a reply to the work that asked; nothing happens if it is done."""
+        caller = self._callers.get(call)
+        if caller is not None:
+            caller.reply(value)
 
     def _answer(self, message: Message, token: CancelToken) -> None:
         number, do, arguments, _ = message
@@ -239,12 +251,11 @@ class _Server:
         self._lend(lent)
         module, _, function = entry.partition(":")
         call = next(number for number, each in self._tokens.items() if each is token)
-
-        def report(completed: int, total: int) -> None:
-            with suppress(OSError):  # the worker is gone, and the answer will find that out
-                self._pipe.send([call, None, None, [completed, total]])
-
-        return getattr(import_module(module), function)(self._backend, name, token, report, **arguments)
+        caller = self._callers[call] = Caller(self._pipe, call)
+        try:
+            return getattr(import_module(module), function)(self._backend, name, token, caller, **arguments)
+        finally:
+            del self._callers[call]
 
     def _do_check_restart(self, _: CancelToken, more: list[int]) -> None:
         if isinstance(self._backend, ChecksRestart):

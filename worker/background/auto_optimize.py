@@ -126,7 +126,7 @@ class AutoOptimizer:
         steps, gone = list[Step](), Gone()
         for row in rows[: 1 if state.restraint else None]:
             if isinstance(row, ReleaseMemory):
-                relief.release(row, token, gone, why)
+                relief.release((row,), token, gone, why)
             else:
                 returned = relief.carry_out(row.action, token, f"{why}, and {row.reason}")
                 self._note_unloaded(device_id, row)

@@ -119,7 +119,9 @@ def data_of(message: dict[str, Any]) -> dict[str, Any]:
         found = message.get("data")
         return found if isinstance(found, dict) else {}
     body = message.get("error")
-    raise error_of(body if isinstance(body, dict) else {})
+    error = error_of(body if isinstance(body, dict) else {})
+    error.request_id = message.get("request_id")
+    raise error
 
 
 def error_of(body: dict[str, Any]) -> errors.WorkerError:

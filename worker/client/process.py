@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import orjson
 
@@ -20,7 +21,7 @@ _LAST_WORDS = 20
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 log = logging.getLogger("memory_worker")
-"""Gets every line that workers write to stderr, at its own level."""
+"""Gets every line that workers write to stderr, at its own level; its records have ``request_id`` and ``traceparent``."""
 
 
 class WorkerProcess:
@@ -111,7 +112,8 @@ class WorkerProcess:
             for raw in iter(stderr.readline, b""):
                 text = raw.decode("utf-8", "replace").rstrip()
                 self._last_words.append(text)
-                log.log(_level(raw), "%s", text)
+                level, about = _read(raw)
+                log.log(level, "%s", text, extra=about)
 
 
 def default_command() -> tuple[str, ...]:
@@ -119,9 +121,12 @@ def default_command() -> tuple[str, ...]:
     return (sys.executable, "-m", "memory_worker")
 
 
-def _level(raw: bytes) -> int:
+def _read(raw: bytes) -> tuple[int, dict[str, Any]]:
+    """Return a line's level, and the request that it is about."""
     try:
         found = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return logging.WARNING
-    return _LEVELS.get(str(found.get("level")), logging.INFO) if isinstance(found, dict) else logging.WARNING
+        found = None
+    known = found if isinstance(found, dict) else {"level": "warning"}
+    level = _LEVELS.get(str(known.get("level")), logging.INFO)
+    return level, {name: known.get(name) for name in ("request_id", "traceparent")}

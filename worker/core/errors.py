@@ -17,6 +17,8 @@ class WorkerError(Exception):
     """Root of all errors that have a wire code."""
 
     code: ClassVar[ErrorCode]
+    request_id: str | None = None
+    """In a client: of the request that was refused, which the worker's log names."""
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)

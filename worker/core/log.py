@@ -53,7 +53,7 @@ def logs(level: str) -> bool:
 
 def note_request(request_id: str | None, traceparent: str | None = None) -> None:
     """Name this thread's request in its lines from now on; None: it works for none."""
-    _about.request = None if request_id is None else {"request_id": request_id, "traceparent": traceparent}
+    _about.request = None if request_id is None else (request_id, traceparent)  # every request passes here
 
 
 def log(level: str, message: str, **fields: Any) -> None:
@@ -138,8 +138,11 @@ def end_log(seconds: float) -> None:
 
 def _write(level: str, message: str, fields: dict[str, Any]) -> None:
     try:  # not contextlib.suppress: it needs memory itself, before it suppresses anything
-        about = getattr(_about, "request", None) or {}
-        _put(_line({"time": round(time.time(), 3), "level": level, "message": message, **about, **fields}))
+        said = {"time": round(time.time(), 3), "level": level, "message": message}
+        request = getattr(_about, "request", None)
+        if request is not None:
+            said |= {"request_id": request[0], "traceparent": request[1]}
+        _put(_line({**said, **fields}))
     except Exception:  # noqa: BLE001, S110 - a log must not fail work
         pass
 

@@ -25,6 +25,15 @@ class Placement(StrEnum):
     """In memory of the worker's own."""
 
 
+class PrefixCache(Record):
+    """The store in which an engine keeps what it makes of the beginnings of prompts."""
+
+    store: str
+    max_bytes: int
+    """Of all scopes together."""
+    persist: bool
+
+
 class ModelSpec(Record):
     """A model as the operator declared it."""
 

@@ -49,6 +49,10 @@ class ExpectedUses:
         rate = self._rates.rate(entry_id)
         return 1.0 if rate is None else rate * expected
 
+    def again(self, entry_id: Hashable) -> bool:
+        """Tell whether an entry was used more than once, as far as is known: others are worth what most are."""
+        return self._rates.again(entry_id)
+
 
 class PricedEntries:
     """The entries that one consumer keeps, what each is worth, and what it offers of them. Its owner locks.

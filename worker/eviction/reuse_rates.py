@@ -40,7 +40,11 @@ class _Entry(NamedTuple):
     @property
     def kind(self) -> int:
         """Its class."""
-        return min(1 + int(self.gap), _CLASSES - 1) if self.uses > 1 else 0
+        return _kind(self.uses, self.gap)
+
+
+def _kind(uses: int, gap: float) -> int:
+    return min(1 + int(gap), _CLASSES - 1) if uses > 1 else 0
 
 
 _FORGOTTEN = _Entry(1, 0, 0.0)
@@ -93,12 +97,22 @@ class ReuseRates:
         rates = self._rates[entry.kind]
         return rates[min(_bin(self._tick - entry.last), len(rates) - 1)]
 
+    def again(self, entry_id: Hashable) -> bool:
+        """Tell whether it was used more than once, as far as is known."""
+        entry = self._known.get(hash(entry_id))
+        return entry is not None and entry[0] > 1
+
     def _learn(self) -> None:
         """Put what was seen together, and have it count less from here on."""
         bins = _bin(self._tick + 1) + 2
         waiting = [[0.0] * bins for _ in range(_CLASSES)]
-        for entry in self._known.values():
-            waiting[entry.kind][_bin(self._tick - entry.last)] += 1
+        place, edge = bins - 1, _edge(bins - 1)
+        for uses, last, gap in self._known.values():  # their ages only fall
+            age = self._tick - last
+            while age < edge:
+                place -= 1
+                edge = _edge(place)
+            waiting[_kind(uses, gap)][place] += 1
         decay = 0.5 ** ((self._tick - self._learned) / HALF_LIFE_USES)
         for counts in (*self._back, *self._lost):
             counts.extend([0.0] * (bins - len(counts)))
@@ -144,12 +158,13 @@ def _shares(back: list[float], waiting: list[float], assumed: list[float], weigh
 def _best_rates(shares: list[float]) -> list[float]:
     """Return for each age the best ratio, over all times to come, of the chance to come back to the time kept."""
     rates = []
+    rows = [(1 - share, (_edge(at + 1) - _edge(at)) * (1 - share / 2)) for at, share in enumerate(shares)]
     for place in range(len(shares)):
-        left, kept, best = 1.0, 0.0, 0.0
-        for later, share in enumerate(islice(shares, place, None), place):
-            width = (_edge(later + 1) - _edge(later)) * (0.5 if later == place else 1.0)
-            kept += left * width * (1 - share / 2)
-            left *= 1 - share
-            best = max(best, (1 - left) / kept)
+        left, kept, best = 1.0, -rows[place][1] / 2, 0.0
+        for stays, width in islice(rows, place, None):
+            kept += left * width
+            left *= stays
+            if 1 - left > best * kept:
+                best = (1 - left) / kept
         rates.append(best)
     return rates

@@ -14,7 +14,7 @@ from protocol.vocabulary import DeviceState
 from worker.fleet.known import KnownNode
 from worker.fleet.options import NEW, RING, THERE, Option, Pricing
 from worker.fleet.placement import Placement, decided, place_among
-from worker.fleet.pricing import level_end, level_of, load_ms, turn_ms
+from worker.fleet.pricing import Work, level_end, level_of, load_ms, turn_ms
 from worker.fleet.reservations import Reservations
 from worker.fleet.views import DeviceView, FileLocation, ModelView, NodeChange, NodeView, PlacementRequest
 
@@ -37,7 +37,7 @@ class Candidates:
         self._scanned = scanned
         # All mutable state: the nodes on the ring, where each is, and where each model is loaded or about to be; the
         # rows, a figure a node in the order of the ring, those of models and sizes made when they are asked for; and
-        # of models that have rows the smallest size and the devices, None for different ones.
+        # of models that have rows the smallest size and the devices, None for different ones; and how long leases are held.
         self.reservations = Reservations()
         self._ring: list[KnownNode] = []
         self._places: list[int] = []
@@ -47,6 +47,8 @@ class Candidates:
         self._queues: list[float] = []
         self._loads: dict[str, list[float]] = {}
         self._rooms: dict[_Rooms, list[float]] = {}
+        self._works: dict[str, Work] = {}
+        self._work = Work()
         self._needs: dict[str, tuple[int, tuple[str, ...] | None]] = {}
 
     def __len__(self) -> int:
@@ -63,13 +65,15 @@ class Candidates:
         return None if index is None else self._ring[index]
 
     def update(self, view: NodeView) -> None:
-        """Take over a node's whole view. The holder sees to it that it is no older than the one before."""
+        """Take over a node's whole view, no older than the one before. Its lease stays as it is where the view has none."""
         node, before = KnownNode(view), self.get(view.node_id)
         if before is None:
             self._insert(node)
         else:
             self._ring[self._index[node.node_id]] = node
             self._forget_models(before)
+            if view.leased_until_ns is None:
+                node.leased_until_ns = before.leased_until_ns
             if before.incarnation != node.incarnation:
                 self.reservations.lost(node.node_id)
         self._note_models(node, node.models)
@@ -99,8 +103,10 @@ class Candidates:
         node = self.get(node_id)
         if node is not None:
             self._forget_models(node)
+            self._note_work(node_id, Work())
             index = self._index[node_id]
-            for row in (self._ring, self._turns, self._queues):
+            del self._ring[index]
+            for row in (self._turns, self._queues, *self._loads.values(), *self._rooms.values()):
                 del row[index]
             self._reindex()
         self.reservations.lost(node_id)
@@ -114,16 +120,17 @@ class Candidates:
         special = (request.node_id, request.device_id, request.kind) != (None, None, None)
         if special or len(self._ring) <= self._scanned:
             return place_among(request, self._ring, self.reservations, now_ns)
-        pricing = Pricing(request, self.reservations, now_ns)
+        pricing = Pricing(request, self.reservations, now_ns, self._work.usual_ms)
         search = _Search(self._ring, self._places, pricing)
         if request.model_id is None:
             search.run(self._floors_of_bytes(request.required_bytes or 0), pricing.load_place, NEW)
         else:
             there = self._where(request.model_id)
-            turns = [inf] * len(self._ring)
-            for index in there:
-                turns[index] = self._turns[index] if request.new_use else 0.0
-            search.run(turns, pricing.salt_place, 0)
+            if there:
+                turns = [inf] * len(self._ring)
+                for index in there:
+                    turns[index] = self._turns[index] if request.new_use else 0.0
+                search.run(turns, pricing.salt_place, 0)
             if not search.is_below(min(self._load_row(request.model_id), default=inf)):
                 floors = self._floors_of_load(request)
                 for index in there:
@@ -195,21 +202,31 @@ class Candidates:
         self._ring.insert(index, node)
         self._turns.insert(index, _turn_floor(node))
         self._queues.insert(index, _queue_floor(node))
+        for model_id, row in self._loads.items():
+            row.insert(index, _load_floor(node, model_id))
+        for (devices, bucket), row in self._rooms.items():
+            row.insert(index, _room_floor(node, devices, bucket))
         self._reindex()
 
     def _reindex(self) -> None:
         self._places = [node.place for node in self._ring]
         self._index = {node.node_id: index for index, node in enumerate(self._ring)}
-        self._loads.clear()
-        self._rooms.clear()
-        self._needs.clear()
 
     def _note_devices(self, node: KnownNode) -> None:
         index = self._index[node.node_id]
+        self._note_work(node.node_id, Work.of(node.devices.values()))
         self._turns[index] = _turn_floor(node)
         self._queues[index] = _queue_floor(node)
         for (devices, bucket), row in self._rooms.items():
             row[index] = _room_floor(node, devices, bucket)
+
+    def _note_work(self, node_id: str, work: Work) -> None:
+        before, total = self._works.pop(node_id, Work()), self._work
+        self._work = Work(
+            total.sum_ms - before.sum_ms + work.sum_ms, total.devices - before.devices + work.devices
+        )
+        if work.devices:
+            self._works[node_id] = work
 
     def _note_models(self, node: KnownNode, model_ids: Iterable[str]) -> None:
         index = self._index[node.node_id]

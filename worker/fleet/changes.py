@@ -62,8 +62,7 @@ class Outbox:
         self._revision += 1
         whole = replace(now, revision=self._revision)
         self._told, self._told_ns = whole, now_ns
-        follows = told is not None and told.incarnation == now.incarnation and _ids(told) == _ids(now)
-        return change(told, whole) if told is not None and follows else whole
+        return change(told, whole) if told is not None and _same(told, now) else whole
 
 
 def change(told: NodeView, now: NodeView) -> NodeChange:
@@ -92,7 +91,7 @@ def _other(told: ModelView | None, now: ModelView) -> bool:
 
 def matters(told: NodeView, now: NodeView) -> bool:
     """Tell whether a placement may be another by what is different."""
-    if told.draining != now.draining or _ids(told) != _ids(now):
+    if told.draining != now.draining or not _same(told, now):
         return True
     devices = {each.device_id: each for each in told.devices}
     for device in now.devices:
@@ -108,8 +107,13 @@ def matters(told: NodeView, now: NodeView) -> bool:
     return any(_settled(before) != _settled(after) for before, after in moved)
 
 
-def _ids(view: NodeView) -> list[str]:
-    return [each.device_id for each in view.devices]
+def _same(told: NodeView, now: NodeView) -> bool:
+    """Tell whether it is what a change can follow on: the same start of its worker, with the same devices."""
+    left, right = (
+        (each.incarnation, each.default_device_id, [device.device_id for device in each.devices])
+        for each in (told, now)
+    )
+    return left == right
 
 
 def _device_matters(told: DeviceView, now: DeviceView) -> bool:

@@ -3,7 +3,7 @@
 from zlib import crc32
 
 from worker.fleet.pricing import RoomCurve
-from worker.fleet.views import DeviceView, NodeChange, NodeView
+from worker.fleet.views import DeviceView, ModelView, NodeChange, NodeView
 
 
 class KnownNode:
@@ -61,6 +61,10 @@ class KnownNode:
         if curve is None:
             curve = self._curves[device.device_id] = RoomCurve(device.prices, self.models)
         return curve
+
+    def model(self, model_id: str) -> ModelView | None:
+        """Return what it says of a model; None where it does not know it."""
+        return self.models.get(model_id)
 
     def view(self) -> NodeView:
         """Return it as one view."""

@@ -51,10 +51,12 @@ class Option(NamedTuple):
 class Pricing:
     """Prices nodes for one request: steps 1 to 11 of the decision (``placement.place``)."""
 
-    __slots__ = ("_held", "_now_ns", "_request", "load_place", "salt_place")
+    __slots__ = ("_held", "_now_ns", "_request", "_usual_ms", "load_place", "salt_place")
 
-    def __init__(self, request: PlacementRequest, held: Reservations, now_ns: int) -> None:
+    def __init__(self, request: PlacementRequest, held: Reservations, now_ns: int, usual_ms: float) -> None:
+        """``usual_ms``: how long leases are held on average."""
         self._request = request
+        self._usual_ms = usual_ms
         self._held = held
         self._now_ns = now_ns
         self.salt_place = crc32(request.salt.encode())
@@ -110,7 +112,9 @@ class Pricing:
         return Option(level_of(wait), _RANKS[step], distance, node, device_id, step, wait, wait)
 
     def _turn_ms(self, device: DeviceView, holds: NodeHolds) -> float:
-        return turn_ms(device, holds.uses.get(device.device_id, 0)) if self._request.new_use else 0.0
+        if not self._request.new_use:
+            return 0.0
+        return turn_ms(device, holds.uses.get(device.device_id, 0), self._usual_ms)
 
     def _will_do(self, device: DeviceView) -> bool:
         request = self._request

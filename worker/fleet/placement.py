@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from protocol.record import Record
 from worker.fleet.known import KnownNode
 from worker.fleet.options import Option, Pricing
+from worker.fleet.pricing import Work
 from worker.fleet.reservations import Reservations
 from worker.fleet.views import Cause, Choice, NodeView, Passed, PlacementRequest, Step
 
@@ -56,7 +57,8 @@ def place_among(
     request: PlacementRequest, nodes: Sequence[KnownNode], held: Reservations, now_ns: int
 ) -> Placement:
     """Decide as ``place``, by pricing every node."""
-    pricing = Pricing(request, held, now_ns)
+    work = Work.of(device for node in nodes for device in node.devices.values())
+    pricing = Pricing(request, held, now_ns, work.usual_ms)
     return decided(request, nodes, pricing, min(_options(nodes, pricing), key=_order, default=None))
 
 
@@ -64,14 +66,16 @@ def decided(
     request: PlacementRequest, nodes: Sequence[KnownNode], pricing: Pricing, best: Option | None
 ) -> Placement:
     """Make the placement that the best option comes to."""
-    others = [node for node in nodes if best is None or node is not best.node]
+
+    def others() -> Iterator[KnownNode]:
+        return (node for node in nodes if best is None or node is not best.node)
 
     def why_passed() -> tuple[Passed, ...]:
-        priced = map(pricing.price, others)
+        priced = map(pricing.price, others())
         return tuple(each if isinstance(each, Passed) else _dearer(request, each, best) for each in priced)
 
     def next_best() -> tuple[Choice, ...]:
-        return tuple(told(request, each) for each in sorted(_options(others, pricing), key=_order))
+        return tuple(told(request, each) for each in sorted(_options(others(), pricing), key=_order))
 
     return Placement(None if best is None else told(request, best), next_best, why_passed)
 

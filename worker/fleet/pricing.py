@@ -1,8 +1,9 @@
 """What a placement costs, term by term: a turn on a loaded model, a load, making room. Pure; in milliseconds."""
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import expm1, log2
+from typing import NamedTuple, Self
 
 from protocol.vocabulary import ModelState
 from worker.fleet.views import DeviceView, FileLocation, ModelView, PriceStep
@@ -13,6 +14,9 @@ DISK_BYTES_PER_S = 500_000_000
 LINK_BYTES_PER_S = 117_000_000
 """Of a file on a share, until it was measured: what one Gbit/s of Ethernet carries of a file."""
 
+
+WORK_MS = 1000.0
+"""How long a lease is taken to be held until any was, anywhere."""
 
 _LEVELS_PER_OCTAVE = 14
 """Prices are estimates: those that differ by less than a twentieth are as good as each other."""
@@ -28,12 +32,33 @@ def level_end(level: int) -> float:
     return float(2 ** (level / _LEVELS_PER_OCTAVE))
 
 
-def turn_ms(device: DeviceView, ahead: int = 0) -> float:
-    """Return how long one more lease waits for its turn on a device; ``ahead``: leases its view does not know of."""
-    if device.parallel is None or not device.work_ms:
+class Work(NamedTuple):
+    """How long leases are held on devices: whole milliseconds, so that sums are the same in any order."""
+
+    sum_ms: int = 0
+    devices: int = 0
+
+    @classmethod
+    def of(cls, devices: Iterable[DeviceView]) -> Self:
+        """Add up the devices where any was."""
+        known = [int(each.work_ms) for each in devices if each.work_ms]
+        return cls(sum(known), len(known))
+
+    @property
+    def usual_ms(self) -> float:
+        """What is expected where none was yet."""
+        return self.sum_ms / self.devices if self.devices else WORK_MS
+
+
+def turn_ms(device: DeviceView, ahead: int = 0, usual_ms: float = 0.0) -> float:
+    """Return how long one more lease waits for its turn on a device.
+
+    ``ahead``: leases that its view does not know of; ``usual_ms``: how long they are held where none was yet.
+    """
+    if device.parallel is None:
         return 0.0
     waiting = device.in_use + ahead + 1 - device.parallel
-    return max(0, waiting) * device.work_ms / device.parallel
+    return max(0, waiting) * (device.work_ms or usual_ms) / device.parallel
 
 
 def load_ms(model: ModelView, size_bytes: int) -> float:

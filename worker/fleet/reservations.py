@@ -9,13 +9,16 @@ from protocol.record import Record
 from worker.fleet.known import KnownNode
 from worker.fleet.views import Choice, Step
 
+_Revision = tuple[str, int]
+"""Of a node: its incarnation, and the revision."""
+
 
 class Held(Record):
     """One placement that a node's view does not show yet."""
 
     choice: Choice
     model_id: str | None
-    shown_at: tuple[str, int] | None = None
+    shown_at: _Revision | None = None
     """The node's incarnation and revision whose view shows it; None until the node answered."""
 
 
@@ -40,10 +43,11 @@ class Reservations:
 
     def __init__(self) -> None:
         # All mutable state: by node, its placements by the id that whoever placed them gave, what they add up to
-        # (made when it is asked for), and the least revision that a view of it has to have.
+        # (made when it is asked for), the least revision that a view of it has to have, and that of its last one.
         self._held: defaultdict[str, dict[str, Held]] = defaultdict(dict)
         self._sums: dict[str, NodeHolds] = {}
-        self._least: dict[str, tuple[str, int]] = {}
+        self._least: dict[str, _Revision] = {}
+        self._seen: dict[str, _Revision] = {}
 
     def add(self, key: str, choice: Choice, model_id: str | None) -> None:
         """Count a placement from now on; ``key``: such as the request's id, unique among those under way."""
@@ -52,9 +56,11 @@ class Reservations:
 
     def accepted(self, key: str, node_id: str, incarnation: str, revision: int) -> None:
         """Note that a node took it: views from this revision on show it, and it is counted until then."""
-        held = self._held[node_id].get(key)
-        if held is not None:
-            self._held[node_id][key] = Held(held.choice, held.model_id, (incarnation, revision))
+        held = self._held.get(node_id, {})
+        if key in held:
+            held[key] = Held(held[key].choice, held[key].model_id, (incarnation, revision))
+            if _shows(self._seen.get(node_id), (incarnation, revision)):
+                self._drop(node_id, key)
 
     def refused(self, key: str, node_id: str, incarnation: str | None = None, revision: int = 0) -> None:
         """Count it no more; where the node said at which revision it refused, views before that are stale from now on."""
@@ -66,18 +72,17 @@ class Reservations:
 
     def seen(self, node: KnownNode) -> None:
         """Take notice of a node's new view: what it shows is counted no more."""
-        here = (node.incarnation, node.revision)
+        here = self._seen[node.node_id] = (node.incarnation, node.revision)
         for key, held in list(self._held.get(node.node_id, {}).items()):
-            shown = held.shown_at
-            if shown is not None and (shown[0] != here[0] or shown[1] <= here[1]):
+            if held.shown_at is not None and _shows(here, held.shown_at):
                 self._drop(node.node_id, key)
         least = self._least.get(node.node_id)
-        if least is not None and (least[0] != here[0] or least[1] <= here[1]):
+        if least is not None and _shows(here, least):
             del self._least[node.node_id]
 
     def lost(self, node_id: str) -> None:
         """Forget a node: what was placed there went with it."""
-        for table in (self._held, self._sums, self._least):
+        for table in (self._held, self._sums, self._least, self._seen):
             table.pop(node_id, None)
 
     def is_stale(self, node: KnownNode) -> bool:
@@ -104,6 +109,11 @@ class Reservations:
             self._sums.pop(node_id, None)
             if not held:
                 del self._held[node_id]
+
+
+def _shows(seen: _Revision | None, since: _Revision) -> bool:
+    """Tell whether a view shows what views do from a revision on; one of another start of the node does."""
+    return seen is not None and (seen[0] != since[0] or seen[1] >= since[1])
 
 
 def _sum(placements: Iterable[Held]) -> NodeHolds:

@@ -87,7 +87,7 @@ class NodeView(Record):
 
     node_id: str
     incarnation: str
-    """Another after each start of its worker, which begins empty and at revision 1."""
+    """Another after each start of its worker, which begins empty."""
     revision: int
     devices: tuple[DeviceView, ...]
     """In the node's own order."""

@@ -1,5 +1,6 @@
 """Making headroom: clearing, joining free memory, limits, and what is recommended and carried out of that."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -115,9 +116,10 @@ class Relief:
             rows = [row for row in self.recommendations((device_id,)) if is_allowed(row, level)]
             steps += [Step(row, None if dry_run else self.carry_out(row.action, token)) for row in rows]
             freed = sum(row.expected_freed_bytes or 0 for row in rows) if dry_run else 0
-            for each in self.releases((device_id,), freed_bytes=freed):
-                if is_allowed(each, level):
-                    self.release(each, token, gone, "memory is wanted back, as asked", dry_run=dry_run)
+            ways = [
+                each for each in self.releases((device_id,), freed_bytes=freed) if is_allowed(each, level)
+            ]
+            self.release(ways, token, gone, "memory is wanted back, as asked", dry_run=dry_run)
         released = gone.released
         claimed = [step.recommended.expected_freed_bytes for step in steps]
         returned = [step.returned_bytes for step in steps]
@@ -173,19 +175,27 @@ class Relief:
         return whole, others
 
     def release(
-        self, way: ReleaseMemory, token: CancelToken, gone: Gone, why: str, *, dry_run: bool = False
+        self,
+        ways: Sequence[ReleaseMemory],
+        token: CancelToken,
+        gone: Gone,
+        why: str,
+        *,
+        dry_run: bool = False,
     ) -> None:
-        """Have a consumer give back memory that is needed still; in a dry run only say what that would be."""
-        wanted, device_id = way.release, way.device_id
+        """Have consumers of one device give back memory that is needed still; in a dry run only say what that would be."""
         if dry_run:
-            gone.released.append(
-                ReleasedMemory(
-                    wanted.consumer_id, wanted.kind, wanted.bytes, None, wanted.cost_ms, wanted.reason
-                )
-            )
-        elif self._missing(device_id, way.target)[0 if wanted.allocated else 1]:
-            self._consumers.release((wanted,), device_id, why, token, gone)
-            self._monitor.observe((device_id,), changed=True)
+            gone.released += [
+                ReleasedMemory(each.consumer_id, each.kind, each.bytes, None, each.cost_ms, each.reason)
+                for each in (way.release for way in ways)
+            ]
+            return
+        for device_id, target in dict.fromkeys((way.device_id, way.target) for way in ways):
+            whole, others = self._missing(device_id, target)
+            wanted = [way.release for way in ways if (whole if way.release.allocated else others)]
+            if wanted:
+                self._consumers.release(wanted, device_id, why, token, gone)
+                self._monitor.observe((device_id,), changed=True)
 
     def carry_out(
         self, action: RecommendedAction, token: CancelToken, why_unloaded: str = "unloaded: it was idle"

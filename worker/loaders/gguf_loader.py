@@ -13,7 +13,7 @@ from typing import Any
 
 from protocol.record import Record
 from worker.backends.engines.base import EngineLaunch
-from worker.core.models import ModelSpec
+from worker.core.models import ModelSpec, PrefixCache
 from worker.loaders.base import load_failed, naming, reading
 from worker.loaders.file_kind import check_kind, head_of
 from worker.loaders.gguf_header import TYPE_SIZES, GgufHeader, read_header
@@ -72,13 +72,20 @@ class GgufLoader:
         # Several files find each other by their names, and those are where they are declared.
         path = opened.files.real[0] if len(opened.files.real) == 1 else opened.files.declared[0]
         return EngineLaunch(
-            ENGINE, path, opened.params | {"device": self.device_id(spec)}, files=opened.files.real, remedies=REMEDIES,
-            group=spec.engine_group, estimated_bytes=opened.size_bytes,
+            ENGINE, path, opened.params | {"device": self.device_id(spec), "files": [*map(str, opened.files.real)]}, files=opened.files.real, remedies=REMEDIES,
+            group=spec.engine_group, estimated_bytes=opened.size_bytes, prefixes=_prefixes_of(spec, opened.params),
         )  # fmt: skip
 
     def device_id(self, spec: ModelSpec) -> str | None:
         """Return the declared device, unless all layers stay in the machine's memory."""
         return spec.device_id if dict(spec.params).get("n_gpu_layers", 0) else None
+
+
+def _prefixes_of(spec: ModelSpec, params: Mapping[str, Any]) -> PrefixCache | None:
+    """Return the store of what it makes of prompts' beginnings, which is named after the model."""
+    if not params["prefix_cache"]:
+        return None
+    return PrefixCache(f"prefix:{spec.model_id}", params["prefix_cache"], params["prefix_cache_persist"])
 
 
 def _opened(spec: ModelSpec) -> Opened:
@@ -146,6 +153,8 @@ def _params_of(spec: ModelSpec, header: GgufHeader) -> dict[str, Any]:
         "embedding": given.flag("embedding", otherwise=False),
         "pooling_type": given.word("pooling_type", ("none", "mean", "cls", "last", "rank"), None),
         "prompt_cache_mib": given.whole("prompt_cache_mib", 0, 2**20, 0),
+        "prefix_cache": given.size("prefix_cache"),
+        "prefix_cache_persist": given.flag("prefix_cache_persist", otherwise=False),
         "kv_bytes": None if per_token is None else per_token * rounded,
         "kv_bytes_per_token": per_token,
     }

@@ -5,7 +5,7 @@ from typing import Any
 
 from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec
-from worker.core.text import nearest
+from worker.core.text import nearest, size_bytes
 from worker.loaders.base import load_failed
 
 
@@ -39,6 +39,17 @@ class Params:
         if type(value) is not int or not least <= value <= most:
             raise self._wrong(name, value, f"a whole number from {least} to {most}")
         return value
+
+    def size(self, name: str) -> int:
+        """Take a size in bytes, as ``256MiB`` or a number; 0 where it is not there."""
+        value = self._take(name, 0)
+        try:
+            found = size_bytes(value) if isinstance(value, str) else value
+        except ValueError:
+            found = None
+        if type(found) is not int or not 0 <= found < 2**63:
+            raise self._wrong(name, value, "a size in bytes, as 256MiB")
+        return found
 
     def flag(self, name: str, *, otherwise: bool) -> bool:
         """Take a yes or no."""

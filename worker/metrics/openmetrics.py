@@ -88,6 +88,25 @@ def _worker(totals: Totals) -> Iterator[Iterator[str]]:
     started: list[Sample] = [("", {}, round(totals.started_seconds, 3))]
     yield _family("gauge", "start_time_seconds", "When it started, since the epoch.", started)
     yield _family("gauge", "uptime_seconds", "How long it runs.", [("", {}, round(totals.uptime_seconds, 3))])
+    garbage = totals.garbage
+    if garbage is None:
+        return
+    counts: list[Sample] = [
+        ("_total", {"generation": f"{generation}"}, count)
+        for generation, count in enumerate(garbage.collections)
+    ]
+    yield _family(
+        "counter", "gc_collections", "Runs of Python's garbage collector in the worker's process.", counts
+    )
+    paused: list[Sample] = [("_total", {}, round(garbage.paused_seconds, 6))]
+    yield _family(
+        "counter",
+        "gc_pause_seconds",
+        "How long they took, while all else of the worker's stood still.",
+        paused,
+    )
+    longest: list[Sample] = [("", {}, round(garbage.longest_pause_seconds, 6))]
+    yield _family("gauge", "gc_longest_pause_seconds", "The longest of them.", longest)
 
 
 def _devices(devices: tuple[DeviceStatus, ...]) -> Iterator[Iterator[str]]:

@@ -26,6 +26,15 @@ class DeviceTotals(Record):
     expirations: int
 
 
+class GarbageTotals(Record):
+    """What Python's collector did in the worker's process."""
+
+    collections: tuple[int, ...]
+    """Of each generation, the youngest first."""
+    paused_seconds: float
+    longest_pause_seconds: float
+
+
 class Totals(Record):
     """What happened since the start."""
 
@@ -35,3 +44,5 @@ class Totals(Record):
     """Since the epoch."""
     devices: tuple[DeviceTotals, ...]
     actions: tuple[ActionTotals, ...]
+    garbage: GarbageTotals | None = None
+    """None where it is not watched."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         WorkerError,
     )
     from worker.core.models import TensorInfo
-    from worker.eviction.entry_prices import PricedEntries
+    from worker.eviction.entry_prices import ExpectedUses, PricedEntries
     from worker.plugins._batches import Batch, Batches, Saved
     from worker.plugins._buffer_views import Buffer
     from worker.plugins._host import PluginHost
@@ -75,6 +75,7 @@ __all__ = [
     "DeviceNotFoundError",
     "DeviceUnavailableError",
     "Documents",
+    "ExpectedUses",
     "Holding",
     "HostStores",
     "InternalError",
@@ -129,6 +130,7 @@ _HOMES = {
     "Consumer": "worker.core.consumers",
     "Consumers": "worker.core.consumers",
     "CountingConsumer": "worker.core.consumers",
+    "ExpectedUses": "worker.eviction.entry_prices",
     "Holding": "worker.core.consumers",
     "LeasedModel": "worker.plugins._leases",
     "LimitedConsumer": "worker.core.consumers",

@@ -11,9 +11,12 @@ scopes: it is the *consumer* that takes part when headroom is made (``worker.plu
 
 What there is to build a kind of:
 
-- ``segments.SegmentMemory``: bytes in anonymous maps that the system has back when they are freed.
+- ``segments.SegmentMemory``: records in anonymous maps (``maps.py``) that the system has back when they are freed. ``entry.py`` says
+  what a record is, ``key_index.py`` finds it by its key, ``due.py`` by its end, and ``table.EntryTable`` is all of that.
 - ``entries.EntryKind`` and ``index.EntryStore``: entries by key with a bound, prices, lifetimes and tags. A cache is this
-  and nothing more.
+  and nothing more. ``held.py`` is what a store does in memory, ``prices.py`` what an entry is worth, ``giving.py`` what goes first,
+  ``releasing.py`` how a segment does.
+- ``kept.py``: stores of what can't be made again.
 - ``Tools`` (base.py): the clock, where consumers are added, and where files go.
 
 Nothing here imports anything of the worker's but ``worker.plugins`` and what lies in ``worker.core``.

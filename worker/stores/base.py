@@ -76,6 +76,8 @@ class Item(Record):
     tags: tuple[str, ...] = ()
     tokens: Sequence[int] | None = None
     """Of which it was made, from a prompt's beginning on; then ``key`` is the model's."""
+    goes_on: bool = False
+    """Whether it has what was made of the last of them alone, and entries before it have the rest."""
 
 
 class Put(Record):

@@ -3,6 +3,7 @@
 The words' index is in memory and made of the texts when it is first needed, so that it can go when memory is short.
 """
 
+import time
 from collections.abc import Iterable, Sequence, Sized
 
 import orjson
@@ -10,12 +11,15 @@ import orjson
 from protocol.vocabulary import StoreKind
 from worker.core.cancellation import CancelToken
 from worker.plugins import InvalidRequestError, UnsupportedError
-from worker.stores.base import Content, Embed, Form, Hit, Item, Options, Put, Question, Tools, Vector
+from worker.stores.base import Content, Embed, Form, Hit, Item, Put, Question, Tools, Vector
 from worker.stores.index import EntryStore
 from worker.stores.kept import KeptStore
+from worker.stores.key_index import hash_of
 from worker.stores.text_index import TextIndex
 from worker.stores.vectors import Vectors, VectorStore
 
+_WORDS = "words"
+"""Their index, as what can leave memory."""
 _DEPTH = 4
 """Of each ranking so many times what is asked for is merged."""
 _RANK = 60
@@ -25,9 +29,9 @@ _RANK = 60
 class DocumentStore(VectorStore):
     """The documents of one scope."""
 
-    # Mutable state besides, guarded by the kind's lock: the words, None where they are not indexed, and their bytes.
+    # Mutable state besides, guarded by the kind's lock: the words, None where they are not indexed, and what that took.
     _words: TextIndex | None = None
-    _words_bytes = 0
+    _index_ms = 0.0
 
     @property
     def quick(self) -> bool:
@@ -40,9 +44,9 @@ class DocumentStore(VectorStore):
         put = KeptStore.put(self, item)
         if put.reason is None:
             with self._kind.lock:
-                if self._words is not None and item.key in self._table.entries:
+                if self._words is not None and item.key in self._table:
                     self._words.put(item.key, text)
-                    self._count_words()
+                    self._keep_words(self._words)
         return put
 
     def put_all(self, items: Sequence[Item], embed: Embed | None, token: CancelToken) -> str | None:
@@ -58,16 +62,15 @@ class DocumentStore(VectorStore):
     def ending(self, suffix: str) -> list[tuple[str, tuple[str, ...]]]:
         """Return the keys that end so, and their tags."""
         with self._kind.lock:
-            return [(key, each.tags) for key, each in self._table.entries.items() if key.endswith(suffix)]
+            return [(each.key, each.tags) for each in self._table if each.key.endswith(suffix)]
 
     def orphans(self, separator: str) -> list[str]:
         """Return the keys of pieces of files whose first piece is not there; keys of the caller's own are none."""
         with self._kind.lock:
-            entries = self._table.entries
             found = []
-            for key, entry in entries.items():
-                name, _, number = key.rpartition(separator)
-                if number.isdecimal() and number != "0" and f"{name}{separator}0" not in entries:
+            for entry in self._table:
+                name, _, number = entry.key.rpartition(separator)
+                if number.isdecimal() and number != "0" and f"{name}{separator}0" not in self._table:
                     found.append(entry)
         contents = zip(found, self._contents(found), strict=True)
         return [each.key for each, content in contents if content and _piece(each.key, separator, content)]
@@ -80,11 +83,12 @@ class DocumentStore(VectorStore):
             )
             raise UnsupportedError(message, store=self._name, kind=self._kind.word)
         with self._kind.lock:
-            among = {each.key: each for each in self._having(question.tags)}
-        if not among:
-            with self._kind.lock:
-                self._misses += 1
-            return ()
+            among = None
+            if question.tags or self._table.any_ended(self._kind.now_ns()):
+                among = {each.key: None for each in self._having(question.tags)}
+            empty = not self._table if among is None else not among
+        if empty:
+            return self._hits_of(())
         depth, vector, rankings = _DEPTH * question.limit, question.vector, list[list[tuple[str, float]]]()
         if question.text is not None:
             rankings.append(self._indexed().search(question.text, depth, among))
@@ -92,19 +96,18 @@ class DocumentStore(VectorStore):
             if embed is not None and self._dimensions is not None:
                 (vector,) = self._embedded(embed, [question.text], CancelToken(self._kind.now_ns))
         if vector is not None:
-            rankings.append(self._nearest(vector, depth, list(among)))
-        found = merged(rankings)[: question.limit]
-        found = [(key, score) for key, score in found if key in among]
-        contents = self._contents([among[key] for key, _ in found])
-        hits = [Hit(key, score, each) for (key, score), each in zip(found, contents, strict=True) if each]
-        with self._kind.lock:
-            self._hits, self._misses = self._hits + bool(hits), self._misses + (not hits)
-        return tuple(hits)
+            rankings.append(self._nearest(vector, depth, None if among is None else list(among)))
+        return self._hits_of(merged(rankings)[: question.limit])
 
-    def give_up(self, key: str) -> bool:
-        """Have the words leave memory with the vectors, or with the first text: they are made of the texts again."""
-        self._forget_words()
-        return super().give_up(key)
+    def give_up_part(self, name: str) -> bool:
+        """Have the words leave memory, which are made of the texts again."""
+        if name != _WORDS:
+            return super().give_up_part(name)
+        if self._words is None:
+            return False
+        self._evictions += 1
+        self._keep_words(None)
+        return True
 
     # ---- inside ----
 
@@ -126,21 +129,24 @@ class DocumentStore(VectorStore):
         return vectors
 
     def _indexed(self) -> TextIndex:
-        """Return the words, indexed now where they were not."""
+        """Return the words, indexed now where they were not. They stay where there is room for them."""
         with self._changing:
             with self._kind.lock:
-                words, entries = self._words, list(self._table.entries.values())
+                words, entries = self._words, list(self._table)
+                self.prices.used(hash_of(_WORDS), self._kind.now_ns())
             if words is not None and not words.is_stale:
                 return words
-            made = TextIndex()
+            begun, made = time.perf_counter(), TextIndex()
             for entry in entries:
                 (content,) = self._contents([entry])
                 if content is not None:
                     made.put(entry.key, text_of(content))
             with self._kind.lock:
-                self._forget_words()
-                self._words = made
-                self._count_words()
+                self._keep_words(None)
+                self._index_ms = (time.perf_counter() - begun) * 1000
+                if self._kind.refusal(made.held_bytes) is None:
+                    self._kind.make_room(made.held_bytes, None)
+                    self._keep_words(made)
             return made
 
     # ---- inside, with the kind's lock ----
@@ -149,21 +155,17 @@ class DocumentStore(VectorStore):
         super()._lose_vector(key)
         if self._words is not None:
             self._words.remove(key)
-        if len(self._table.entries) == 1:  # it is the last one
-            self._forget_words()
+        if len(self._table) == 1:  # it is the last one
+            self._keep_words(None)
 
-    def _count_words(self) -> None:
-        size = 0 if self._words is None else self._words.held_bytes
-        self._hold(size - self._words_bytes)
-        self._words_bytes = size
-
-    def _forget_words(self) -> None:
-        self._words = None  # whoever searches has it until then
-        self._count_words()
+    def _keep_words(self, words: TextIndex | None) -> None:
+        """Have these words in memory, as they are now, and count them; None for none. Whoever searches others has them until then."""
+        self._words = words
+        self._keep_part(_WORDS, 0 if words is None else words.held_bytes, self._index_ms)
 
     @property
     def _mapped_bytes(self) -> int:
-        return super()._mapped_bytes + self._words_bytes
+        return super()._mapped_bytes + self._parts.get(_WORDS, (0, None))[0]
 
 
 def text_of(content: Content) -> str:
@@ -204,9 +206,3 @@ class Documents(Vectors):
     def __init__(self, consumer_id: str, tools: Tools) -> None:
         super().__init__(consumer_id, tools)
         self.embed = tools.embed
-
-    def resolved(self, options: Options) -> Options:
-        """Return options as they hold."""
-        if options.preset is not None:
-            raise InvalidRequestError.at("data.options.preset", f"a store of kind {self.word} has none")
-        return options

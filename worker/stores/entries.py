@@ -1,9 +1,7 @@
 """All stores of entries of one kind and name: their memory, and what they offer of it together."""
 
-from collections.abc import Iterable, Iterator
-from heapq import merge, nlargest
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from protocol.vocabulary import StoreKind
 from worker.core.clock import NS_PER_MS
@@ -11,26 +9,12 @@ from worker.core.log import log
 from worker.core.sure_lock import SureLock
 from worker.plugins import CancelToken, Holding, InvalidRequestError, Offer, Usage
 from worker.stores.base import PERSISTENT, EntryFile, Opened, Options, Scope, Tools, named
-from worker.stores.entry import Entry
-from worker.stores.index import MIB, EntryStore
-from worker.stores.segments import SegmentMemory
-
-_PARTS = 4
-"""Of offers: each is half of what is needed after it, since closing gaps costs about the same for any of them."""
-_PRICED = 4096
-"""Entries that are priced for an offer, at most."""
-_STORES_ASKED = 64
-"""The largest so many scopes' stores offer entries."""
-
-
-class _Cheap(NamedTuple):
-    """An entry that could go."""
-
-    price: float
-    bytes: int
-    cost_ms: float
-    store: EntryStore
-    key: str
+from worker.stores.entry import ENTRY_BYTES, HEAD_BYTES, Entry
+from worker.stores.giving import DEAR, MIB, EntryLot, Giving, Lot, PartLot, Pricing, offers_of
+from worker.stores.index import EntryStore
+from worker.stores.prices import Draws
+from worker.stores.releasing import Releasing
+from worker.stores.segments import Segment, SegmentMemory
 
 
 class EntryKind:
@@ -39,6 +23,8 @@ class EntryKind:
     word: StoreKind
     device_id = "cpu"
     stores: type[EntryStore] = EntryStore
+    options: tuple[str, ...] = ()
+    """Those that not all kinds have, which this one has."""
     has_vectors = False
     """Whether each entry has one."""
     default_entries: int | None = None
@@ -58,11 +44,13 @@ class EntryKind:
         self.lock = SureLock()
         # All mutable state, guarded by the lock, as is that of its stores.
         self.memory = SegmentMemory()
-        self.held_bytes = 0
+        self.parts_bytes = 0
+        """What stores hold beside their entries."""
+        self.draws = Draws()
         self.max_bytes: int | None = None
         """For all scopes together; None for no such bound."""
         self._limit_bytes: int | None = None
-        self._stores: set[EntryStore] = set()
+        self._stores: dict[int, EntryStore] = {}
         self._failing: set[EntryStore] = set()
         """Those that could not be tended the last time: each is logged once, until it could."""
 
@@ -100,11 +88,17 @@ class EntryKind:
     def resolved(self, options: Options) -> Options:
         """Return options as they hold. InvalidRequestError for what this kind has not."""
         for name in ("preset", "dimensions", "metric"):
-            if getattr(options, name) is not None:
+            if getattr(options, name) is not None and name not in self.options:
                 raise InvalidRequestError.at(f"data.options.{name}", f"a store of kind {self.word} has none")
         return options
 
     # ---- the consumer ----
+
+    @property
+    def held_bytes(self) -> int:
+        """What all of its stores hold in memory."""
+        memory = self.memory
+        return memory.alive_bytes + (ENTRY_BYTES - HEAD_BYTES) * memory.count + self.parts_bytes
 
     def holding(self) -> Holding:
         """Return what it holds."""
@@ -113,7 +107,7 @@ class EntryKind:
     def usage(self) -> Usage:
         """Return what all of its stores' entries saved."""
         with self.lock:
-            each = [store.usage for store in self._stores]
+            each = [store.usage for store in self._stores.values()]
         return Usage(
             sum(u.hits or 0 for u in each),
             sum(u.misses or 0 for u in each),
@@ -121,30 +115,26 @@ class EntryKind:
         )
 
     def offers(self, need_bytes: int) -> tuple[Offer, ...]:
-        """Return what is cheapest to lose, over all scopes, in few parts; what is beyond many entries, as dear as the last."""
+        """Return what is cheapest to lose, over all scopes, in few parts."""
         need = max(need_bytes, MIB)
         with self.lock:
-            priced = min(need, self._priced_bytes())
-            parts = list(_in_parts(self._cheapest(priced), priced))
-            rest = min(need, self.held_bytes) - sum(each.bytes for each in parts)
-        if priced < need and parts and rest > 0:
-            last = parts[-1]
-            cost = last.cost_ms * rest / last.bytes
-            parts.append(Offer(rest, cost, "entries that are about as cheap", divisible=True, tag=()))
-        return tuple(parts)
+            return tuple(offers_of(self._lots(need), need))
 
     def release(self, offer: Offer, token: CancelToken) -> int:
-        """Drop what was offered and is still there, or where that was not told, what is cheapest; the system has it back."""
-        with self.lock:
-            before = self.held_bytes
-            goal = before - offer.bytes
-            chosen: Iterable[_Cheap] = offer.tag  # type: ignore[assignment]  # its own
-            try:
-                while self._give_up(chosen or self._cheapest(self._priced_bytes()), goal) and not chosen:
-                    token.check()
-            finally:
+        """Drop what was offered and is still there, and where that is less than was asked for, the next; the system has it back."""
+        before = self.held_bytes
+        goal = before - offer.bytes
+        lots: Sequence[Lot] = offer.tag  # type: ignore[assignment]  # its own
+        try:
+            while lots and self._give(lots, goal, token):
+                with self.lock:
+                    lots = self._lots(max(MIB, self.held_bytes - goal)) if self._is_whole(lots) else ()
+        finally:
+            with self.lock:
                 self.memory.squeeze()
-            return before - self.held_bytes
+                for each in self._stores.values():
+                    each.shrink()
+        return max(0, before - self.held_bytes)
 
     def limit_changed(self, limit_bytes: int | None, _reason: str) -> None:
         """Take over the most that all scopes together are to hold."""
@@ -154,7 +144,7 @@ class EntryKind:
     def tend(self) -> None:
         """Do what is due: remove what has ended. A store that fails is logged, and keeps no other waiting."""
         with self.lock:
-            stores = tuple(self._stores)
+            stores = tuple(self._stores.values())
         failing = set()
         for each in stores:
             try:
@@ -181,17 +171,15 @@ class EntryKind:
     def make_room(self, size: int, replaced: Entry | None) -> int:
         """Have the cheapest of all scopes leave memory until so much fits beside what is replaced. Returns how many are gone."""
         limit, spared = self.limit(), 0 if replaced is None else replaced.entry_bytes
-        given = evicted = 0
+        evicted = 0
         while limit is not None and (over := self.held_bytes - spared + size - limit) > 0:
-            before = given
-            for each in self._cheapest(over + spared):
-                if replaced is None or each.store.entry(each.key) is not replaced:
-                    given += each.store.give_up(each.key)
-                    evicted += not each.store.on_disk
-                    over -= each.bytes
-                    if over <= 0:
+            before = self.held_bytes
+            for each in self._lots(over + spared):
+                if not _is(each.what, replaced):
+                    evicted += self._give_lot(each)
+                    if self.held_bytes - spared + size <= limit:
                         break
-            if given == before:
+            if self.held_bytes >= before:
                 break
         return evicted
 
@@ -201,76 +189,80 @@ class EntryKind:
         return min(limits, default=None)
 
     def cold_bytes(self) -> int:
-        """Return what could leave memory and be read from disk again."""
-        return sum(each.warm_bytes for each in self._stores)
+        """Return what could leave memory."""
+        parts = (size for each in self._stores.values() for _, size, _ in each.parts())
+        return self.memory.given_bytes + sum(parts)
+
+    def pricing(self) -> Pricing:
+        """Return what tells prices now."""
+        return Pricing(self._stores, self.now_ns())
+
+    def price_ms_per_mib(self, store: EntryStore) -> float | None:
+        """Return what the next MiB of a store costs; None where there is none."""
+        if len(self._stores) == 1:  # the consumer says the same
+            lots = self._lots(MIB)
+            size, cost = sum(each.bytes for each in lots), sum(each.cost_ms for each in lots)
+        else:
+            size, cost = store.next_price(MIB)
+        return round(cost * MIB / size, 6) if size else None
 
     def forget(self, store: EntryStore) -> None:
         """Have a store be none of its any more."""
         with self.lock:
-            self._stores.discard(store)
+            self._stores.pop(store.number, None)
+            store.leave()
 
     # ---- inside ----
 
     def _joined(self, store: EntryStore) -> EntryStore:
         with self.lock:
-            self._stores.add(store)
+            self._stores[store.number] = store
         return store
 
-    def _priced_bytes(self) -> int:
-        """Return what so many entries have that pricing them keeps no one waiting."""
-        count = sum(each.count for each in self._stores)
-        return max(MIB, self.held_bytes * _PRICED // max(1, count))
+    def _lots(self, need_bytes: int) -> list[Lot]:
+        return Giving(self.memory, self._stores, self.pricing(), self.draws).lots(need_bytes)
 
-    def _give_up(self, chosen: Iterable[_Cheap], goal: int) -> int:
-        """Have entries leave memory until no more than the goal is held. Returns how many did."""
-        gone = 0
-        for each in chosen:
-            if self.held_bytes <= goal:
-                break
-            gone += each.store.give_up(each.key)
-        return gone
+    def _give(self, lots: Sequence[Lot], goal: int, token: CancelToken) -> bool:
+        """Have lots leave memory until no more than the goal is held. Returns whether more is to go, and some went."""
+        begun = self.held_bytes
+        for each in lots:
+            token.check()
+            with self.lock:
+                if self.held_bytes <= goal:
+                    return False
+                if isinstance(each.what, Segment):
+                    self._give_segment(each.what, DEAR * max(lots[-1].price, each.price), goal)
+                else:
+                    self._give_lot(each)
+        return goal < self.held_bytes < begun
 
-    def _cheapest(self, need_bytes: int) -> Iterator[_Cheap]:
-        now = self.now_ns()
-        stores = nlargest(_STORES_ASKED, self._stores, key=_held)
-        return merge(
-            *([_cheap(o, store) for o in store.offers(need_bytes, now)] for store in stores), key=_price
+    # ---- inside, with the lock ----
+
+    def _give_lot(self, lot: Lot) -> int:
+        """Have a lot leave memory. Returns how many entries are gone by that."""
+        what = lot.what
+        if isinstance(what, EntryLot):
+            return what.store.give_up(what) and not what.store.on_disk
+        if isinstance(what, PartLot):
+            what.store.give_up_part(what.name)
+            return 0
+        before = sum(each.evictions for each in self._stores.values())
+        self._give_segment(what, DEAR * lot.price, 0)
+        return sum(each.evictions for each in self._stores.values()) - before
+
+    def _give_segment(self, segment: Segment, dear: float, goal: int) -> None:
+        Releasing(self.memory, self._stores, self.pricing(), lambda: self.held_bytes).release(
+            segment, dear, goal
         )
 
-
-def _cheap(offer: Offer, store: EntryStore) -> _Cheap:
-    return _Cheap(offer.cost_ms / max(1, offer.bytes), offer.bytes, offer.cost_ms, store, str(offer.tag))
-
-
-def _price(one: _Cheap) -> float:
-    return one.price
+    @staticmethod
+    def _is_whole(lots: Sequence[Lot]) -> bool:
+        return any(isinstance(each.what, Segment) for each in lots)
 
 
-def _held(store: EntryStore) -> int:
-    return store.held_bytes
-
-
-def _in_parts(cheapest: Iterator[_Cheap], need_bytes: int) -> Iterator[Offer]:
-    """Put entries together into few offers: the first an eighth of the need, but a MiB at least, the last half of it."""
-    part: list[_Cheap] = []
-    size = reached = 0
-    goal = max(MIB, need_bytes >> (_PARTS - 1))
-    for each in cheapest:
-        part.append(each)
-        size += each.bytes
-        if reached + size >= goal:
-            yield _offer(part, size)
-            reached += size
-            if reached >= need_bytes:
-                return
-            part, size = [], 0
-            while goal <= reached:
-                goal = min(2 * goal, need_bytes)
-    if part:
-        yield _offer(part, size)
-
-
-def _offer(part: list[_Cheap], size: int) -> Offer:
-    cost = sum(each.cost_ms for each in part)
-    # No count: who puts several of these together tells the words of one for all of them.
-    return Offer(size, cost, "entries that are the cheapest to make again", divisible=True, tag=tuple(part))
+def _is(what: EntryLot | PartLot | Segment, entry: Entry | None) -> bool:
+    """Tell whether a lot is an entry."""
+    return (
+        isinstance(what, EntryLot) and entry is not None
+        and (what.hash, what.serial, what.store.number) == (entry.hash, entry.serial, entry.store)
+    )  # fmt: skip

@@ -22,15 +22,15 @@ class Kv:
         tags: Iterable[str] = (),
     ) -> bool:  # fmt: skip
         """Put tensors."""
-        return self.put_packed(scope, model, tokens, _packed(tensors), cost_ms=cost_ms, tags=tags)
-
-    def put_packed(
-        self, scope: Pair, model: str, tokens: Sequence[int], data: bytes, *, cost_ms: float = 0.0,
-        tags: Iterable[str] = (),
-    ) -> bool:  # fmt: skip
-        """Put tensors that are a file of safetensors already. False where there is no place for them now."""
-        content = Content(data, Form.BYTES)
+        content = Content(_packed(tensors), Form.BYTES)
         item = Item(model, content, cost_ms=cost_ms, tags=tuple(tags), tokens=tokens)
+        return self._named.put(scope, item).reason is None
+
+    def put_next(
+        self, scope: Pair, model: str, tokens: Sequence[int], data: bytes, *, cost_ms: float
+    ) -> bool:
+        """Put what was made of the last tokens, as safetensors, which goes on from what is there. False where there is no place."""
+        item = Item(model, Content(data, Form.BYTES), cost_ms=cost_ms, tokens=tokens, goes_on=True)
         return self._named.put(scope, item).reason is None
 
     def longest(
@@ -38,7 +38,7 @@ class Kv:
     ) -> Beginning | None:
         """Return the longest beginning."""
         store = self._existing(scope)
-        found = [] if store is None else store.beginnings(model, tokens)
+        found = [] if store is None else store.wholes(model, tokens)
         for length, key in reversed(found):
             entry = store.get(key) if store is not None else None
             if entry is not None:  # else it went meanwhile
@@ -47,29 +47,37 @@ class Kv:
             store.missed()
         return None
 
-    def chain(self, scope: Pair, model: str, tokens: Sequence[int], step: int, beyond: int) -> list[bytes]:
-        """Return copies of the entries of ``step`` tokens, of twice as many, and so on, without a gap, as files of safetensors.
+    def chain(
+        self, scope: Pair, model: str, tokens: Sequence[int], step: int, beyond: int
+    ) -> tuple[int, list[bytes]]:
+        """Return how many entries there are of ``step`` tokens, of twice as many, and so on, without a gap, and copies of them.
 
-        None of them where they are not of more tokens than ``beyond``.
+        They are files of safetensors, and not read where they are of no more tokens than ``beyond``.
         """
         store = self._existing(scope)
         if store is None:
-            return []
+            return 0, []
         keys = list[str]()
-        for length, key in store.beginnings(model, tokens):
+        for length, key in store.chain(model, tokens):
             if length == (len(keys) + 1) * step:
                 keys.append(key)
         if len(keys) * step <= beyond:
             if not keys:
                 store.missed()
-            return []
+            return len(keys), []
         found = list[bytes]()
         for key in keys:
             entry = store.get(key)
             if entry is None:  # it went meanwhile, and without it the rest is of no use
                 break
             found.append(bytes(entry.content.data))
-        return found
+        return len(found), found
+
+    def forget(self, scope: Pair, model: str, tokens: Sequence[int]) -> None:
+        """Delete the chain that a prompt begins with."""
+        store = self._existing(scope)
+        for _, key in [] if store is None else store.chain(model, tokens):
+            self.delete(scope, key)
 
     def delete(
         self, scope: Pair, key: str | None = None, *, tag: str | None = None, prefix: str | None = None
@@ -88,7 +96,8 @@ def _packed(tensors: Mapping[str, Any]) -> bytes:
     """Return tensors of torch, or arrays of numpy, as safetensors has them. TypeError for others."""
     torch = sys.modules.get("torch")
     if torch is not None and all(isinstance(each, torch.Tensor) for each in tensors.values()):
-        whole = {name: each.contiguous() for name, each in tensors.items()}
+        apart = torch.contiguous_format  # the library takes none that share memory
+        whole = {name: each.detach().clone(memory_format=apart) for name, each in tensors.items()}
         return bytes(_library("torch").save(whole))
     numpy = sys.modules.get("numpy")
     if numpy is None or not all(isinstance(each, numpy.ndarray) for each in tensors.values()):

@@ -1,9 +1,9 @@
 """What models made of the beginnings of prompts (keys and values of attention), found by the longest one a prompt begins with.
 
 An entry is of a model and a number of tokens from the beginning of a prompt on. Where it is lies in its key: the model, how
-many tokens, and a hash over all of them, so that one pass over a prompt finds all entries that it begins with. What an entry
-holds is its maker's: all of those tokens' tensors, or those of the last of them, where the entries before it have the rest.
-So what goes first is what no other entry goes on from: without its beginning the rest is of no use.
+many tokens, and a hash over all of them, so that one pass over a prompt finds all entries that it begins with. An entry has
+what was made of all of those tokens, or of the last of them alone, and goes on from the entry before it. Of such a chain the
+end goes first: without its beginning the rest is of no use.
 """
 
 from array import array
@@ -14,14 +14,18 @@ from itertools import pairwise
 
 from protocol.vocabulary import StoreKind
 from worker.core.tensor_file import unpacked
-from worker.plugins import InvalidRequestError, Offer, UnsupportedError
+from worker.plugins import InvalidRequestError, UnsupportedError
 from worker.stores.base import Content, EntryFile, Form, Hit, Item, Options, Put, Question
 from worker.stores.entries import EntryKind
 from worker.stores.entry import Entry
+from worker.stores.giving import EntryLot, Lot
 from worker.stores.index import EntryStore
+from worker.stores.segments import OWN_ORDER, Band
 
 _LENGTH_DIGITS, _DIGEST = 10, 32
-_PLACE = len("//") + _LENGTH_DIGITS + len("-") + _DIGEST
+_WHOLE, _GOES_ON = "-", "+"
+"""Before the hash: whether an entry has all, or goes on from another."""
+_PLACE = len("//") + _LENGTH_DIGITS + len(_WHOLE) + _DIGEST
 """What an entry's key has after its model, in characters."""
 KEY_MAX = 1024 - _PLACE
 """Of a model, in characters."""
@@ -29,6 +33,8 @@ KEY_MAX = 1024 - _PLACE
 
 class KvStore(EntryStore):
     """The beginnings of one scope."""
+
+    plain = False
 
     def __init__(self, kind: EntryKind, name: str, options: Options, file: EntryFile | None) -> None:
         super().__init__(kind, name, options, file)
@@ -53,37 +59,51 @@ class KvStore(EntryStore):
             )
             raise InvalidRequestError.at("data.key", message)
         _check(item.content)
-        (*_, (_, key)) = _places(item.key, item.tokens, (len(item.tokens),))
-        before = [each for _, each in self.beginnings(item.key, item.tokens) if each != key]
+        ((_, whole, going_on),) = _places(item.key, item.tokens, (len(item.tokens),))
+        key, before = whole, list[str]()
+        if item.goes_on:
+            key = going_on
+            before = [each for _, each in self.chain(item.key, item.tokens) if each != key]
         with self._kind.lock:
             self._needed.append(before)
         try:
-            put = super().put(replace(item, key=key, tokens=None))
+            put = super().put(replace(item, key=key, tokens=None, goes_on=False))
         finally:
             with self._kind.lock:
                 self._needed.remove(before)
-        if put.reason is None:
-            self.beginnings(item.key, item.tokens)  # which notes what it goes on from
+        if put.reason is None and item.goes_on:
+            self.chain(item.key, item.tokens)  # which notes what it goes on from
         return put
 
-    def beginnings(self, model: str, tokens: Sequence[int]) -> list[tuple[int, str]]:
-        """Return how many tokens each entry has that a prompt begins with, and its key; the shortest first."""
+    def wholes(self, model: str, tokens: Sequence[int]) -> list[tuple[int, str]]:
+        """Return of how many tokens the entries are that have all of what a prompt begins with, and their keys; the shortest first."""
+        return [(length, whole) for length, whole, _ in self._beginnings(model, tokens) if whole]
+
+    def chain(self, model: str, tokens: Sequence[int]) -> list[tuple[int, str]]:
+        """Return those that go on from each other."""
+        found = [(length, key) for length, _, key in self._beginnings(model, tokens) if key]
+        with self._kind.lock:
+            for (_, before), (_, after) in pairwise(found):
+                if before in self._table and after in self._table:
+                    self._link(before, after)
+        return found
+
+    def _beginnings(self, model: str, tokens: Sequence[int]) -> list[tuple[int, str, str]]:
+        """Return how many tokens there is an entry of, and the key of either form; empty where it is not there."""
         with self._kind.lock:
             lengths = sorted(each for each in self._lengths.get(model, ()) if each <= len(tokens))
         places = _places(model, tokens, lengths)
         with self._kind.lock:
             now = self._kind.now_ns()
-            found = [each for each in places if self._is_there(each[1], now)]
-            for (_, before), (_, after) in pairwise(found):
-                self._link(before, after)
-        return found
+            return [(n, self._there(whole, now), self._there(on, now)) for n, whole, on in places]
 
     def search(self, question: Question) -> tuple[Hit, ...]:
         """Return the entries that a prompt begins with, those of the most tokens first: ``score`` is how many."""
         if question.tokens is None or question.model is None:
             message = "a store of kind kv is searched by tokens; others are by a vector or a text"
             raise UnsupportedError(message, store=self._name, kind=self._kind.word)
-        found = self.beginnings(question.model, question.tokens)[::-1]
+        both = (self.wholes(question.model, question.tokens), self.chain(question.model, question.tokens))
+        found = sorted((*both[0], *both[1]), reverse=True)
         if question.tags:
             with self._kind.lock:
                 having = {each.key for each in self._having(question.tags)}
@@ -97,16 +117,15 @@ class KvStore(EntryStore):
         with self._kind.lock:
             self._misses += 1
 
-    def offers(self, need_bytes: int, now_ns: int) -> tuple[Offer, ...]:
+    def lots(self, need_bytes: int) -> Iterator[Lot]:
         """Offer what no other goes on from in place of what it goes on from; on disk all stays, and any may go."""
         if self._file is not None:
-            return super().offers(need_bytes, now_ns)
-        offers = super().offers(need_bytes + self._needed_bytes(), now_ns)
-        last = self._last_first(str(each.tag) for each in offers)
-        return tuple(
-            Offer(entry.entry_bytes, each.cost_ms, "", tag=entry.key)
-            for each, entry in zip(offers, last, strict=False)
-        )
+            return
+        cheapest = self.victims_of(need_bytes + self._needed_bytes())
+        last = self._last_first(self._memory.entry(place).key for _, place in cheapest)
+        for (price, _), entry in zip(cheapest, last, strict=False):
+            size = entry.given_bytes
+            yield Lot(price, size, price * size, EntryLot(self, entry.hash, entry.serial))
 
     # ---- inside, with the kind's lock ----
 
@@ -118,8 +137,11 @@ class KvStore(EntryStore):
         return super()._refusal(size, replaced)
 
     def _needed_bytes(self) -> int:
-        entries = self._table.entries
-        return sum(entries[key].entry_bytes for each in self._needed for key in each if key in entries)
+        needed = (self._table.get(key) for each in self._needed for key in each)
+        return sum(each.entry_bytes for each in needed if each is not None)
+
+    def _band(self, entry: Entry) -> Band:
+        return OWN_ORDER if self._file is None else super()._band(entry)
 
     def _cheapest(self, need_bytes: int) -> Iterable[Entry]:
         return self._last_first(each.key for each in super()._cheapest(need_bytes + self._needed_bytes()))
@@ -137,11 +159,12 @@ class KvStore(EntryStore):
             while (after := next((k for k in self._after.get(key, ()) if k not in going), None)) is not None:
                 key = after
             going.add(key)
-            yield self._table.entries[key]
+            if (entry := self._table.get(key)) is not None:
+                yield entry
 
-    def _is_there(self, key: str, now_ns: int) -> bool:
-        entry = self._table.entries.get(key)
-        return entry is not None and not entry.ended(now_ns)
+    def _there(self, key: str, now_ns: int) -> str:
+        entry = self._table.get(key)
+        return "" if entry is None or entry.ended(now_ns) else key
 
     def _link(self, before: str, after: str) -> None:
         self._unlink(after)
@@ -187,14 +210,15 @@ class KvStores(EntryKind):
 _NOT_SHOWN = Content(b"", Form.BYTES)
 
 
-def _places(model: str, tokens: Sequence[int], lengths: Iterable[int]) -> list[tuple[int, str]]:
-    """Return the keys of a prompt's beginnings of these lengths, which rise: each hash goes on from the one before."""
+def _places(model: str, tokens: Sequence[int], lengths: Iterable[int]) -> list[tuple[int, str, str]]:
+    """Return both keys of a prompt's beginnings of these lengths, which rise: each hash goes on from the one before."""
     content = memoryview(array("q", tokens)).cast("B")
     hashed, at, found = sha256(), 0, []
     for length in lengths:
         hashed.update(content[at * 8 : length * 8])
         at = length
-        found.append((length, f"{model}//{length:0{_LENGTH_DIGITS}}-{hashed.hexdigest()[:_DIGEST]}"))
+        place, digest = f"{model}//{length:0{_LENGTH_DIGITS}}", hashed.hexdigest()[:_DIGEST]
+        found.append((length, f"{place}{_WHOLE}{digest}", f"{place}{_GOES_ON}{digest}"))
     return found
 
 

@@ -7,11 +7,13 @@ from typing import Any
 import orjson
 
 from protocol.vocabulary import StoreKind
-from worker.plugins import InvalidRequestError, Offer, Preference, UnsupportedError
+from worker.plugins import InvalidRequestError, Preference, UnsupportedError
 from worker.stores.base import Content, Form, Hit, Item, Put, Question
 from worker.stores.entry import Entry
-from worker.stores.index import MIB, EntryStore
+from worker.stores.giving import MIB
+from worker.stores.index import EntryStore
 from worker.stores.kept import KeptKind, KeptStore
+from worker.stores.segments import Band
 
 _FIELDS = {"value", "description", "timestamp"}
 _WORD = re.compile(r"\w+")
@@ -59,19 +61,14 @@ class PreferenceStore(KeptStore):
     def prompt(self, keys: Iterable[str]) -> str:
         """Return preferences as lines of text: key, value and description. Those that are gone are left out."""
         with self._kind.lock:
-            entries = [self._table.entries[key] for key in keys if key in self._table.entries]
+            entries = [each for each in map(self._table.get, keys) if each is not None]
         return "\n".join(_line(each.key, preference(content)) for each, content in self._there(entries))
 
-    def offers(self, need_bytes: int, now_ns: int) -> tuple[Offer, ...]:  # noqa: ARG002 - as its base has it
-        """Offer nothing, also of what is on disk, too."""
-        return ()
-
-    @property
-    def warm_bytes(self) -> int:
-        """Nothing of it is given up."""
-        return 0
-
     # ---- inside ----
+
+    def _band(self, entry: Entry) -> Band:  # noqa: ARG002 - as its base has it
+        """Offer nothing, also of what is on disk, too."""
+        return None
 
     def _there(self, entries: list[Entry]) -> list[tuple[Entry, Content]]:
         found = zip(entries, self._contents(entries), strict=True)

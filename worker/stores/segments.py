@@ -1,231 +1,367 @@
-"""Bytes in anonymous maps of 2 MiB: what is freed is back at the system.
+"""Entries' records in anonymous maps of 2 MiB: what is freed is back at the system, with all that is known of it.
 
-Objects that are freed into a heap leave its pages where they are. Here an entry's whole pages lie in segments of pages,
-and are given back one by one where the system takes single ones (Linux); the rest of it, less than a page, lies in
-segments of such ends. What is likely to go together is put together: a segment whose last part goes is unmapped, and
-where many have gaps, what is left of them moves. Its owner locks.
+Objects that are freed into a heap leave its pages where they are. Here what is likely to go together lies together, in
+*bands*: a segment goes at once when it is chosen, and its keys are found in it. Where single records go, their whole pages
+are given back one by one where the system takes that (Linux), and where gaps are many, what is left beside them moves.
+Its owner locks.
 """
 
-import mmap
-import sys
+from array import array
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
+from typing import Any, Protocol
 
 from worker.plugins import OutOfMemoryError
+from worker.stores.entry import (
+    ALONE,
+    COLD,
+    GONE,
+    HEAD,
+    HEAD_BYTES,
+    STATE_AT,
+    USED,
+    USED_AT,
+    WARM,
+    Entry,
+    entry_at,
+    sizes,
+)
+from worker.stores.maps import PAGE_BYTES, PUNCHES, anonymous, collapse, punch
 
 SEGMENT_BYTES = 2 * 2**20
-PAGE_BYTES = mmap.PAGESIZE
-
+_OFFSET_BITS = 48
+"""Of a place: the others are its segment's number."""
+_OFFSETS = 2**_OFFSET_BITS - 1
+_SPARE_SHARE = 16
+"""A segment that is full but for one part in so many is put into a huge page, which takes that, too."""
+_OWNER = 9
+"""Of a head: its store."""
 _DEAD_SHARE = 4
 """Gaps are closed when they take more than one part in so many of what is alive."""
 _TIDY_SHARE = 64
 """And then until they take less than one part in so many."""
 _SPARSE_SHARE = 8
-"""Pages move when less than one part in so many of their addresses is in use: a process has no more than 65,530 maps."""
-_PUNCHES = sys.platform == "linux"
+"""Records move when less than one part in so many of their addresses is in use: a process has no more than 65,530 maps."""
+
+Head = tuple[Any, ...]
+"""Of a record, unpacked."""
+Band = Hashable
+"""Which records lie together; None for those that are never offered."""
+OWN_ORDER = "own order"
+"""Of those that their store offers one by one, in an order of its own."""
 
 
-class Ref:
-    """Where an entry's bytes are; they may move."""
+class Owner(Protocol):
+    """Whose records are in segments."""
 
-    __slots__ = ("end", "length", "offset", "segment")
-
-    def __init__(self, segment: "_Segment", offset: int, length: int) -> None:
-        self.segment = segment
-        self.offset = offset
-        self.length = length
-        self.end: Ref | None = None
-        """What of it is less than a page; None where all of it is here."""
+    def moved(self, name: int, place: int, to: int) -> None:
+        """Note that the record of a hash lies elsewhere from now on."""
+        ...
 
 
-class _Segment:
-    __slots__ = ("alive", "loose", "place", "punched", "refs", "size", "used", "view")
+class Segment:
+    """A map with records, one after the other."""
 
-    def __init__(self, size: int, place: "_Place") -> None:
-        self.view = _map(size)
+    __slots__ = (
+        "alive",
+        "band",
+        "count",
+        "given",
+        "huge",
+        "loose",
+        "number",
+        "offsets",
+        "punched",
+        "size",
+        "spare",
+        "used",
+        "view",
+    )
+
+    def __init__(self, number: int, size: int, band: Band) -> None:
+        self.view = anonymous(size, "a store")
+        self.huge = False
+        """Whether single pages of it are not given back: they would be parts of a huge one."""
+        self.number = number
         self.size = size
-        self.place = place
+        self.band = band
+        self.spare = 0
+        """What its huge page takes beyond what was written."""
         self.used = 0
         """Up to here it was written, and so takes memory."""
         self.punched = 0
         """But for so many bytes, which went back."""
         self.loose: list[tuple[int, int]] = []
-        """Pages that were freed, and are still here."""
-        self.alive = 0
-        self.refs: set[Ref] = set()
+        """Pages that were freed, and are still here: from where to where."""
+        self.offsets = array("I" if size <= SEGMENT_BYTES else "Q")
+        """Of all records that were ever written here."""
+        self.count = self.alive = self.given = 0
+        """Records that are there, their bytes, and what their stores count as given back when they go."""
 
     @property
     def held(self) -> int:
         """Bytes that take memory."""
-        return self.used - self.punched
+        return self.used - self.punched + self.spare
 
+    @property
+    def gap_bytes(self) -> int:
+        """Of these: what was freed."""
+        return self.used - self.punched - self.alive
 
-_Place = tuple[bool, int]
-"""Whether a segment is of whole pages, or of ends; and of which group."""
+    def place(self, offset: int) -> int:
+        """Return the place of a record."""
+        return self.number << _OFFSET_BITS | offset
+
+    def records(self) -> Iterator[int]:
+        """Return where the records are that are there."""
+        view = self.view
+        return (offset for offset in self.offsets if view[offset + STATE_AT])
 
 
 class SegmentMemory:
-    """Entries of any size; one with more pages than a segment has a map of its own."""
+    """Records of any size; one that is larger than a segment has a map of its own."""
 
     def __init__(self) -> None:
         # All mutable state.
-        self._segments: set[_Segment] = set()
-        self._filling: dict[_Place, _Segment] = {}
-        self._loose: set[_Segment] = set()
+        self.segments: dict[int, Segment] = {}
+        self._last = 0
+        self._filling: dict[Band, Segment] = {}
+        self._loose: set[Segment] = set()
         """Segments with pages that were freed and are still there."""
+        self.owners: dict[int, Owner] = {}
+        self._owners = 0
+        self.count = 0
+        """Records that are there."""
         self.alive_bytes = 0
         self.held_bytes = 0
-        """What the maps take: what is alive, and the gaps."""
+        """What the maps take: what is alive, the gaps, and what is spare."""
+        self.spare_bytes = 0
+        self.given_bytes = 0
+        """What is counted as given back when all goes that is ever offered."""
 
-    def put(self, data: bytes | bytearray, group: int = 0) -> Ref:
-        """Keep a copy, beside others of a group. OutOfMemoryError, and nothing is kept, where the system refuses a map."""
-        whole = len(data) - len(data) % PAGE_BYTES
-        if not whole:
-            return self._place(data, (False, group))
-        if whole == len(data):
-            return self._place(data, (True, group))
-        with memoryview(data) as view:
-            ref = self._place(view[:whole], (True, group))
-            try:
-                ref.end = self._place(view[whole:], (False, group))
-            except BaseException:
-                self.free(ref)
+    def enter(self, owner: Owner) -> int:
+        """Return a number for a store, by which its records know it."""
+        self._owners += 1
+        self.owners[self._owners] = owner
+        return self._owners
+
+    def leave(self, number: int) -> None:
+        """Forget a store, which has no records any more."""
+        self.owners.pop(number, None)
+
+    def put(self, entry: Entry, data: bytes | bytearray | None, band: Band, *, alone: bool = False) -> None:
+        """Write an entry's record, with its content or without, beside others of a band. It says where it is from now on.
+
+        ``alone`` is whether it is all there is of it. OutOfMemoryError, and nothing is kept, where the system refuses a map.
+        """
+        entry.state = COLD if data is None else ALONE if alone else WARM
+        head = entry.head()
+        size = len(head) if data is None else len(head) + len(data)
+        try:
+            segment = self._with_room(size, band)
+        except OutOfMemoryError:
+            found = self._any_with_room(size) if data is None else None
+            if found is None:
                 raise
-        return ref
+            segment = found
+        begin = segment.used
+        middle = begin + len(head)
+        segment.view[begin:middle] = head
+        if data:
+            segment.view[middle : begin + size] = data
+        entry.place = self._take(segment, size, entry.given_bytes)
 
-    def get(self, ref: Ref) -> bytes:
-        """Return a copy."""
-        found = ref.segment.view[ref.offset : ref.offset + ref.length]
-        end = ref.end
-        return found if end is None else found + end.segment.view[end.offset : end.offset + end.length]
+    def head(self, place: int) -> Head:
+        """Return a record's head, unpacked."""
+        return HEAD.unpack_from(self.segments[place >> _OFFSET_BITS].view, place & _OFFSETS)
 
-    def free(self, ref: Ref) -> None:
-        """Give bytes up. A segment goes with the last of it; gaps are closed by ``tidy``."""
-        part: Ref | None = ref
-        while part is not None:
-            segment = part.segment
-            segment.refs.remove(part)
-            segment.alive -= part.length
-            self.alive_bytes -= part.length
-            if not segment.refs:
-                self._drop(segment)
-            elif segment.place[0] and _PUNCHES:
-                segment.loose.append((part.offset, part.length))
-                self._loose.add(segment)
-            part = part.end
+    def entry(self, place: int) -> Entry:
+        """Return the entry of a record."""
+        view, begin = self.segments[place >> _OFFSET_BITS].view, place & _OFFSETS
+        _, _, _, _, _, _, _, _, _, _, tags, key, _, _ = HEAD.unpack_from(view, begin)
+        return entry_at(view[begin : begin + HEAD_BYTES + key + tags], place)
+
+    def key(self, place: int) -> bytes:
+        """Return the key of a record, as it is kept."""
+        view, begin = self.segments[place >> _OFFSET_BITS].view, (place & _OFFSETS) + HEAD_BYTES
+        return view[begin : begin + int.from_bytes(view[begin - 4 : begin - 2], "little")]
+
+    def is_of(self, place: int, key: bytes) -> bool:
+        """Tell whether a record is of a key."""
+        view, begin = self.segments[place >> _OFFSET_BITS].view, (place & _OFFSETS) + HEAD_BYTES
+        return (
+            view[begin - 4 : begin - 2] == len(key).to_bytes(2, "little")
+            and view[begin : begin + len(key)] == key
+        )
+
+    def is_offered(self, place: int) -> bool:
+        """Tell whether a record lies among those that are offered."""
+        return self.segments[place >> _OFFSET_BITS].band is not None
+
+    def content(self, entry: Entry) -> bytes:
+        """Return a copy of an entry's content, which is there."""
+        begin = (entry.place & _OFFSETS) + HEAD_BYTES + len(entry.key_data) + len(entry.tags_data)
+        return self.segments[entry.place >> _OFFSET_BITS].view[begin : begin + entry.content_bytes]
+
+    def note_use(self, entry: Entry) -> None:
+        """Write an entry's last use and end."""
+        view = self.segments[entry.place >> _OFFSET_BITS].view
+        USED.pack_into(view, (entry.place & _OFFSETS) + USED_AT, entry.used_ns, entry.expires_ns)
+
+    def free(self, entry: Entry) -> None:
+        """Give a record up. A segment goes with the last of it; gaps are closed by ``tidy``."""
+        segment, begin = self.segments[entry.place >> _OFFSET_BITS], entry.place & _OFFSETS
+        size = entry.record_bytes
+        segment.view[begin + STATE_AT] = GONE
+        self._leave(segment, size, entry.given_bytes)
+        if not segment.count:
+            self.drop(segment)
+        else:
+            self._loosen(segment, begin, size)
+
+    def drop(self, segment: Segment) -> None:
+        """Give up a whole segment, and all that is still in it."""
+        del self.segments[segment.number]
+        self._loose.discard(segment)
+        self._fill_no_more(segment)
+        self.held_bytes -= segment.held
+        self.spare_bytes -= segment.spare
+        if segment.count:
+            self._count(segment, -segment.count, -segment.alive, -segment.given)
+        segment.view.close()
 
     def tidy(self) -> None:
         """Close gaps where they take more than their share; call it after what frees. Where memory is short some are left."""
         with suppress(OutOfMemoryError):
-            self._tidy()
+            self._punch()
+            if self._gap_bytes > max(SEGMENT_BYTES, self.alive_bytes // _DEAD_SHARE):
+                self._squeeze()
+            if len(self.segments) * SEGMENT_BYTES > SEGMENT_BYTES + _SPARSE_SHARE * self.alive_bytes:
+                for segment in [
+                    each for each in self.segments.values() if each.alive < each.size // _SPARSE_SHARE
+                ]:
+                    if segment is not self._filling.get(segment.band):
+                        self.move_out(segment)
 
     def squeeze(self) -> None:
         """Close nearly all gaps: what was freed is to be back at the system now. Where memory is short some are left."""
         with suppress(OutOfMemoryError):
+            self._punch()
             self._squeeze()
+
+    def move_out(self, segment: Segment, band_of: Callable[[Head], Band] | None = None) -> None:
+        """Move what is in a segment, beside others of the bands that heads are of, or of its own, and drop it."""
+        self._fill_no_more(segment)
+        for offset in list(segment.records()):
+            head = HEAD.unpack_from(segment.view, offset)
+            self.move(segment, offset, segment.band if band_of is None else band_of(head))
+        self.drop(segment)
+
+    def move(self, segment: Segment, offset: int, band: Band) -> None:
+        """Move a record, beside others of a band. OutOfMemoryError, and it is where it was."""
+        self._fill_no_more(segment)
+        head = HEAD.unpack_from(segment.view, offset)
+        size, given = sizes(head)
+        other = self._with_room(size, band)
+        other.view[other.used : other.used + size] = segment.view[offset : offset + size]
+        to = self._take(other, size, given)
+        segment.view[offset + STATE_AT] = GONE
+        self._leave(segment, size, given)
+        self.owners[head[_OWNER]].moved(head[0], segment.place(offset), to)
 
     # ---- inside ----
 
-    def _tidy(self) -> None:
-        self._punch()
-        if self.held_bytes - self.alive_bytes > max(SEGMENT_BYTES, self.alive_bytes // _DEAD_SHARE):
-            self._squeeze()
-        if len(self._segments) * SEGMENT_BYTES > SEGMENT_BYTES + _SPARSE_SHARE * self.alive_bytes:
-            for segment in [each for each in self._segments if each.alive < each.size // _SPARSE_SHARE]:
-                if segment is not self._filling.get(segment.place):
-                    self._move_out(segment)
+    @property
+    def _gap_bytes(self) -> int:
+        return self.held_bytes - self.spare_bytes - self.alive_bytes
 
     def _squeeze(self) -> None:
-        self._punch()
-        gaps = sorted((each for each in self._segments if each.held > each.alive), key=_gaps, reverse=True)
+        gaps = sorted((each for each in self.segments.values() if each.gap_bytes), key=_gaps, reverse=True)
         for segment in gaps:
-            if self.held_bytes - self.alive_bytes <= self.alive_bytes // _TIDY_SHARE:
+            if self._gap_bytes <= self.alive_bytes // _TIDY_SHARE:
                 return
-            if segment is self._filling.get(segment.place):
-                del self._filling[segment.place]
-            self._move_out(segment)
+            self.move_out(segment)
 
     def _punch(self) -> None:
         """Give back the pages that were freed, those that lie together at once."""
-        if sys.platform != "linux":  # where gaps are closed instead
-            return
         for segment in self._loose:
-            ranges = sorted(segment.loose)
-            begin, end = ranges[0][0], ranges[0][0]
-            for offset, length in ranges:
-                if offset != end:
-                    segment.view.madvise(mmap.MADV_DONTNEED, begin, end - begin)
-                    begin = offset
-                end = offset + length
-                segment.punched += length
-                self.held_bytes -= length
-            segment.view.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+            begin = end = 0
+            for first, last in sorted(segment.loose):
+                if first != end:
+                    if begin < end:
+                        punch(segment.view, begin, end)
+                    begin = first
+                end = last
+                segment.punched += last - first
+                self.held_bytes -= last - first
+            punch(segment.view, begin, end)
             segment.loose.clear()
         self._loose.clear()
 
-    def _place(self, data: "bytes | bytearray | memoryview", place: _Place) -> Ref:
-        size, segment = len(data), self._filling.get(place)
+    def _loosen(self, segment: Segment, begin: int, size: int) -> None:
+        """Have the whole pages of a record that went be given back."""
+        if PUNCHES and size >= PAGE_BYTES and not segment.huge:
+            first, last = -(-begin // PAGE_BYTES) * PAGE_BYTES, (begin + size) // PAGE_BYTES * PAGE_BYTES
+            if first < last:
+                segment.loose.append((first, last))
+                self._loose.add(segment)
+
+    def _with_room(self, size: int, band: Band) -> Segment:
+        segment = self._filling.get(band)
         if size > SEGMENT_BYTES:
-            segment = self._add(size, place)
+            segment = self._add(size, band)
         elif segment is None or segment.used + size > segment.size:
-            segment = self._filling[place] = self._add(SEGMENT_BYTES, place)
-        ref = Ref(segment, segment.used, size)
-        segment.view[segment.used : segment.used + size] = data
-        segment.used += size
-        self.held_bytes += size
-        self._join(ref)
-        return ref
-
-    def _join(self, ref: Ref) -> None:
-        ref.segment.refs.add(ref)
-        ref.segment.alive += ref.length
-        self.alive_bytes += ref.length
-
-    def _leave(self, ref: Ref) -> None:
-        ref.segment.refs.remove(ref)
-        ref.segment.alive -= ref.length
-        self.alive_bytes -= ref.length
-
-    def _move_out(self, segment: _Segment) -> None:
-        for ref in sorted(segment.refs, key=_offset):
-            moved = self._place(segment.view[ref.offset : ref.offset + ref.length], segment.place)
-            self._leave(moved)
-            self._leave(ref)
-            ref.segment, ref.offset = moved.segment, moved.offset
-            self._join(ref)
-        self._drop(segment)
-
-    def _add(self, size: int, place: _Place) -> _Segment:
-        segment = _Segment(size, place)
-        self._segments.add(segment)
+            filled, segment = segment, self._add(SEGMENT_BYTES, band)
+            self._filling[band] = segment
+            if filled is not None:
+                self._finish(filled)
         return segment
 
-    def _drop(self, segment: _Segment) -> None:
-        self._segments.remove(segment)
-        self._loose.discard(segment)
-        if segment is self._filling.get(segment.place):
-            del self._filling[segment.place]
-        self.held_bytes -= segment.held
-        segment.view.close()
+    def _any_with_room(self, size: int) -> Segment | None:
+        """Return where there is room for a record that is offered nowhere, whatever lies there."""
+        return next((each for each in self._filling.values() if each.used + size <= each.size), None)
+
+    def _finish(self, segment: Segment) -> None:
+        """Have a segment that is full in a huge page, if hardly anything is missing in it."""
+        spare = segment.size - segment.used
+        if not segment.punched and not segment.loose and spare * _SPARE_SHARE <= segment.size:
+            segment.huge = collapse(segment.view)
+            if segment.huge:
+                segment.spare = spare
+                self.spare_bytes += spare
+                self.held_bytes += spare
+
+    def _add(self, size: int, band: Band) -> Segment:
+        segment = Segment(self._last + 1, size, band)
+        self._last += 1
+        self.segments[segment.number] = segment
+        return segment
+
+    def _take(self, segment: Segment, size: int, given: int) -> int:
+        """Count what was written at a segment's end. Returns its place."""
+        begin = segment.used
+        segment.offsets.append(begin)
+        segment.used += size
+        self.held_bytes += size
+        self._count(segment, 1, size, given)
+        return segment.number << _OFFSET_BITS | begin
+
+    def _leave(self, segment: Segment, size: int, given: int) -> None:
+        self._count(segment, -1, -size, -given)
+
+    def _count(self, segment: Segment, count: int, size: int, given: int) -> None:
+        segment.count += count
+        self.count += count
+        segment.alive += size
+        self.alive_bytes += size
+        if segment.band is not None:
+            segment.given += given
+            self.given_bytes += given
+
+    def _fill_no_more(self, segment: Segment) -> None:
+        if segment is self._filling.get(segment.band):
+            del self._filling[segment.band]
 
 
-def _gaps(segment: _Segment) -> float:
-    return (segment.held - segment.alive) / segment.held
-
-
-def _offset(ref: Ref) -> int:
-    return ref.offset
-
-
-def _map(size: int) -> mmap.mmap:
-    try:
-        if sys.platform == "win32":
-            return mmap.mmap(-1, size)
-        made = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except (OSError, ValueError, OverflowError, MemoryError) as error:
-        message = f"the system refused a map of {size} bytes for a store: {error}"
-        raise OutOfMemoryError(message, requested_bytes=size) from error
-    if sys.platform == "linux":
-        with suppress(OSError):  # a system without huge pages
-            # A huge page that reaches into a neighbour would stay until both are unmapped.
-            made.madvise(mmap.MADV_NOHUGEPAGE)
-    return made
+def _gaps(segment: Segment) -> float:
+    return segment.gap_bytes / segment.held

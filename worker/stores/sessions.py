@@ -13,11 +13,11 @@ import orjson
 
 from protocol.vocabulary import StoreKind
 from worker.core.clock import NS_PER_MS, NS_PER_S
-from worker.plugins import Holding, LimitExceededError, Offer, WorkerError
+from worker.plugins import LimitExceededError, WorkerError
 from worker.stores.base import SCRATCH, Cleared, Content, EntryFile, Form, Item, Options, Put, Scope, named
 from worker.stores.entries import EntryKind
-from worker.stores.entry import Entry
-from worker.stores.index import EntryStore
+from worker.stores.entry import Entry, end_of
+from worker.stores.kept import StayingKind, StayingStore
 
 HISTORY_BYTES = 256 * 1024
 """Of JSON, in each session's ``history``: what is older is cut off."""
@@ -25,7 +25,7 @@ IDLE_NS = 60 * NS_PER_S
 """A session that was not used for so long leaves memory, where it is on disk."""
 
 
-class SessionPool(EntryStore):
+class SessionPool(StayingStore):
     """The sessions of one scope."""
 
     def __init__(self, kind: EntryKind, name: str, options: Options, file: EntryFile | None) -> None:
@@ -34,23 +34,12 @@ class SessionPool(EntryStore):
         # to the file. A use writes nothing by itself.
         self._used: set[str] = set()
 
-    def load(self) -> None:
-        """Take over what is in its file; a use renews, also one before the worker began."""
-        super().load()
-        with self._kind.lock:
-            for entry in self._table.entries.values():
-                _renew(entry)
-
     def put(self, item: Item) -> Put:
         """Store a session; of its history the oldest is cut off where it is too long.
 
         LimitExceededError where the newest message alone is longer than a history may be.
         """
         return super().put(replace(item, content=trimmed(item.content, HISTORY_BYTES)))
-
-    def offers(self, need_bytes: int, now_ns: int) -> tuple[Offer, ...]:
-        """Return sessions that are on disk, too: what is in memory alone is all there is of it."""
-        return () if self._file is None else super().offers(need_bytes, now_ns)
 
     def tend(self) -> None:
         """Have what is idle leave memory, besides."""
@@ -59,8 +48,8 @@ class SessionPool(EntryStore):
             return
         with self._kind.lock:
             before = self._kind.now_ns() - IDLE_NS
-            for entry in self._table.entries.values():
-                if entry.ref is not None and entry.used_ns <= before:
+            for entry in list(self._table):
+                if entry.is_warm and entry.used_ns <= before:
                     self._cool(entry)
             self._memory.tidy()
         with self._changing:
@@ -78,8 +67,8 @@ class SessionPool(EntryStore):
             return
         with self._kind.lock:
             used, self._used = self._used, set()
-            behind, entries = self._kind.behind_ns(), self._table.entries
-            there = {key: (entries[key].used_ns + behind) // NS_PER_MS for key in used if key in entries}
+            behind, entries = self._kind.behind_ns(), [self._table.get(key) for key in used]
+            there = {e.key: (e.used_ns + behind) // NS_PER_MS for e in entries if e is not None}
         try:
             self._file.note_uses(there)
         except BaseException:
@@ -88,16 +77,21 @@ class SessionPool(EntryStore):
             raise
 
     def _use(self, entry: Entry, now_ns: int) -> None:
+        entry.expires_ns = end_of(now_ns, entry.ttl_ns)
         super()._use(entry, now_ns)
-        _renew(entry)
         if self.lasting:
             self._used.add(entry.key)
 
     def _cheapest(self, _need_bytes: int) -> Iterable[Entry]:
-        return sorted(self._table.entries.values(), key=_last_used)
+        return sorted(self._table, key=_last_used)
+
+    def _loaded(self, entry: Entry) -> None:
+        entry.expires_ns = end_of(
+            entry.used_ns, entry.ttl_ns
+        )  # a use renews, also one before the worker began
 
 
-class SessionPools(EntryKind):
+class SessionPools(StayingKind):
     """All scopes' session pools of one name."""
 
     word = StoreKind.SESSIONS
@@ -113,19 +107,9 @@ class SessionPools(EntryKind):
 
         return ScratchFile(named(file, SCRATCH), about(scope, (self.word, name)))
 
-    def holding(self) -> Holding:
-        """Return what it holds; without a file, it can give none of it back."""
-        with self.lock:
-            return Holding(self.held_bytes, floor_bytes=self.held_bytes - self.cold_bytes())
-
     def refusal(self, size: int) -> str | None:
         """Refuse none for want of memory that is not given up: a session is all there is of it."""
         return super().refusal(size) if self.on_disk else None
-
-
-def _renew(entry: Entry) -> None:
-    if entry.ttl_ns is not None:
-        entry.expires_ns = entry.used_ns + entry.ttl_ns
 
 
 def _last_used(entry: Entry) -> int:

@@ -1,86 +1,230 @@
-"""The entries of one store by key, tag and end of time. Its owner locks."""
+"""The entries of one store by key, tag and end of time: all that is known of them lies in their records. Its owner locks."""
 
-from heapq import heappop, heappush, nsmallest
+from array import array
+from collections.abc import Iterable, Iterator
+from heapq import nsmallest
 
 from worker.stores.base import Choice
-from worker.stores.entry import Entry
+from worker.stores.due import Due
+from worker.stores.entry import NEVER, Entry, key_bytes
+from worker.stores.key_index import KeyIndex, hash_of
+from worker.stores.segments import SegmentMemory
+
+LARGE_BYTES = 2**20
+"""Above this, copying keeps others waiting."""
+
+
+class _Tagged:
+    """Hashes of the entries that had a tag, in the order in which they came; some may be gone, or be here twice."""
+
+    __slots__ = ("count", "names")
+
+    def __init__(self) -> None:
+        self.names = array("Q")
+        self.count = 0
 
 
 class EntryTable:
     """All entries of a store, wherever their bytes are."""
 
-    def __init__(self) -> None:
-        # All mutable state.
-        self.entries: dict[str, Entry] = {}
+    def __init__(self, memory: SegmentMemory) -> None:
+        self._memory = memory
+        self.number = memory.enter(self)
+        # All mutable state, beside the records.
+        self._index = KeyIndex()
+        self._tagged: dict[str, _Tagged] = {}
+        self._due = Due()
+        self._serial = 0
         self.total_bytes = 0
         """In memory and on disk."""
-        self._tagged: dict[str, set[str]] = {}
-        self._due: list[tuple[int, str]] = []
-        """When entries may end: each at the earliest time that it could."""
+        self.held_bytes = 0
+        """In memory."""
+        self.large = 0
+        """How many are large."""
+
+    def __len__(self) -> int:
+        return self._index.count
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Return all entries, as they are now. Nothing may change meanwhile."""
+        return map(self._memory.entry, self._index.places())
+
+    def __contains__(self, key: str) -> bool:
+        return self._place(key) > 0
+
+    def get(self, key: str) -> Entry | None:
+        """Return the entry of a key."""
+        place = self._place(key)
+        return self._memory.entry(place) if place else None
+
+    def same(self, entry: Entry) -> Entry | None:
+        """Return an entry that was looked at before, as it is now; None where it is gone, or another."""
+        found = self.get(entry.key)
+        return found if found is not None and found.serial == entry.serial else None
+
+    def of_serial(self, name: int, serial: int) -> Entry | None:
+        """Return an entry by its hash and its serial."""
+        return next((each for each in self._of_hash(name) if each.serial == serial), None)
+
+    def new(self, entry: Entry) -> None:
+        """Give an entry what tells it from all others. OutOfMemoryError where there will be no room for it in the tables."""
+        self._index.reserve(entry.hash)
+        self._serial += 1
+        entry.serial, entry.store = self._serial, self.number
 
     def add(self, entry: Entry) -> None:
-        """Add an entry; there is none of its key."""
-        self.entries[entry.key] = entry
-        self.total_bytes += entry.entry_bytes
+        """Add an entry whose record was written; there is none of its key, and ``new`` was called for it."""
+        self._index.reserve(entry.hash)
+        self._index.add(entry.hash, entry.place)
+        self._counted(entry, 1)
         for tag in entry.tags:
-            self._tagged.setdefault(tag, set()).add(entry.key)
-        if entry.expires_ns is not None:
-            heappush(self._due, (entry.expires_ns, entry.key))
+            tagged = self._tagged.setdefault(tag, _Tagged())
+            tagged.names.append(entry.hash)
+            tagged.count += 1
+        if entry.expires_ns != NEVER:
+            self._due.add(entry.hash, entry.expires_ns)
 
     def remove(self, entry: Entry) -> None:
-        """Remove an entry that is there."""
-        del self.entries[entry.key]
-        self.total_bytes -= entry.entry_bytes
-        for tag in set(entry.tags):
-            keys = self._tagged[tag]
-            keys.remove(entry.key)
-            if not keys:
+        """Remove an entry that is there, and its record."""
+        self.forget(entry)
+        self._memory.free(entry)
+
+    def forget(self, entry: Entry) -> None:
+        """Remove an entry that is there, but for its record."""
+        self._index.remove(entry.hash, entry.place)
+        self._counted(entry, -1)
+        for tag in entry.tags:
+            tagged = self._tagged[tag]
+            tagged.count -= 1
+            if not tagged.count:
                 del self._tagged[tag]
+            elif len(tagged.names) > 2 * tagged.count + 64:
+                tagged.names = array("Q", [each.hash for each in self._with(tag)])
+
+    def forget_all(self, going: Iterable[tuple[int, int]], size: int) -> None:
+        """Forget entries in memory alone that have no tags and are not large: hashes and places, and what they count for."""
+        self._index.remove_all(going)
+        self.total_bytes -= size
+        self.held_bytes -= size
+
+    def rewrite(
+        self, entry: Entry, data: bytes | bytearray | None, band: object, *, alone: bool = False
+    ) -> None:
+        """Write an entry's record anew, with its content or without. OutOfMemoryError, and all is as before."""
+        before, state, held = entry.place, entry.state, entry.held_bytes
+        try:
+            self._memory.put(entry, data, band, alone=alone)
+        except BaseException:
+            entry.state = state
+            raise
+        self._index.move(entry.hash, before, entry.place)
+        self.held_bytes += entry.held_bytes - held
+        after, written = entry.place, entry.state
+        entry.place, entry.state = before, state
+        self._memory.free(entry)
+        entry.place, entry.state = after, written
+
+    def moved(self, name: int, place: int, to: int) -> None:
+        """Note that a record lies elsewhere from now on."""
+        self._index.move(name, place, to)
 
     def chosen(self, choice: Choice) -> list[Entry]:
         """Return the entries that are chosen."""
         if choice.key is not None:
-            return [self.entries[choice.key]] if choice.key in self.entries else []
+            found = self.get(choice.key)
+            return [] if found is None else [found]
         if choice.tag is not None:
-            return [self.entries[key] for key in self._tagged.get(choice.tag, ())]
-        prefix = choice.prefix or ""
-        return [entry for key, entry in self.entries.items() if key.startswith(prefix)]
+            return list(self._with(choice.tag))
+        prefix = key_bytes(choice.prefix or "")
+        return self._entries(place for key, place in self._keys() if key.startswith(prefix))
 
     def any_ended(self, now_ns: int) -> bool:
         """Tell whether the time of any entry may be over."""
-        return bool(self._due) and self._due[0][0] <= now_ns
+        return self._due.next_ns is not None and self._due.next_ns <= now_ns
 
     def having(self, tags: tuple[str, ...]) -> list[Entry]:
         """Return the entries that have all of these tags."""
         if not tags:
-            return list(self.entries.values())
-        keys = set.intersection(*(self._tagged.get(each, set()) for each in tags))
-        return [self.entries[key] for key in keys]
+            return list(self)
+        rarest = min(tags, key=self._how_many)
+        return [each for each in self._with(rarest) if set(tags) <= set(each.tags)]
 
     def page(self, after: str | None, limit: int, now_ns: int) -> list[Entry]:
         """Return the entries whose keys come next after that one, by key, but those that ended."""
-        there = (each for each in self.entries.values() if not each.ended(now_ns))
-        return nsmallest(limit, (each for each in there if after is None or each.key > after), key=_key)
+        begin = b"" if after is None else key_bytes(after)
+        # One whose time is over is left out only then: there are few of them.
+        there = ((key, place) for key, place in self._keys() if key > begin)
+        if self.any_ended(now_ns):
+            there = ((key, place) for key, place in there if not self._memory.entry(place).ended(now_ns))
+        return self._entries(place for _, place in nsmallest(limit, there))
 
     def ended(self, now_ns: int) -> list[Entry]:
         """Return the entries whose time is over. They are told once: remove them."""
         found: dict[str, Entry] = {}
-        while self._due and self._due[0][0] <= now_ns:
-            _, key = heappop(self._due)
-            entry = self.entries.get(key)
-            if entry is None or entry.expires_ns is None:
-                continue
-            if entry.ended(now_ns):
-                found[key] = entry
-            else:  # it was used meanwhile, or is another one
-                heappush(self._due, (entry.expires_ns, key))
+        for name in dict.fromkeys(self._due.pop(now_ns)):
+            for entry in self._of_hash(name):
+                if entry.ended(now_ns):
+                    found[entry.key] = entry
+                elif entry.expires_ns != NEVER:  # it was used meanwhile, or is another one
+                    self._due.add(name, entry.expires_ns)
         return list(found.values())
 
-    def put_off(self, entries: list[Entry]) -> None:
+    def put_off(self, entries: Iterable[Entry]) -> None:
         """Have ended entries be told again: they could not be removed."""
         for entry in entries:
-            heappush(self._due, (entry.expires_ns or 0, entry.key))
+            self._due.add(entry.hash, entry.expires_ns)
 
+    def near(self, number: int) -> int:
+        """Return the place of an entry that a number leads to; there must be one."""
+        return self._index.near(number)
 
-def _key(entry: Entry) -> str:
-    return entry.key
+    def places(self) -> Iterator[int]:
+        """Return the places of all entries. Nothing may change meanwhile."""
+        return self._index.places()
+
+    def shrink(self) -> None:
+        """Give back what the index has too much of. OutOfMemoryError: some is left."""
+        self._index.shrink()
+
+    def close(self) -> None:
+        """Be no owner of records any more; there are none."""
+        self._memory.leave(self.number)
+
+    # ---- inside ----
+
+    def _place(self, key: str) -> int:
+        data, is_of = key_bytes(key), self._memory.is_of
+        return self._index.find(hash_of(key), lambda place: is_of(place, data))
+
+    def _counted(self, entry: Entry, by: int) -> None:
+        self.total_bytes += by * entry.entry_bytes
+        self.held_bytes += by * entry.held_bytes
+        self.large += by * (entry.content_bytes > LARGE_BYTES)
+
+    def _keys(self) -> Iterator[tuple[bytes, int]]:
+        """Return all keys, as they are kept, with their places."""
+        memory = self._memory
+        for place in self._index.places():
+            yield memory.key(place), place
+
+    def _entries(self, places: Iterable[int]) -> list[Entry]:
+        return [self._memory.entry(place) for place in places]
+
+    def _of_hash(self, name: int) -> list[Entry]:
+        """Return the entries of a hash: one, but for chance."""
+        found: list[int] = []
+
+        def note(place: int) -> bool:
+            found.append(place)
+            return False
+
+        self._index.find(name, note)
+        return self._entries(found)
+
+    def _with(self, tag: str) -> Iterator[Entry]:
+        names = self._tagged[tag].names if tag in self._tagged else ()
+        for name in dict.fromkeys(names):
+            yield from (each for each in self._of_hash(name) if tag in each.tags)
+
+    def _how_many(self, tag: str) -> int:
+        return self._tagged[tag].count if tag in self._tagged else 0

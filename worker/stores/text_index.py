@@ -55,7 +55,7 @@ class TextIndex:
         with self._lock:
             self._remove(key)
 
-    def search(self, text: str, limit: int, among: Container[str]) -> list[tuple[str, float]]:
+    def search(self, text: str, limit: int, among: Container[str] | None = None) -> list[tuple[str, float]]:
         """Return the keys whose texts have words of a text, best first, with their scores: the higher, the better."""
         words = dict.fromkeys(_WORD.findall(text))
         asked = " OR ".join(f'"{each}"' for each in list(words)[:_WORDS_MAX])
@@ -69,17 +69,12 @@ class TextIndex:
             )
             for row, rank in ranked:
                 key = self._keys.get(row)
-                if key is not None and key in among:
+                if key is not None and (among is None or key in among):
                     found.append((key, -rank))
                     if len(found) == limit:
                         break
             ranked.close()
         return found
-
-    def close(self) -> None:
-        """Give the memory back."""
-        with self._lock:
-            self._words.close()
 
     def _remove(self, key: str) -> None:
         row = self._rows.pop(key, None)

@@ -41,11 +41,6 @@ class VectorIndex:
         self._closed = False
 
     @property
-    def row_bytes(self) -> int:
-        """What a vector takes."""
-        return self._rows.row_bytes
-
-    @property
     def held_bytes(self) -> int:
         """What all of them take."""
         return self._rows.held_bytes

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.plugins import OutOfMemoryError
+from worker.stores.maps import anonymous
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -123,11 +123,7 @@ class _Block:
 
     def __init__(self, kind: "np.dtype[Any]", count: int) -> None:
         size = -(-kind.itemsize * count // mmap.PAGESIZE) * mmap.PAGESIZE
-        try:
-            self._map = _private(size)
-        except (OSError, ValueError, OverflowError, MemoryError) as error:
-            message = f"the system refused a map of {size} bytes for vectors: {error}"
-            raise OutOfMemoryError(message, requested_bytes=size) from error
+        self._map = anonymous(size, "vectors")
         self.rows: Array = np.frombuffer(self._map, kind, count)
 
     def shrink(self, size: int, before: int) -> None:
@@ -142,13 +138,3 @@ class _Block:
         del self.rows
         with suppress(BufferError):
             self._map.close()
-
-
-def _private(size: int) -> mmap.mmap:
-    if sys.platform == "win32":
-        return mmap.mmap(-1, size)
-    made = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if sys.platform == "linux":
-        with suppress(OSError):  # a system without huge pages
-            made.madvise(mmap.MADV_NOHUGEPAGE)  # one would stay while any row of it is there
-    return made

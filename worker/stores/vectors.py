@@ -10,15 +10,17 @@ from collections.abc import Callable
 from protocol.vocabulary import StoreKind, VectorMetric
 from worker.plugins import InvalidRequestError, UnsupportedError
 from worker.stores.base import Hit, Item, Options, Put, Question, Vector
+from worker.stores.entry import Entry
 from worker.stores.index import EntryStore
 from worker.stores.kept import KeptKind, KeptStore
+from worker.stores.key_index import hash_of
 from worker.stores.vector_index import VectorError, VectorIndex
 from worker.stores.vector_rows import Array, dimensions_of
 
 _PLACE_BYTES = 192
 """What finding a vector by its key takes beside its row: measured on CPython 3.11."""
-_ALL = ""
-"""The key of no entry: of all vectors together, as what can leave memory."""
+_ALL = "vectors"
+"""All of them together, as what can leave memory."""
 _BYTES_PER_MS = 50_000
 """Of reading vectors back, until it was measured: 5,000 of 384 dimensions took 40 to 80 ms on a busy core."""
 
@@ -26,11 +28,11 @@ _BYTES_PER_MS = 50_000
 class VectorStore(KeptStore):
     """The vectors of one scope. Their dimensions are an option's, or the first one's."""
 
+    plain = False
     # Mutable state besides, guarded by the kind's lock: the vectors in memory, None where there are none or the store
-    # is cold; how many dimensions those of all entries have; what is counted of them; and what reading them back took.
+    # is cold; how many dimensions those of all entries have; and what reading them back took.
     _vectors: VectorIndex | None = None
     _dimensions: int | None = None
-    _counted_bytes = 0
     _read_ms: float | None = None
 
     def configure(self, options: Options) -> None:
@@ -41,14 +43,6 @@ class VectorStore(KeptStore):
                 message = f"{self._name!r} has vectors of {name} {value}: clear it first"
                 raise InvalidRequestError.at(f"data.options.{name}", message)
         super().configure(options)
-
-    def load(self) -> None:
-        """Take over what is in its file: it is cold."""
-        super().load()
-        for entry in self._table.entries.values():
-            if entry.beside_bytes:
-                self._dimensions = dimensions_of(entry.beside_bytes - _PLACE_BYTES)
-                break
 
     def put(self, item: Item) -> Put:
         """Store an entry with its vector. InvalidRequestError for a vector that can't be."""
@@ -69,25 +63,12 @@ class VectorStore(KeptStore):
             if question.tags or self._table.any_ended(self._kind.now_ns()):
                 among = [each.key for each in self._having(question.tags)]
         nearest = self._nearest(question.vector, question.limit, among)
-        with self._kind.lock:
-            entries = self._table.entries
-            there = [
-                (entries[key], score) for key, score in nearest if key in entries
-            ]  # else it went meanwhile
-        contents = self._contents([each for each, _ in there])
-        hits = [
-            Hit(entry.key, score, content)
-            for (entry, score), content in zip(there, contents, strict=True)
-            if content is not None
-        ]
-        with self._kind.lock:
-            self._hits, self._misses = self._hits + bool(hits), self._misses + (not hits)
-        return tuple(hits)
+        return self._hits_of(nearest)
 
-    def give_up(self, key: str) -> bool:
-        """Have all vectors leave memory, too, which are on disk."""
-        if key != _ALL:
-            return super().give_up(key)
+    def give_up_part(self, name: str) -> bool:
+        """Have all vectors leave memory, which are on disk."""
+        if name != _ALL:
+            return super().give_up_part(name)
         if self._vectors is None or self._file is None:
             return False
         self._evictions += 1
@@ -112,7 +93,7 @@ class VectorStore(KeptStore):
             if found is not None:
                 with self._kind.lock:
                     if self._file is not None:
-                        self._warm.used(_ALL, self._kind.now_ns())
+                        self.prices.used(hash_of(_ALL), self._kind.now_ns())
                 return found
             vectors, kept = None, False  # they left memory meanwhile: once more, for this search alone
 
@@ -199,8 +180,12 @@ class VectorStore(KeptStore):
         if self._vectors is not None:
             self._vectors.remove(key)
             self._keep_rest(self._vectors)
-        if len(self._table.entries) == 1:  # it is the last one
+        if len(self._table) == 1:  # it is the last one
             self._dimensions = None
+
+    def _loaded(self, entry: Entry) -> None:
+        if entry.beside_bytes:
+            self._dimensions = dimensions_of(entry.beside_bytes - _PLACE_BYTES)
 
     def _keep_rest(self, vectors: VectorIndex) -> None:
         """Have what is left of them in memory; without the last one the next may have any dimensions."""
@@ -214,13 +199,8 @@ class VectorStore(KeptStore):
         if before is not None and before is not vectors:
             before.close()
         size = 0 if vectors is None else vectors.held_bytes + vectors.count * _PLACE_BYTES
-        self._hold(size - self._counted_bytes)
-        self._counted_bytes = size
-        if self._file is not None:
-            if _ALL in self._warm:
-                self._warm.remove(_ALL)
-            if size:
-                self._warm.add(_ALL, size, self._read_ms or size / _BYTES_PER_MS)
+        cost_ms = None if self._file is None else self._read_ms or size / _BYTES_PER_MS
+        self._keep_part(_ALL, size, cost_ms)
 
     @property
     def _mapped_bytes(self) -> int:
@@ -256,8 +236,4 @@ class Vectors(KeptKind):
     has_vectors = True
     default_entries: int | None = 5_000
 
-    def resolved(self, options: Options) -> Options:
-        """Return options as they hold."""
-        if options.preset is not None:
-            raise InvalidRequestError.at("data.options.preset", "a store of kind vectors has none")
-        return options
+    options = ("dimensions", "metric")

@@ -48,8 +48,7 @@ class Executor:
         What follows the reply is noted in the request.
         """
         code: ErrorCode | None = None
-        if self._noted:
-            note_request(request.request_id, request.traceparent)
+        note_request(request.request_id, request.traceparent)
         try:
             if call is None:
                 call = self._plain_call
@@ -71,7 +70,7 @@ class Executor:
         self.record(request, failed=code is not None, action=work.action)
         if self._noted:
             log("debug", "request", action=work.action, code=code)
-            note_request(None)
+        note_request(None)
         return frame
 
     def _success(self, request: Incoming, work: Work, result: Any) -> bytes:

@@ -1,5 +1,6 @@
 """What the figures say: status, pressure, recommendations, and the record of late. Changes nothing."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from protocol.results import (
@@ -16,7 +17,7 @@ from worker.core.actions import Recommended
 from worker.core.clock import NS_PER_S
 from worker.core.records import age_order
 from worker.manager.devices import NO_READINGS, utilization_percentage
-from worker.metrics.totals import DeviceTotals, Totals
+from worker.metrics.totals import DeviceTotals, GarbageTotals, Totals
 from worker.policy.holders import HeldModel, Suspects, holders, unattributed_bytes
 from worker.policy.recommendations import cheapest_first, recommend
 from worker.watch.leaks import LeakWatch
@@ -28,7 +29,10 @@ from worker.workers.consumers import ConsumerWorker
 class AnalyticsWorker:
     """Answers from the manager's numbers and the history."""
 
-    def __init__(self, core: Core, trends: TrendWatch, leaks: LeakWatch, consumers: ConsumerWorker) -> None:
+    def __init__(
+        self, core: Core, trends: TrendWatch, leaks: LeakWatch, consumers: ConsumerWorker,
+        garbage: Callable[[], GarbageTotals | None],
+    ) -> None:  # fmt: skip
         self._manager = core.manager
         self._history = core.history
         self._clock = core.clock
@@ -37,6 +41,7 @@ class AnalyticsWorker:
         self._trends = trends
         self._leaks = leaks
         self._consumers = consumers
+        self._garbage = garbage
 
     def status(self, device_id: str, *, allocations: bool, usage: bool, fragmentation: bool) -> DeviceStatus:
         """Return where a device's memory is."""
@@ -165,6 +170,7 @@ class AnalyticsWorker:
             started_seconds=self._started_seconds,
             devices=tuple(map(self._device_totals, device_ids)),
             actions=self._history.totals(),
+            garbage=self._garbage(),
         )
 
     def _device_totals(self, device_id: str) -> DeviceTotals:

@@ -3,14 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from math import inf
-from typing import Protocol, runtime_checkable
 
-from protocol.results import ConsumerStatus, ReleasedMemory, UnloadedModel
+from protocol.results import ConsumerStatus
 from protocol.vocabulary import PressureLevel
 from worker.core.cancellation import CancelToken
-from worker.core.clock import NS_PER_MS
 from worker.core.consumers import (
-    EXTERNAL,
     OWN_PREFIXES,
     POOL,
     Consumer,
@@ -22,16 +19,10 @@ from worker.core.consumers import (
     Release,
     Usage,
 )
-from worker.core.errors import (
-    CancelledError,
-    ConsumerNotFoundError,
-    DeadlineExceededError,
-    DeviceUnavailableError,
-    InvalidRequestError,
-)
+from worker.core.errors import ConsumerNotFoundError, DeviceUnavailableError, InvalidRequestError
 from worker.core.events import ConsumerLimitChanged, ReleaseRequested
 from worker.core.log import log
-from worker.core.records import HOST
+from worker.core.records import HOST, Readings
 from worker.core.sure_lock import SureLock
 from worker.manager.consumer_table import Registration
 from worker.policy.holders import HeldConsumer
@@ -39,24 +30,11 @@ from worker.policy.pressure import SEVERITY, for_others
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
 from worker.workers.gone import Gone
-from worker.workers.questions import Answers, Questions, silence
+from worker.workers.questions import Questions
+from worker.workers.release_round import AskedConsumer, ReleaseRound
 
 Source = Callable[[str | None], Iterable[Consumer]]
 """Returns the consumers of one kind on a device, or on all."""
-
-
-@runtime_checkable
-class AskedConsumer(Consumer, Protocol):
-    """A consumer whose owner, outside this process, is asked by an event, and answers with its word."""
-
-    @property
-    def unheard(self) -> str | None:
-        """Why asking is no use now; None where it is some."""
-        ...
-
-    def ask(self, size_bytes: int, reason: str, wait_ms: int) -> None:
-        """Ask for so much. Does not wait."""
-        ...
 
 
 class _HostConsumer:
@@ -221,7 +199,7 @@ class ConsumerWorker:
         try:
             consumer.limit_changed(limit_bytes, reason)
         except Exception as error:  # noqa: BLE001 - an operator's code
-            self._failed(consumer, error)
+            self.failed(consumer, error)
 
     def _spare_bytes(self, device_id: str) -> int:
         """Return what can be used of a device before its pressure is moderate; 0 where that can't be told."""
@@ -237,108 +215,43 @@ class ConsumerWorker:
         self, releases: Iterable[Release], device_id: str, why: str, token: CancelToken, gone: Gone,
         within_ns: int | None = None,
     ) -> dict[str, str]:  # fmt: skip
-        """Have consumers give back what a plan takes of them, the cheapest first; adds what they did. ``why`` is told them.
+        """Have consumers give back what a plan takes of them; adds what they did. ``why`` is told them.
 
-        Returns of which nothing more is to be had now, and why. Those of this process give back one after the other;
-        owners elsewhere are asked all at once, and waited for. The device is read after each, so that what came back is
-        each one's own. Raises what the token raises.
+        Returns of which nothing more is to be had now, and why. Raises what the token raises.
         """
-        consumers = {each.consumer_id: each for each, _ in self._quoted(device_id, 0)}
-        asked: list[tuple[AskedConsumer, Release]] = []
-        refused: dict[str, str] = {}
-        for each in releases:
-            consumer = consumers.get(each.consumer_id)
-            if consumer is None:
-                refused[each.consumer_id] = "it is not there any more"
-            elif isinstance(consumer, AskedConsumer):
-                asked.append((consumer, each))
-            else:
-                self._release_here(consumer, each, token, gone, refused)
-        if asked:
-            self._ask(asked, device_id, why, token, self.questions.wait_ns(token, within_ns), gone, refused)
-        return refused
+        found: dict[str, Consumer] = {each.consumer_id: each for each in self._here(device_id)}
+        found |= {each.consumer_id: each for each, _ in self._heard(device_id)}
+        wait_ns = self.questions.wait_ns(token, within_ns)
+        wanted = [(found.get(each.consumer_id), each) for each in releases]
+        with self._lock:
+            ours = frozenset(self._added)
+        return ReleaseRound(self, self._table, self._clock, device_id, token, gone, ours).run(
+            wanted, why, wait_ns
+        )
 
-    def _release_here(
-        self, consumer: Consumer, wanted: Release, token: CancelToken, gone: Gone, refused: dict[str, str]
-    ) -> None:
-        before = self._free_bytes(consumer.device_id)
-        within = CancelToken(self._clock.now_ns, self._clock.now_ns() + self.questions.wait_ns(token))
-        claimed = 0
-        with token.telling(within.cancel):
-            for offer in wanted.offers:
-                try:
-                    claimed += max(0, consumer.release(offer, within))
-                except (CancelledError, DeadlineExceededError):
-                    refused[consumer.consumer_id] = "it did not give it back in time"
-                    break
-                except Exception as error:  # noqa: BLE001 - an operator's code
-                    self._failed(consumer, error)
-                    refused[consumer.consumer_id] = f"it failed: {error!r}"
-                    break
-        if claimed <= 0:
-            refused.setdefault(consumer.consumer_id, "it gave nothing back")
-        returned = _gain(before, self._free_bytes(consumer.device_id), claimed)
-        self._table.note(consumer.consumer_id, claimed, returned)
-        gone.released.append(_row(wanted, claimed, returned))
-        if isinstance(consumer, LimitedConsumer):
-            self._lower(consumer, wanted.reason)
-        token.check()
+    def readings(self, device_id: str) -> Readings | None:
+        """Read a device now."""
+        try:
+            self._monitor.refresh((device_id,), max_age_ms=0, forced=True)
+        except DeviceUnavailableError:
+            return None
+        return self._manager.samples.latest(device_id)
 
-    def _lower(self, consumer: LimitedConsumer, reason: str) -> None:
-        """Keep a consumer that gave back from taking it again at once."""
-        held = self._held_bytes(consumer)
-        if held is not None:
+    def lower(self, consumer: Consumer, reason: str) -> None:
+        """Keep a consumer that gave back, and is told of a limit, from taking it again at once."""
+        if isinstance(consumer, LimitedConsumer) and (held := self._held_bytes(consumer)) is not None:
             self._limit(consumer, self._table.lower_limit(consumer.consumer_id, held, 0), reason)
-
-    def _ask(
-        self, asked: list[tuple[AskedConsumer, Release]], device_id: str, why: str, token: CancelToken, wait_ns: int,
-        gone: Gone, refused: dict[str, str],
-    ) -> None:  # fmt: skip
-        wanted = {each.consumer_id: each for _, each in asked}
-        seen = self._free_bytes(device_id)
-
-        def send() -> None:
-            for consumer, each in asked:
-                reason = why if each.kind == EXTERNAL else f"{why}; {each.reason}"
-                consumer.ask(each.bytes, reason, wait_ns // NS_PER_MS)
-
-        def answered(new: Answers) -> None:
-            nonlocal seen
-            now = self._free_bytes(device_id)
-            claims = {each: _claimed(said) for each, said in new.items()}
-            together = sum(claims.values())
-            gain = _gain(seen, now, together)
-            for consumer_id, said in new.items():
-                claimed = claims[consumer_id]
-                # Of those whose words came together, each has its share.
-                returned = None if gain is None else gain * claimed // (together or 1)
-                self._table.note(consumer_id, claimed, returned)
-                if isinstance(said, UnloadedModel):
-                    gone.unloaded.append(said)
-                elif isinstance(said, str):
-                    refused[consumer_id] = said
-                else:
-                    gone.released.append(_row(wanted[consumer_id], claimed, returned))
-                    if not claimed:
-                        refused[consumer_id] = "it gave nothing back"
-            # What is there beyond these words is left to those that are still to come: it may have gone before its word.
-            seen = now if gain is None or seen is None else min(now or 0, seen + gain)
-
-        answers = self.questions.ask(wanted, send, token, wait_ns, answered)
-        for consumer_id in wanted.keys() - answers.keys():
-            if wanted[consumer_id].kind == EXTERNAL:
-                refused[consumer_id] = silence(wait_ns, "unloaded it")
-            else:
-                self._table.note(consumer_id, None, None)
-                refused[consumer_id] = silence(wait_ns, "given it back")
 
     # ---- inside ----
 
     def _quoted(self, device_id: str | None, need_bytes: int) -> list[tuple[Consumer, Quote]]:
-        found = self._quotes_of(self._here(device_id), need_bytes)
-        if self._core.events.wanted(ReleaseRequested):  # else no one would hear the question
-            found += [(_HostConsumer(self, each), each) for each in self._table.quotes(device_id)]
-        return found
+        return [*self._quotes_of(self._here(device_id), need_bytes), *self._heard(device_id)]
+
+    def _heard(self, device_id: str | None) -> list[tuple[Consumer, Quote]]:
+        """Return what hosts registered and offer, where someone hears the question."""
+        if not self._core.events.wanted(ReleaseRequested):
+            return []
+        return [(_HostConsumer(self, each), each) for each in self._table.quotes(device_id)]
 
     def _quotes_of(self, consumers: Iterable[Consumer], need_bytes: int = 0) -> list[tuple[Consumer, Quote]]:
         found = []
@@ -349,7 +262,7 @@ class ConsumerWorker:
                 said = (offer for offer in each.offers(need_bytes) if offer.bytes > 0)
                 offers = tuple(offer for offer in said if 0 <= offer.cost_ms < inf)
             except Exception as error:  # noqa: BLE001 - an operator's code
-                self._failed(each, error)
+                self.failed(each, error)
                 continue
             quote = self._table.priced(
                 Quote(
@@ -370,7 +283,7 @@ class ConsumerWorker:
         try:
             return consumer.usage() if isinstance(consumer, CountingConsumer) else Usage()
         except Exception as error:  # noqa: BLE001 - an operator's code
-            self._failed(consumer, error)
+            self.failed(consumer, error)
             return Usage()
 
     def _here(self, device_id: str | None) -> Iterable[Consumer]:
@@ -382,50 +295,19 @@ class ConsumerWorker:
             if device_id in {None, each.device_id}:
                 yield each
 
-    def _free_bytes(self, device_id: str) -> int | None:
-        """Read what a device has free, caches that are kept not counted."""
-        try:
-            self._monitor.refresh((device_id,), max_age_ms=0, forced=True)
-        except DeviceUnavailableError:
-            return None
-        readings = self._manager.samples.latest(device_id)
-        if readings is None or readings.free_bytes is None:
-            return None
-        return readings.free_bytes - readings.cached_bytes
-
     def _held_bytes(self, consumer: Consumer) -> int | None:
         """Return what a consumer holds; None where it fails to say."""
         try:
             return consumer.holding().held_bytes
         except Exception as error:  # noqa: BLE001 - an operator's code
-            self._failed(consumer, error)
+            self.failed(consumer, error)
             return None
 
-    def _failed(self, consumer: Consumer, error: Exception) -> None:
+    def failed(self, consumer: Consumer, error: Exception) -> None:
+        """Log what a consumer raised."""
         log("error", "a consumer failed", consumer_id=consumer.consumer_id, error=repr(error))
 
 
 def _is_allocated(consumer: Consumer) -> bool:
     """Tell whether what a consumer holds is in the ledger besides."""
     return bool(getattr(consumer, "allocated", False))
-
-
-def _claimed(said: object) -> int:
-    """Return how many bytes an owner's word is about."""
-    if isinstance(said, UnloadedModel):
-        return said.freed_bytes
-    return said if isinstance(said, int) else 0
-
-
-def _gain(before: int | None, after: int | None, claimed_bytes: int) -> int | None:
-    """Return what came back by a device's readings, and no more than was claimed: others may have freed some, too."""
-    if before is None or after is None:
-        return None
-    return min(max(0, after - before), claimed_bytes)
-
-
-def _row(wanted: Release, claimed_bytes: int, returned_bytes: int | None) -> ReleasedMemory:
-    share = min(1.0, claimed_bytes / wanted.bytes) if wanted.bytes else 0.0
-    return ReleasedMemory(
-        wanted.consumer_id, wanted.kind, claimed_bytes, returned_bytes, wanted.cost_ms * share, wanted.reason
-    )

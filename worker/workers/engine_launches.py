@@ -39,7 +39,7 @@ class EngineLaunches:
         declared = (spec, files, before)
         if known is not None and known.declared == declared and known.after == known.launch.state():
             return known.launch
-        launch = loader.launch(spec)
+        launch = replace(loader.launch(spec), model_id=spec.model_id)
         if launch.estimated_bytes is None:
             launch = replace(launch, estimated_bytes=loader.estimate(spec))
         self._known[spec.model_id] = _Known(declared, launch, launch.state())

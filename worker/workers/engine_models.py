@@ -25,15 +25,18 @@ from worker.wiring import Core
 from worker.workers.device_processes import DeviceProcesses
 
 if TYPE_CHECKING:
-    from worker.backends.engines.base import EngineLaunch
+    from worker.backends.engines.base import AnswerPrefixes, EngineLaunch
     from worker.backends.engines.pool import Engines
 
 
 class EngineModels:
     """The worker's end of all engines. Thread-safe."""
 
-    def __init__(self, core: Core, models: ModelManager, monitor: DeviceMonitor) -> None:
+    def __init__(
+        self, core: Core, models: ModelManager, monitor: DeviceMonitor, answer: "AnswerPrefixes"
+    ) -> None:
         self._models = models
+        self._answer = answer
         self._monitor = monitor
         self._held = DeviceProcesses(core.backends).held
         self._history = core.history
@@ -127,7 +130,7 @@ class EngineModels:
 
         with self._lock:
             if self._made is None:
-                self._made = Engines(self._went, self._held)
+                self._made = Engines(self._went, self._held, self._answer)
                 if self._closed:
                     self._made.close()
             return self._made

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using MemoryWorker.Client;
 using Microsoft.Extensions.Logging;
 
@@ -45,8 +46,32 @@ internal static class MemoryWorkerLog
     public static void HandlerFailed(this ILogger logger, WorkerHandlerFailedEventArgs failed) =>
         HandlerFailedMessage(logger, failed.Handler, failed.Exception);
 
-    public static void WorkerSaid(this ILogger logger, WorkerLogEntry entry) =>
-        LineMessages[entry.Level](logger, entry.ProcessId, entry.Message, null);
+    /// <summary>Passes a line of the worker's on, in a scope that has its request and the trace of the call that made it.</summary>
+    public static void WorkerSaid(this ILogger logger, WorkerLogEntry entry)
+    {
+        using var scope = entry.RequestId is null ? null : logger.BeginScope(About(entry));
+        LineMessages[entry.Level](logger, entry.ProcessId, Text(entry), null);
+    }
+
+    private static List<KeyValuePair<string, object?>> About(WorkerLogEntry entry)
+    {
+        List<KeyValuePair<string, object?>> about = [new("MemoryWorkerRequestId", entry.RequestId)];
+        if (ActivityContext.TryParse(entry.TraceParent, null, out var call))
+        {
+            about.Add(new("TraceId", call.TraceId.ToHexString())); // Under the names that the host's own lines have them.
+            about.Add(new("SpanId", call.SpanId.ToHexString()));
+        }
+
+        return about;
+    }
+
+    private static string Text(WorkerLogEntry entry)
+    {
+        var said = entry.RequestId is null
+            ? entry.Fields
+            : entry.Fields.Append(new("request_id", entry.RequestId));
+        return string.Concat(said.Select(one => $", {one.Key} {one.Value}").Prepend(entry.Message));
+    }
 
     private static Action<ILogger, int, string, Exception?> Line(LogLevel level) =>
         LoggerMessage.Define<int, string>(level, new EventId(5, "WorkerSaid"), "worker {ProcessId}: {Message}");

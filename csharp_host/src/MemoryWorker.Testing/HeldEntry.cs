@@ -4,7 +4,7 @@ namespace MemoryWorker.Testing;
 internal sealed class HeldEntry
 {
     /// <summary>What the worker keeps about an entry beside its content, its key and its tags.</summary>
-    public const long BesideBytes = 512;
+    public const long BesideBytes = 128;
 
     public required string Key { get; init; }
 

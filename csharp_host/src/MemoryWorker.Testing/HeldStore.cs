@@ -102,7 +102,7 @@ internal abstract class HeldStore(string name, StoreKind kind, TimeProvider cloc
         }
 
         var bytes = content.Data.Length + HeldEntry.BesideBytes + (vector?.BesideBytes ?? 0)
-            + asked.Tags.Prepend(asked.Key).Sum(one => (long)Encoding.UTF8.GetByteCount(one));
+            + Encoding.UTF8.GetByteCount(asked.Key) + asked.Tags.Sum(one => 2L + Encoding.UTF8.GetByteCount(one));
         Check(bytes);
         var old = Entries.GetValueOrDefault(asked.Key);
         if (Refusal(bytes, old) is { } reason)

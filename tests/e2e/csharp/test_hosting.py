@@ -98,6 +98,11 @@ def test_logs(seen: dict[str, Any]) -> None:
     assert "Error 5 WorkerSaid: worker" in logs
     assert "the device is hot" in logs
     assert "Warning 5 WorkerSaid" in logs
+    (about,) = [line for line in seen["logs"] if ": slow, " in line]
+    assert about.endswith(
+        ": slow, model_id m, request_id a-1 [MemoryWorkerRequestId a-1]"
+        " [TraceId 4bf92f3577b34da6a3ce929d0e0e4736] [SpanId 00f067aa0ba902b7]"
+    )
     assert "Error 3 WorkerExited: the worker" in logs
     assert "1 allocations were lost; restart: in 600 s" in logs
     assert "Error 6 WorkerHandlerFailed: A handler of the memory worker's WorkerExited threw" in logs

@@ -202,7 +202,7 @@ def test_stderr_becomes_log_entries(fake: Make) -> None:
     service = fake()
     log = Watched(service, "LogReceived")
     lines = [
-        '{"level": "info", "message": "ready", "extra": [1]}',
+        '{"level": "info", "message": "ready", "extra": [1], "time": 1.5, "request_id": "r-1", "traceparent": "00-a-b-01"}',
         '{"level": "ERROR", "event": "bad"}',
         "Traceback!",
         '{"level":',
@@ -215,6 +215,10 @@ def test_stderr_becomes_log_entries(fake: Make) -> None:
         ("Warning", "Traceback!"),
         ("Warning", '{"level":'),
     ]
+    ready, bad = log.seen[:2]
+    assert (ready.RequestId, ready.TraceParent) == ("r-1", "00-a-b-01")
+    assert [(one.Key, one.Value) for one in ready.Fields] == [("extra", "[1]")]
+    assert (bad.RequestId, bad.TraceParent, bad.Fields.Count) == (None, None, 0)
 
 
 def test_a_flood_on_stderr_stops_nobody(fake: Make) -> None:

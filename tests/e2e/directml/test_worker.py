@@ -379,3 +379,19 @@ def test_a_driver_that_hangs_keeps_nobody_waiting(start: StartWorker, directml_r
     directml_rig.witness.set_device_hung(0, hung=False)
     eventually(lambda: status(worker)["allocated_bytes"] == 10 * MIB, "it goes on")
     assert free(worker, name) == 0
+
+
+def test_what_can_not_be_used_is_listed_and_has_no_process(start: StartWorker) -> None:
+    """An NPU that runs whole models alone: the first adapter's process says so, and none is started only to say it again."""
+    worker = start(adapters=2, npus=1)
+    for device_id in ("dml:0", "dml:1"):
+        free(worker, allocate(worker, MIB, device_id))
+    devices = {each["device_id"]: each for each in worker.call("memory.get_status", {})["devices"]}
+    assert (devices["dml:2"]["name"], devices["dml:2"]["state"]) == ("Simulated NPU 2", "unavailable")
+    assert "OpenVINO" in devices["dml:2"]["state_reason"]
+    assert len(psutil.Process(worker.pid).children()) == 2
+    worker.call("memory.defragment", {"device_id": "dml:0", "aggressive": True})
+    assert (
+        worker.refused("memory.allocate", {"size_bytes": MIB, "device_id": "dml:2"})["code"]
+        == "device_unavailable"
+    )

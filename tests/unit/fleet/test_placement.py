@@ -145,3 +145,24 @@ def test_a_view_from_before_a_refusal_is_stale() -> None:
     assert [(each.node_id, each.cause) for each in placement.why_passed()] == [("n1", Cause.STALE)]
     held.seen(KnownNode(NodeView("n1", "a", 3, (device(),), (model(),))))
     assert len(place(LOAD, [node("n1"), node("n2")], held).choices) == 2
+
+
+def test_where_no_lease_ended_yet_it_is_expected_to_be_held_as_long_as_elsewhere() -> None:
+    loaded = model(state=ModelState.LOADED, device_id="cuda:0")
+    fresh = node("n1", device(in_use=9, parallel=1), loaded)
+    known = node("n2", device(in_use=0, work_ms=2000.0, parallel=1))
+    assert [(each.node_id, each.price_ms) for each in place(LOAD, [fresh, known]).choices] == [
+        ("n2", 4000),
+        ("n1", 18000),
+    ]
+    alone = place(LOAD, [fresh]).chosen
+    assert alone is not None
+    assert alone.price_ms == 9000
+
+
+def test_a_model_that_goes_costs_one_load_at_most() -> None:
+    hot = PriceStep(6 * GB, 60_000.0, model_id="hot")  # ten loads of six seconds are expected to be needed
+    full = node("n1", device(0, hot), model(), model(model_id="hot", load_ms=6000.0))
+    chosen = place(LOAD, [full]).chosen
+    assert chosen is not None
+    assert 5990 < chosen.room_ms < 6000

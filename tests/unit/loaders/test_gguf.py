@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.rigs.gguf_models import CONTEXT, HEADS, KV_HEADS, LAYERS, WIDTH, write_llama
 from worker.core.errors import ModelLoadFailedError
-from worker.core.models import AUTO_LOADER, ModelSpec
+from worker.core.models import AUTO_LOADER, ModelSpec, PrefixCache
 from worker.loaders.gguf_header import TYPE_SIZES
 from worker.loaders.registry import inferred, loader_of
 
@@ -194,3 +194,16 @@ def test_layers_may_differ_and_a_file_may_not_say(tmp_path):
         number("embedding_length", 64),
     )
     assert estimated(written(*huge), n_ctx=256) == 0
+
+
+def test_the_store_of_prefixes_is_named_after_the_model_and_has_its_bound(model):
+    """None without it; a size as people write it; what is none is refused by name."""
+    pytest.importorskip("xllamacpp")
+    loader = loader_of(spec(model))
+    assert loader.launch(spec(model)).prefixes is None
+    launch = loader.launch(spec(model, prefix_cache="64MiB", prefix_cache_persist=True))
+    assert launch.prefixes == PrefixCache("prefix:m", 64 * 2**20, persist=True)
+    assert launch.params["files"] == [str(model)]
+    for wrong in ("much", -1, True, "0"):
+        with pytest.raises(ModelLoadFailedError, match="prefix_cache is to be a size"):
+            loader.launch(spec(model, prefix_cache=wrong))

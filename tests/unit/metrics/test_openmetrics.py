@@ -16,7 +16,7 @@ from worker.backends.simulated import SimulatedDevice
 from worker.core.records import OwnerFlow
 from worker.metrics.histogram import Counts, bucket, merge
 from worker.metrics.openmetrics import CONTENT_TYPE, Figures, openmetrics
-from worker.metrics.totals import ActionTotals, DeviceTotals, Totals
+from worker.metrics.totals import ActionTotals, DeviceTotals, GarbageTotals, Totals
 
 
 def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -132,3 +132,15 @@ def test_what_is_unknown_has_no_line() -> None:
     text = openmetrics(Figures(status, (), totals))
     assert "host" not in text
     assert text.endswith("# EOF\n")
+
+
+def test_pauses_of_the_collector_are_told() -> None:
+    """By generation, in seconds; of a worker that does not watch it there is no line."""
+    totals = Totals("1", 1.0, 1e9, (), (), GarbageTotals((7, 2, 1), 0.0125, 0.01))
+    status = GetStatusResult((), HostStatus(None, None, None), PressureLevel.UNKNOWN, 0)
+    read = samples(openmetrics(Figures(status, (), totals)))
+    assert read["memory_worker_gc_collections_total", frozenset({("generation", "2")})] == 1
+    assert read["memory_worker_gc_pause_seconds_total", frozenset()] == 0.0125
+    assert read["memory_worker_gc_longest_pause_seconds", frozenset()] == 0.01
+    silent = openmetrics(Figures(status, (), Totals("1", 1.0, 1e9, (), ())))
+    assert "gc_" not in silent

@@ -87,10 +87,10 @@ def test_a_map_that_is_refused_leaves_the_older_entry(monkeypatch: pytest.Monkey
     cache.put(item("a", b"old"))
     before = cache.figures()
 
-    def refuse(size: int) -> None:
+    def refuse(size: int, _what: str) -> None:
         raise OutOfMemoryError("refused", requested_bytes=size)
 
-    monkeypatch.setattr(segments, "_map", refuse)
+    monkeypatch.setattr(segments, "anonymous", refuse)
     with pytest.raises(OutOfMemoryError):
         cache.put(item("a", bytes(3 * 2**20)))
     assert cache.figures() == before
@@ -103,11 +103,12 @@ def test_a_map_that_is_refused_leaves_a_persistent_entry_on_disk(
     """It is stored, and read from there."""
     world = World(tmp_path)
     cache = world.cache(persist=True)
+    cache.put(item("b"))
 
-    def refuse(size: int) -> None:
+    def refuse(size: int, _what: str) -> None:
         raise OutOfMemoryError("refused", requested_bytes=size)
 
-    monkeypatch.setattr(segments, "_map", refuse)
+    monkeypatch.setattr(segments, "anonymous", refuse)
     assert cache.put(item("a", bytes(3 * 2**20))).reason is None
     found = cache.get("a")
     assert found is not None
@@ -164,10 +165,10 @@ def test_an_entry_that_could_not_be_deleted_is_told_of_again(tmp_path: Path) -> 
     world.stores.tend()
     assert cache.put(item("b")).reason == "full"
     assert cache.get("a") is None
-    assert "a" in cache._table.entries
+    assert "a" in cache._table
     file.change = change
     world.stores.tend()
-    assert "a" not in cache._table.entries
+    assert "a" not in cache._table
     assert cache.delete(Choice(key="a")).entries == 0
     world.stores.close()
 
@@ -286,13 +287,13 @@ def test_a_store_whose_file_is_damaged_keeps_no_other_waiting(
     world.clock.move(10)
     for _ in range(3):
         world.stores.tend()
-    assert [list(each._table.entries) for each in others] == [[], []]
+    assert [list(each._table) for each in others] == [[], []]
     assert capfd.readouterr().err.count("can't be used as a store's file") == 1
     assert damaged.get("a") is None
     damaged._file.path.write_bytes(whole)
     world.stores.tend()
     assert damaged._file.rows() == []
-    assert not damaged._table.entries
+    assert not len(damaged._table)
     world.stores.close()
 
 

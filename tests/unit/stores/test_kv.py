@@ -160,7 +160,7 @@ def test_other_kinds_have_no_tokens(kind: StoreKind) -> None:
 def chain_of(store: KvStore, model: str, count: int, size: int = 4096, **more: Any) -> None:
     """Put blocks of one token each: of one token, of two, and so on."""
     for length in range(1, count + 1):
-        store.put(of(model, *range(length), data=sized(size), **more))
+        store.put(of(model, *range(length), data=sized(size), goes_on=True, **more))
 
 
 def whole(found: list[float]) -> bool:
@@ -238,13 +238,38 @@ def test_what_persists_leaves_memory_first_and_is_read_back(tmp_path: Path) -> N
     world.stores.close()
 
 
+def test_what_has_all_makes_room_for_what_is_longer() -> None:
+    """A prompt that grows is not refused for what it was before: that is no part of it. A chain that has no room is."""
+    store = opened(World(), max_bytes=10_000)
+    for length in (1, 2, 3):
+        assert store.put(of("m", *range(length), data=sized(6000), cost_ms=length)).reason is None
+        assert lengths(store, "m", *range(9)) == [length]
+    store.clear()
+    assert store.put(of("m", 0, data=sized(6000), goes_on=True)).reason is None
+    refused = store.put(of("m", 0, 1, data=sized(6000), goes_on=True))
+    assert refused.reason is not None
+    assert "that it goes on from" in refused.reason
+    assert lengths(store, "m", 0, 1) == [1]
+
+
+def test_an_entry_that_goes_on_and_one_that_has_all_are_two() -> None:
+    """Neither is taken for the other; both are found."""
+    store = opened(World())
+    store.put(of("m", 1, 2))
+    store.put(of("m", 1, 2, goes_on=True))
+    assert lengths(store, "m", 1, 2, 3) == [2, 2]
+    ((_, whole),), ((_, going_on),) = store.wholes("m", [1, 2, 3]), store.chain("m", [1, 2, 3])
+    assert (whole == going_on, whole.replace("-", "+") == going_on) == (False, True)
+
+
 # ---- as a plugin uses it ----
 
 
 def test_tensors_of_torch_and_numpy_come_back_as_they_were() -> None:
     """Any type that the framework has; what is handed out is nobody else's."""
     kv = HostStores(World().stores).kv("prefixes", bytes="4MiB")
-    past = {"k.0": torch.arange(6.0).reshape(2, 3).to(torch.bfloat16), "v.0": torch.ones(3, 2).T}
+    both = torch.arange(12.0, requires_grad=True).reshape(2, 3, 2)
+    past = {"k.0": both[0].to(torch.bfloat16), "v.0": torch.ones(3, 2).T, "k.1": both[0], "v.1": both[1]}
     assert kv.put(HERE, "m", [1, 2], past, cost_ms=3)
     found = kv.longest(HERE, "m", [1, 2, 3], framework="torch")
     assert found is not None

@@ -120,12 +120,12 @@ def test_it_refuses_what_does_not_fit_and_drops_nothing() -> None:
     """Above its entries or bytes a new one is not stored, and the reply says why; a replacement is."""
     world = World()
     few = opened(world, VECTORS, "few", max_entries=2)
-    small = opened(world, VECTORS, "small", max_bytes=2000)
+    small = opened(world, VECTORS, "small", max_bytes=1200)
     for key in "ab":
         assert few.put(vector(key, 1, 0)).reason is None
         assert small.put(vector(key, 1, 0)).reason is None
     assert "max_entries is 2" in str(few.put(vector("c", 1, 0)).reason)
-    assert "max_bytes, 2000" in str(small.put(vector("c", 1, 0, value="x" * 700)).reason)
+    assert "max_bytes, 1200" in str(small.put(vector("c", 1, 0, value="x" * 700)).reason)
     with pytest.raises(LimitExceededError):
         small.put(vector("c", 1, 0, value="x" * 2000))
     assert few.put(vector("a", 0, 1)).reason is None
@@ -211,14 +211,14 @@ def test_without_numpy_the_error_says_which_extra(monkeypatch: pytest.MonkeyPatc
 def test_where_the_system_has_no_memory_for_it_nothing_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says so; what was there is found, and the store is as it was, also an empty one."""
 
-    def refuse(_size: int) -> None:
-        raise OSError("Cannot allocate memory")
+    def refuse(size: int, what: str) -> None:
+        raise OutOfMemoryError(f"the system refused a map of {size} bytes for {what}")
 
     monkeypatch.setattr(vector_rows, "BLOCK_BYTES", 1)  # so that each row has a map of its own
     store, empty = opened(World(), VECTORS, dimensions=2), opened(World(), VECTORS)
     store.put(vector("a", 1, 0))
     before = store.figures()
-    monkeypatch.setattr(vector_rows, "_private", refuse)
+    monkeypatch.setattr(vector_rows, "anonymous", refuse)
     for refused in (store, empty):
         with pytest.raises(OutOfMemoryError, match="refused a map"):
             refused.put(vector("b", 1, 0))

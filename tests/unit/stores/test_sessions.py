@@ -102,11 +102,11 @@ def test_one_that_is_idle_is_on_disk_and_there_when_asked_for(tmp_path: Path) ->
     kind = world.consumers.by_id[POOL]
     world.clock.move(1000)
     world.stores.tend()
-    assert kind.memory.alive_bytes == 40_000
+    assert kind.memory.given_bytes == 40_000
     found = sessions.get("idle")
     assert found is not None
     assert found.content.data == b"idle" * 10_000
-    assert kind.memory.alive_bytes == 80_000
+    assert kind.memory.given_bytes == 80_000
     offers = kind.offers(2**30)
     assert sum(kind.release(each, CancelToken(lambda: 0)) for each in offers) == 80_000
     assert sessions.get("busy") is not None

@@ -103,7 +103,7 @@ class Model:
         assert not limit or all(score <= least + 1e-9 * (1 + abs(least)) for score in left_out)
         assert found == sorted(found, key=lambda each: (-each[1], each[0]))
         assert self.index.count == len(self.stored)
-        assert self.index.held_bytes == len(self.stored) * self.index.row_bytes
+        assert self.index.held_bytes == len(self.stored) * self.index._rows.row_bytes
 
 
 NUMBERS = st.sampled_from([-3.0, -1.0, -0.5, 0.0, 0.25, 1.0, 2.0, 1e-9, 6e4, 1e9]) | st.floats(

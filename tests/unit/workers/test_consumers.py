@@ -431,6 +431,31 @@ def test_a_plugins_consumer_gives_back_like_any_other(machine: Machine) -> None:
     assert make_room(machine, 4 * MIB).models_unloaded
 
 
+def test_this_process_gives_back_while_owners_elsewhere_are_asked(machine: Machine) -> None:
+    """Owners hear the question first, and what each gave is still told apart: one that only says so gave nothing."""
+    store, cache, order = Store(machine=machine, entries=2), Cache(machine, entries=2), list[str]()
+    machine.memory.consumers.add(store)
+    give_back = store.release
+
+    def asked(event: ReleaseRequested) -> None:
+        order.append("asked")
+        cache.say(event.bytes)
+
+    def released(offer: Offer, token: CancelToken) -> int:
+        order.append("released")
+        return give_back(offer, token)
+
+    machine.on_release_requested = asked
+    store.release = released  # type: ignore[method-assign]
+    made = make_room(machine, 8 * MIB)
+    assert order[:3] == ["asked", "released", "released"]
+    assert {each.consumer_id: (each.claimed_bytes, each.returned_bytes) for each in made.released} == {
+        "store": (2 * MIB, 2 * MIB),
+        "cache": (2 * MIB, 0),
+    }
+    machine.close()
+
+
 def test_what_fails_in_a_plugins_consumer_stops_nothing(machine: Machine) -> None:
     """Its error is logged, nothing is claimed for it, and the plan goes on at the next price."""
     store = Store(machine=machine)

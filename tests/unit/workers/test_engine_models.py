@@ -460,7 +460,7 @@ def test_a_model_whose_group_ends_again_and_again_under_it_is_refused(tmp_path, 
         raise EndedUnderOthersError(Ending("process 5 died of SIGSEGV", ran_out=False))
 
     monkeypatch.setattr(EngineProcess, "load", ends)
-    pool = Engines(lambda *_: None, lambda *_: None)
+    pool = Engines(*[lambda *_: None] * 3)
     launch = EngineLaunch("nowhere:Engine", path, {}, group="together")
     token = CancelToken(SystemClock().now_ns)
     for _ in range(2):

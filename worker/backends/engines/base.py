@@ -1,10 +1,11 @@
 """What an engine is: the half that runs in its process, and what the worker tells it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from protocol.record import Record
 from worker.core.cancellation import CancelToken
+from worker.core.models import PrefixCache
 
 if TYPE_CHECKING:
     from pathlib import Path  # 5 ms that an engine's process does not need
@@ -24,6 +25,10 @@ class EngineLaunch(Record):
     """What to do about a module that is not found, by its name."""
     group: str | None = None
     """The name of the process, where models share one; None for one of its own."""
+    model_id: str | None = None
+    """Whose it is, for the log."""
+    prefixes: PrefixCache | None = None
+    """Where what it makes of the beginnings of prompts is kept; None for nowhere."""
     estimated_bytes: int | None = None
     """What it will take, from the file's header; None where the loader's ``estimate`` says it."""
 
@@ -31,6 +36,9 @@ class EngineLaunch(Record):
         """Return what tells whether the model is another by now."""
         return state_of(self.files or (self.path,))
 
+
+AnswerPrefixes = Callable[[PrefixCache, Any], Any]
+"""Answers what an engine asks of a store of prompts' beginnings: ``{"do": "longest"}``, ``"put"`` or ``"forget"``, and what that needs."""
 
 FileState = tuple[tuple[str, int, int, int], ...]
 """Of each file: where it is, its inode, its size, and when it was written to."""

@@ -12,8 +12,10 @@ from typing import Any
 
 from protocol.vocabulary import DeviceKind
 from worker.backends.engines.arrays import Segments
+from worker.backends.engines.asking import asking
 from worker.backends.engines.base import Engine, Reopens, Session
 from worker.core.cancellation import CancelToken
+from worker.core.log import log
 from worker.core.records import HOST, DeviceInfo
 
 Progress = Callable[[int, int], None]
@@ -102,8 +104,12 @@ def open_session(
     engine: str,
     path: str,
     params: dict[str, Any],
+    model_id: str | None = None,
 ) -> dict[str, int | None]:
-    """Load a model. Returns its figures."""
+    """Load a model, and log what its engine takes no notice of. Returns its figures."""
+    token.check()
+    for note in host.engine(engine).check(params):
+        log("warning", note, model_id=model_id, path=path)
     session = host.engine(engine).open(path, params, token)
     host.add(handle, session)
     return dict(session.figures())
@@ -150,7 +156,8 @@ def work(
     """
     module, _, function = entry.partition(":")
     arguments = host.segments.receive(arguments, arrays, copied=False)
-    result = getattr(import_module(module), function)(host, handle, token, report, **arguments)
+    with asking(report, host.segments):
+        result = getattr(import_module(module), function)(host, handle, token, report, **arguments)
     rest, sent = host.segments.send(result)
     if sent is not None:
         host.sent[number] = sent

@@ -1,22 +1,21 @@
 """llama.cpp through xllamacpp, in an engine's process."""
 
 import contextlib
-import http.client
 import os
 import secrets
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import xllamacpp
 
 from worker.backends.engines.base import EngineError
+from worker.backends.engines.llama_prefix import PrefixCaching, StateFolder, identity
+from worker.backends.engines.llama_server import PrefixServer, ServerHttp
 from worker.core.cancellation import CancelToken
 
 _ERRORS_ONLY = 1
-_ERASE_S = 30.0
 _STDERR = 2
 _GPUS = {"GPU", "IGPU"}
 _MODES = {
@@ -46,8 +45,6 @@ class LlamaEngine:
     def open(self, path: str, params: dict[str, Any], token: CancelToken) -> "LlamaSession":
         """Load a model. EngineError with llama.cpp's own words."""
         token.check()
-        for note in self.check(params):
-            sys.stderr.write(f"{note}\n")
         return LlamaSession(path, params)
 
 
@@ -61,40 +58,46 @@ class LlamaSession:
         self._params = params
         self._key = secrets.token_urlsafe(32)
         lines: list[str] = []
+        self._states = StateFolder() if params["prefix_cache"] else None
+        model = None if self._states is None else self._identity()
         try:
             with _complaints(lines):
-                self.session = xllamacpp.Server(_common(path, params, self._key))
+                kind = xllamacpp.Server if self._states is None else PrefixServer
+                self.session = kind(_common(path, params, self._key, self._states))
         except RuntimeError as error:
             said = _cause(lines) or str(error)
             raise EngineError(
                 f"llama.cpp refuses it: {said}; see that it is whole, and one that the installed version runs"
             ) from error
+        self._http = ServerHttp(self.session.listening_address, self._key)
+        if self._states is not None and model == self._identity():  # else the file was replaced meanwhile
+            cache = PrefixCaching(self._http.ask, self._states, params["n_parallel"], str(model))
+            self.session.begin(cache, self._http.ask)
+
+    def _identity(self) -> str:
+        return identity(self._params["files"], self._params, xllamacpp.__version__)
 
     def shrink(self) -> None:
         """Clear the cache: what was said in every sequence is worked out anew by whoever goes on with it."""
-        address = urlsplit(self.session.listening_address)
         for slot in range(self._params["n_parallel"]):
-            server = http.client.HTTPConnection(str(address.hostname), address.port, timeout=_ERASE_S)
-            with contextlib.closing(server):
-                server.request(
-                    "POST", f"/slots/{slot}?action=erase", headers={"Authorization": f"Bearer {self._key}"}
-                )
-                answer = server.getresponse()
-                answer.read()
-                if answer.status != http.client.OK:
-                    message = f"llama.cpp did not clear its cache: {answer.status} {answer.reason}"
-                    raise RuntimeError(message)
+            self._http.ask("POST", f"/slots/{slot}?action=erase", None)
+        if isinstance(self.session, PrefixServer):
+            self.session.forget()
 
     def close(self) -> None:
         """Drop the server: its threads, its port, its cache and its mapped file go with it."""
         del self.session
+        if self._states is not None:
+            self._states.close()
 
     def figures(self) -> Mapping[str, int | None]:
         """Return what the cache takes, which follows from the file's header and the context."""
         return {name: self._params[name] for name in ("kv_bytes", "kv_bytes_per_token")}
 
 
-def _common(path: str, params: Mapping[str, Any], key: str) -> xllamacpp.CommonParams:
+def _common(
+    path: str, params: Mapping[str, Any], key: str, states: StateFolder | None
+) -> xllamacpp.CommonParams:
     common = xllamacpp.CommonParams()
     common.model.path = path
     for name in ("n_ctx", "n_parallel", "n_gpu_layers", "n_batch", "n_ubatch", "main_gpu", "embedding"):
@@ -117,8 +120,11 @@ def _common(path: str, params: Mapping[str, Any], key: str) -> xllamacpp.CommonP
     common.offline = True
     common.verbosity = _ERRORS_ONLY
     common.hostnames, common.port, common.api_keys, common.ui = ["127.0.0.1"], 0, [key], False
-    common.n_threads_http = 1  # for clearing the cache: plugins call the server here, not through its port
-    common.slot_save_path = os.path.join(os.devnull, "")  # noqa: PTH118 - nowhere: it allows clearing, and saves nothing
+    common.n_threads_http = (
+        1  # for what it does to its cache: plugins call the server here, not through its port
+    )
+    nowhere = os.path.join(os.devnull, "")  # noqa: PTH118 - it allows clearing, and saves nothing
+    common.slot_save_path = nowhere if states is None else states.path
     return common
 
 

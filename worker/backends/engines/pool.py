@@ -6,7 +6,7 @@ from typing import Any
 
 from protocol.record import Record
 from worker.backends.base import RemoteWork
-from worker.backends.engines.base import EngineError, EngineLaunch, FileState
+from worker.backends.engines.base import AnswerPrefixes, EngineError, EngineLaunch, FileState
 from worker.backends.engines.meter import Held
 from worker.backends.engines.process import RELEASE_S, EndedUnderOthersError, EngineProcess, Idle, Lease
 from worker.backends.isolation.answers import OnReport
@@ -52,8 +52,11 @@ class _Crashes(Record):
 class Engines:
     """Loads models into engine processes, by handle. Thread-safe; starts nothing before the first model."""
 
-    def __init__(self, on_lost: OnLost, held: Held, python: str = sys.executable) -> None:
+    def __init__(
+        self, on_lost: OnLost, held: Held, answer: AnswerPrefixes, python: str = sys.executable
+    ) -> None:
         self._on_lost = on_lost
+        self._answer = answer
         self._held = held
         self._slots: Slots | None = None
         self._python = python
@@ -78,7 +81,9 @@ class Engines:
             raise NotOpenedError(why)
         key = f"group {launch.group}" if launch.group is not None else f"model {name}"
         with self._lock:
-            process = self._processes.setdefault(key, EngineProcess(self._start, self._find_idle, self._held))
+            process = self._processes.setdefault(
+                key, EngineProcess(self._start, self._find_idle, self._held, self._answer)
+            )
         try:
             footprint = self._load(process, handle, launch, device_id, token)
         except EndedError as error:

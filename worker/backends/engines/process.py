@@ -10,7 +10,8 @@ from typing import Any
 from protocol.record import Record
 from worker.backends.base import RemoteWork
 from worker.backends.engines.arrays import Segments
-from worker.backends.engines.base import EngineLaunch
+from worker.backends.engines.asking import Questions
+from worker.backends.engines.base import AnswerPrefixes, EngineLaunch
 from worker.backends.engines.meter import Held, Meter, Steps
 from worker.backends.engines.opened_model import OpenedModel
 from worker.backends.engines.patience import end_unless_answered, later
@@ -69,10 +70,11 @@ class EndedUnderOthersError(EndedError):
 class EngineProcess:
     """At most one process at a time, and the models in it. Thread-safe. EndedError where it ends during a call."""
 
-    def __init__(self, start: Start, find_idle: FindIdle, held: Held) -> None:
+    def __init__(self, start: Start, find_idle: FindIdle, held: Held, answer: AnswerPrefixes) -> None:
         self._start = start
         self._find_idle = find_idle
         self._held = held
+        self._answer = answer
         self._changing = SureRLock()
         """Held while a model comes, goes or shrinks, so that no two are measured as one."""
         self._lock = SureLock()
@@ -106,7 +108,12 @@ class EngineProcess:
                 self._prepare(child, launch.engine)
                 before, host_before = _both(meter, host, child.pid)
                 self._note_left(child, host_before)
-                arguments = {"engine": launch.engine, "path": str(launch.path), "params": dict(launch.params)}
+                arguments = {
+                    "engine": launch.engine,
+                    "path": str(launch.path),
+                    "params": dict(launch.params),
+                    "model_id": launch.model_id,
+                }
                 figures = self._open(child, handle, arguments, token)
                 after, host_after = _both(meter, host, child.pid)
             except EndedError as error:
@@ -177,12 +184,17 @@ class EngineProcess:
         entry = f"{_HOST_MODULE}:work"
         arguments = {"entry": work.entry, "arguments": rest, "number": number, "arrays": arrays}
         received: tuple[Any, ...] = ("work", handle, f"{_HOST_MODULE}:received", {"number": number}, {})
-        over, given_up = partial(self._work_is_over, arrays), False
+        asked = None
+        if model.launch.prefixes is not None:
+            asked = Questions(child.answers, self._segments, partial(self._answer, model.launch.prefixes))
+        over, given_up = partial(self._work_is_over, arrays, asked), False
         take_back = partial(child.begin, *received)
         with self._lock:
             self._working, self._works = self._working + 1, self._works + 1
         try:
-            call = child.answers.begin("work", (handle, entry, arguments, work.lent), token, on_report=report)
+            call = child.answers.begin(
+                "work", (handle, entry, arguments, work.lent), token, on_report=report, on_question=asked
+            )
             try:
                 with token.telling(lambda: child.answers.cancel(call)):
                     child.answers.wait_while(call, token)
@@ -197,8 +209,10 @@ class EngineProcess:
                 raise
             try:
                 answer = child.finish(call)
-            except BaseException:  # there may be a result that could not be sent
+            except BaseException as error:  # there may be a result that could not be sent
                 take_back()
+                if asked is not None and isinstance(error, EndedError):
+                    asked.lost()
                 raise
         finally:
             if not given_up:
@@ -211,9 +225,11 @@ class EngineProcess:
             if sent is not None:
                 take_back()
 
-    def _work_is_over(self, arrays: dict[str, Any] | None) -> None:
+    def _work_is_over(self, arrays: dict[str, Any] | None, asked: Questions | None) -> None:
         """Note that a call is answered: what was sent with it is not read any more."""
         self._segments.done(arrays)
+        if asked is not None:
+            asked.over()
         with self._lock:
             self._working -= 1
 

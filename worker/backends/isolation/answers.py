@@ -42,6 +42,9 @@ READS_ALONE = sys.platform == "win32"
 _LAST_ANSWERS_S = 5.0
 """How long who reads is given to come to the end of what a process left in its pipe."""
 
+OnQuestion = Callable[["Call", Any], None]
+"""Called by whichever thread reads answers with what work asks, which ``Answers.reply`` answers, later and elsewhere."""
+
 OnReport = Report
 """Called by whichever thread reads answers."""
 
@@ -49,15 +52,17 @@ OnReport = Report
 class Call:
     """One call on its way."""
 
-    __slots__ = ("answer", "do", "number", "on_answer", "on_report", "undo", "woken")
+    __slots__ = ("answer", "do", "number", "on_answer", "on_question", "on_report", "undo", "woken")
 
     def __init__(
-        self, number: int, do: str, on_answer: Callable[[], None] | None, on_report: OnReport
-    ) -> None:
+        self, number: int, do: str, on_answer: Callable[[], None] | None, on_report: OnReport,
+        on_question: OnQuestion | None = None,
+    ) -> None:  # fmt: skip
         self.number = number
         self.do = do
         self.on_answer = on_answer
         self.on_report = on_report
+        self.on_question = on_question
         self.answer: Message | Ending | None = None
         self.undo: tuple[Any, ...] | None = None
         """What to call if no caller waits any more and it is done all the same."""
@@ -93,9 +98,10 @@ class Answers:
         token: CancelToken | None = None,
         on_answer: Callable[[], None] | None = None,
         on_report: OnReport = no_report,
+        on_question: OnQuestion | None = None,
     ) -> Call:
         """Call, and go on; ``on_answer`` is called once it is answered, or never will be."""
-        call = Call(next(self._numbers), do, on_answer, on_report)
+        call = Call(next(self._numbers), do, on_answer, on_report, on_question)
         left_ns = None if token is None else token.left_ns
         self._calls[call.number] = call
         end = self._end
@@ -174,6 +180,11 @@ class Answers:
             with suppress(OSError):
                 self._pipe.send([call.number])
 
+    def reply(self, call: Call, value: Any) -> None:
+        """Answer what work asked of this call."""
+        with suppress(OSError):  # it has ended, and whoever watches it says so
+            self._pipe.send([call.number, value], any_values=True)
+
     def read_what_came(self) -> None:
         """Hand out answers that no caller waits for, unless somebody reads."""
         if self._more and self._reading.acquire(blocking=False):
@@ -239,10 +250,16 @@ class Answers:
                     raise BrokenFrameError(message)
                 self._answer(call, message)
             return
-        number, _, _, (completed, total) = message
+        number, _, _, progress, *asked = message
         call = self._calls.get(number)
-        if call is not None:
-            call.on_report(int(completed), int(total))
+        if call is None:
+            return
+        if not asked:
+            call.on_report(*map(int, progress))
+        elif call.on_question is None:
+            self.reply(call, None)
+        else:
+            call.on_question(call, *asked)
 
     def _answer(self, call: Call, answer: Message | Ending) -> None:
         self._lock.acquire()

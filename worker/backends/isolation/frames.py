@@ -36,7 +36,8 @@ _BEGINS = ord("[")
 
 Message = list[Any]
 """A call is [number, what to do, arguments, nanoseconds left]; [number] cancels it. Its answer is [number, result] or
-[number, None, error]; before that may come reports, [number, None, None, [completed, total]]."""
+[number, None, error]; before that may come reports, [number, None, None, [completed, total]], and questions, [number, None,
+None, None, question], each of which is answered by [number, reply]."""
 
 
 class BrokenFrameError(Exception):

@@ -38,6 +38,7 @@ class Presence:
         self.replacing = False
         self._users = self._awaited = 0
         self._closed = False
+        self._unusable: frozenset[str | None] = frozenset()
 
     def known_devices(self) -> tuple[DeviceInfo, ...]:
         """Return the devices, once it is known which there are."""
@@ -54,6 +55,8 @@ class Presence:
             with self.changed:
                 if not self._closed:
                     self.devices, self.child = devices, child
+                    unusable = (each for each in devices if each.state is DeviceState.UNAVAILABLE)
+                    self._unusable = frozenset(each.device_id for each in unusable)
                     self.changed.notify_all()
             if not self._closed:
                 self.on_change(devices)
@@ -118,7 +121,7 @@ class Presence:
                     token.check()
                 self.changed.wait(_LOOK_AGAIN_S)
             child = None if self.replacing else self.child
-            if child is None:
+            if child is None or device_id in self._unusable:
                 raise self.unavailable(device_id)
             self._users += 1
             return child

@@ -7,7 +7,8 @@ from protocol.record import Record
 from worker.core.clock import NS_PER_MS
 from worker.core.consumers import Holding, Quote
 from worker.eviction.entry_prices import PricedEntries
-from worker.eviction.release_planner import ReleaseNeed, plan_others
+from worker.eviction.release_planner import ReleaseNeed, ReleasePlan, plan_others
+from worker.eviction.unmet_demand import UnmetDemand
 from worker.eviction.use_rate import HALF_LIFE_NS
 from worker.tools.simulate.consumer_trace import ConsumerTrace, Key
 
@@ -63,7 +64,8 @@ def replay_planned(trace: ConsumerTrace, rules: Rules | None = None) -> Consumer
     1. What the rules make go, goes at its time. Without times in the trace, nothing does.
     2. A use of what is kept costs nothing; of anything else, its ``cost_ms``.
     3. One above the capacity is never kept.
-    4. What was built is kept where there is headroom for it, or where what goes for it, as planned, is worth less.
+    4. What was built is kept where there is headroom for it, or where what goes for it, as planned, is worth less:
+       less than it, or much less than it and those together that were not kept lately and fit, too.
 
     Prices count the trace's times, as they do in the worker; in a trace without, a use is taken for 300 ms.
     """
@@ -79,6 +81,7 @@ class _Replay:
         # All mutable state.
         self._cost = ConsumerCost(dict.fromkeys(trace.entries, 0.0), held_byte_ms=0 if trace.timed else None)
         self._prices = {consumer: PricedEntries() for consumer in trace.entries}
+        self._unmet = UnmetDemand()
         self._held = 0
         self._clock_ms = 0
         self._built: dict[Key, int] = {}
@@ -108,19 +111,29 @@ class _Replay:
         if entry.size_bytes > capacity:  # 3
             return
         if missing > 0:
-            quotes = [
-                Quote(name, name, _DEVICE, Holding(each.held_bytes), each.offers(missing, now_ns))
-                for name, each in self._prices.items()
-                if each.held_bytes
-            ]
-            plan = plan_others(quotes, ReleaseNeed(_DEVICE, missing))
-            if plan.cost_ms > own.price_ms(key[1], entry.cost_ms, now_ns):  # 4
-                return
+            plan, worth = self._plan(missing, now_ns), own.price_ms(key[1], entry.cost_ms, now_ns)
+            if plan.cost_ms >= worth:  # 4
+                together = self._unmet.plan(
+                    missing, worth, plan, lambda need: self._plan(need, now_ns), now_ns
+                )
+                if together is None:
+                    self._unmet.refuse(key, entry.size_bytes, worth, now_ns)
+                    return
+                plan = together
             for release in plan.releases:
                 for offer in release.offers:
                     self._remove((release.consumer_id, str(offer.tag)))
+        self._unmet.forget(key)
         own.add(key[1], entry.size_bytes, entry.cost_ms)
         self._held += entry.size_bytes
+
+    def _plan(self, need_bytes: int, now_ns: int) -> ReleasePlan:
+        quotes = [
+            Quote(name, name, _DEVICE, Holding(each.held_bytes), each.offers(need_bytes, now_ns))
+            for name, each in self._prices.items()
+            if each.held_bytes
+        ]
+        return plan_others(quotes, ReleaseNeed(_DEVICE, need_bytes))
 
     def _remove(self, key: Key) -> None:
         self._prices[key[0]].remove(key[1])

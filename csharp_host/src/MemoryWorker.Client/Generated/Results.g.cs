@@ -2783,7 +2783,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary><c>model_id</c></summary>
     public required string ModelId { get; init; }
 
-    /// <summary><c>failed</c> where the last try to load it failed, and where it can't be loaded; <c>unloaded</c> where it was lost with its device or its engine's process. Its next use tries either again, unless <c>state_reason</c> says otherwise.</summary>
+    /// <summary><c>failed</c> where the last try to load it failed; <c>unloaded</c> where it was lost with its device or its engine's process, and where it is known beforehand that it can't be loaded, which <c>state_reason</c> says. Its next use tries either again, unless <c>state_reason</c> says otherwise.</summary>
     public required ModelState State { get; init; }
 
     /// <summary><c>device_id</c></summary>

@@ -70,12 +70,14 @@ internal sealed class StderrLog(int processId, int tailLines, IWorkerObserver ob
     private static WorkerLogEntry ReadJson(ReadOnlySpan<byte> line, WorkerLogEntry plain)
     {
         var entry = plain;
+        Dictionary<string, string>? fields = null;
         var reader = new Utf8JsonReader(line);
         reader.Read();
         while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
         {
             var level = reader.ValueTextEquals("level"u8);
             var message = reader.ValueTextEquals("message"u8) || reader.ValueTextEquals("event"u8);
+            var name = level || message ? string.Empty : reader.GetString()!;
             reader.Read();
             if (level)
             {
@@ -85,13 +87,29 @@ internal sealed class StderrLog(int processId, int tailLines, IWorkerObserver ob
             {
                 entry = entry with { Message = reader.GetString()! };
             }
-            else
+            else if (name is "time" || reader.TokenType == JsonTokenType.Null)
             {
                 reader.Skip();
             }
+            else
+            {
+                var text = reader.TokenType == JsonTokenType.String ? reader.GetString()! : JsonElement.ParseValue(ref reader).GetRawText();
+                switch (name)
+                {
+                    case "request_id":
+                        entry = entry with { RequestId = text };
+                        break;
+                    case "traceparent":
+                        entry = entry with { TraceParent = text };
+                        break;
+                    default:
+                        (fields ??= [])[name] = text;
+                        break;
+                }
+            }
         }
 
-        return entry;
+        return fields is null ? entry : entry with { Fields = fields };
     }
 
     private static WorkerLogLevel Level(string? name) => name?.ToUpperInvariant() switch

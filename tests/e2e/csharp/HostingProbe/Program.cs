@@ -133,6 +133,8 @@ foreach (var (name, settings) in new Dictionary<string, Dictionary<string, strin
 var healthy = await HealthAsync();
 var echo = await AskAsync("fake.echo");
 await AskAsync("fake.complain", """{"lines": ["{\"level\": \"error\", \"message\": \"the device is hot\"}"]}""");
+const string about = """\"request_id\": \"a-1\", \"traceparent\": \"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\", \"model_id\": \"m\" """;
+await AskAsync("fake.complain", $$"""{"lines": ["{\"level\": \"warning\", \"message\": \"slow\", {{about}}}"]}""");
 var code = "none";
 try
 {
@@ -210,12 +212,14 @@ static string Text(ReadOnlySpan<KeyValuePair<string, object?>> tags) => string.J
 
 internal sealed class Logs : ILoggerProvider, ILogger
 {
+    private readonly LoggerExternalScopeProvider _scopes = new();
+
     public ConcurrentQueue<string> Lines { get; } = [];
 
     public ILogger CreateLogger(string categoryName) => this;
 
     public IDisposable? BeginScope<TState>(TState state)
-        where TState : notnull => null;
+        where TState : notnull => _scopes.Push(state);
 
     public bool IsEnabled(LogLevel logLevel) => true;
 
@@ -224,7 +228,12 @@ internal sealed class Logs : ILoggerProvider, ILogger
     {
         if (eventId.Name?.StartsWith("Worker", StringComparison.Ordinal) == true)
         {
-            Lines.Enqueue($"{logLevel} {eventId.Id} {eventId.Name}: {formatter(state, exception)}");
+            var about = string.Empty;
+            _scopes.ForEachScope(
+                (scope, _) => about += string.Concat(
+                    ((IEnumerable<KeyValuePair<string, object?>>)scope!).Select(one => $" [{one.Key} {one.Value}]")),
+                0);
+            Lines.Enqueue($"{logLevel} {eventId.Id} {eventId.Name}: {formatter(state, exception)}{about}");
         }
     }
 

@@ -1,0 +1,85 @@
+"""What was placed counts beside a node's view exactly until a view shows it, whatever order words come in."""
+
+from dataclasses import replace
+
+from worker.fleet.known import KnownNode
+from worker.fleet.reservations import NOTHING, Reservations
+from worker.fleet.views import Choice, NodeView, Step
+
+LOAD = Choice("n1", "cuda:0", 1, Step.MAKES_ROOM, 100.0, 4000.0, 50.0, 8, "")
+USE = replace(LOAD, step=Step.LOADED, load_ms=0.0, size_bytes=0)
+
+
+def node(revision: int, incarnation: str = "a") -> KnownNode:
+    return KnownNode(NodeView("n1", incarnation, revision, ()))
+
+
+def test_a_load_takes_its_bytes_its_turn_and_the_loader_once_however_many_wait_for_it() -> None:
+    held = Reservations()
+    held.add("1", LOAD, "m")
+    held.add("2", replace(LOAD, step=Step.LOADING), "m")
+    holds = held.of("n1")
+    assert (holds.bytes_by_device, holds.uses, holds.queue_ms) == (
+        {"cuda:0": 8},
+        {"cuda:0": 2},
+        {"cuda:0": 4000},
+    )
+    assert holds.loads == {"m": LOAD}
+    assert held.of("n2") is NOTHING
+
+
+def test_bytes_are_no_use_of_a_model() -> None:
+    held = Reservations()
+    held.add("1", LOAD, None)
+    assert (held.of("n1").bytes_by_device, held.of("n1").uses) == ({"cuda:0": 8}, {})
+
+
+def test_what_was_accepted_counts_until_a_view_shows_it() -> None:
+    held = Reservations()
+    held.add("1", USE, "m")
+    held.seen(node(7))  # not answered yet: no view can be told to show it
+    assert held.of("n1").uses
+    held.accepted("1", "n1", "a", 9)
+    held.seen(node(8))
+    assert held.of("n1").uses
+    held.seen(node(9))
+    assert held.of("n1") is NOTHING
+    assert not list(held.nodes())
+
+
+def test_a_view_that_shows_it_may_come_before_the_answer() -> None:
+    held = Reservations()
+    held.add("1", USE, "m")
+    held.seen(node(9))
+    held.accepted("1", "n1", "a", 9)
+    assert held.of("n1") is NOTHING
+
+
+def test_what_went_with_a_nodes_process_counts_no_more() -> None:
+    held = Reservations()
+    held.add("1", USE, "m")
+    held.accepted("1", "n1", "a", 9)
+    assert held.of("n1").uses
+    held.seen(node(1, "b"))
+    assert held.of("n1") is NOTHING
+
+
+def test_a_late_word_of_what_is_forgotten_changes_nothing() -> None:
+    held = Reservations()
+    held.add("1", USE, "m")
+    held.lost("n1")
+    held.accepted("1", "n1", "a", 2)
+    held.refused("1", "n1")
+    assert held.of("n1") is NOTHING
+    assert not list(held.nodes())
+
+
+def test_views_before_the_latest_refusal_are_stale_and_those_of_another_start_are_not() -> None:
+    held = Reservations()
+    held.refused("1", "n1", "a", 5)
+    held.refused("2", "n1", "a", 4)
+    assert held.is_stale(node(4))
+    assert not held.is_stale(node(5))
+    assert not held.is_stale(node(1, "b"))
+    held.seen(node(1, "b"))
+    assert not held.is_stale(node(4))

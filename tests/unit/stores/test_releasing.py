@@ -1,0 +1,162 @@
+"""Whole segments go when much is asked back: what was used often stays, and of what goes nothing is left."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.vocabulary import StoreKind
+from tests.unit.stores.stores import HERE, World, item
+from worker.core.cancellation import CancelToken
+from worker.plugins import CancelledError, OutOfMemoryError
+from worker.stores import segments
+from worker.stores.base import Choice, Options, Scope
+from worker.stores.key_index import KeyIndex
+
+KIB = 1024
+NAME = "store:cache:answers"
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.stores.giving.SEGMENT_BYTES", 64 * KIB)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 64 * KIB)
+
+
+def release(kind: Any, size: int) -> int:
+    return sum(kind.release(each, CancelToken(lambda: 0)) for each in kind.offers(size))
+
+
+def filled(world: World, **options: Any) -> tuple[Any, Any]:
+    cache: Any = world.cache(**options)
+    for number in range(2000):
+        cache.put(item(f"{number:04}", f"{number:04}".encode() * 256, cost_ms=100.0))
+    return cache, world.consumers.by_id[NAME]
+
+
+def test_what_is_used_again_and_again_stays() -> None:
+    """It lies among others that are not, and is moved."""
+    world = World()
+    cache, kind = filled(world)
+    often = [f"{number:04}" for number in range(0, 2000, 100)]
+    for _ in range(8):
+        for key in often:
+            cache.get(key)
+    held = kind.held_bytes
+    assert release(kind, held // 2) == pytest.approx(held / 2, rel=0.06)
+    assert kind.held_bytes == cache.held_bytes == sum(each.entry_bytes for each in cache._table)
+    assert kind.memory.held_bytes <= kind.memory.alive_bytes * 65 // 64 + 64 * KIB
+    for key in often:
+        assert cache.get(key).content.data == key.encode() * 256
+
+
+def test_scopes_and_kinds_of_entries_side_by_side(tmp_path: Path) -> None:
+    """Tags, files and lifetimes: what goes is found by nothing, and what stays is whole."""
+    world = World(tmp_path)
+    plain, kind = filled(world)
+    tagged: Any = world.cache(scope=Scope("ann", "p"), ttl_ms=10_000)
+    kept: Any = world.cache(scope=Scope("bob", "p"), persist=True)
+    for number in range(500):
+        data = f"{number:04}".encode() * 256
+        tagged.put(item(f"{number:04}", data, cost_ms=100.0, tags=(f"t{number % 5}", "all")))
+        kept.put(item(f"{number:04}", data, cost_ms=100.0))
+    stores = (plain, tagged, kept)
+    for _ in range(6):
+        release(kind, kind.held_bytes // 3)
+        assert kind.held_bytes == sum(each.held_bytes for each in stores)
+        for store in stores:
+            entries = list(store._table)
+            assert store.held_bytes == sum(each.held_bytes for each in entries)
+            assert store.figures().entry_count == len(entries)
+            for entry in entries:
+                assert store.get(entry.key).content.data == entry.key.encode() * 256
+        there = {each.key for each in tagged._table}
+        assert {each.key for each in tagged._having(("all",))} == there
+        assert {each.key for each in tagged._having(("t3", "all"))} == {
+            key for key in there if int(key) % 5 == 3
+        }
+    assert kept.figures().entry_count == 500
+    world.clock.move(10_000)
+    world.stores.tend()
+    assert len(tagged._table) == 0
+    assert tagged.delete(Choice(tag="all")).entries == 0
+    world.stores.close()
+
+
+def test_little_is_asked_of_much() -> None:
+    """A part of a segment goes, by single entries, and not much more than was asked for."""
+    world = World()
+    cache, kind = filled(world)
+    held = kind.held_bytes
+    for offer in kind.offers(70 * KIB)[:1]:
+        freed = kind.release(type(offer)(10 * KIB, 0.0, "", tag=offer.tag), CancelToken(lambda: 0))
+    assert 10 * KIB <= freed < 14 * KIB
+    assert kind.held_bytes == held - freed == cache.held_bytes
+
+
+def test_a_release_that_is_cancelled_ends_between_segments() -> None:
+    """What went until then is counted, and everything else is there."""
+    world = World()
+    cache, kind = filled(world)
+    token = CancelToken(world.clock.now_ns)
+    (offer, *_) = kind.offers(kind.held_bytes)
+    token.cancel()
+    with pytest.raises(CancelledError):
+        kind.release(offer, token)
+    assert cache.figures().entry_count == 2000
+
+
+def test_where_no_map_is_to_be_had_what_stays_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moving needs one: without it gaps are left, and nothing is lost that was not chosen."""
+    world = World()
+    cache, kind = filled(world)
+    for _ in range(8):
+        for number in range(0, 2000, 3):
+            cache.get(f"{number:04}")
+
+    def refuse(_size: int, _what: str) -> None:
+        raise OutOfMemoryError("refused")
+
+    monkeypatch.setattr(segments, "anonymous", refuse)
+    monkeypatch.setattr("worker.stores.key_index.anonymous", refuse)
+    release(kind, kind.held_bytes // 2)
+    assert kind.held_bytes == cache.held_bytes == sum(each.entry_bytes for each in cache._table)
+    for entry in list(cache._table):
+        assert cache.get(entry.key).content.data == entry.key.encode() * 256
+    cache.clear()
+    assert kind.memory.held_bytes == 0
+
+
+def test_keys_with_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By chance, or because someone found them."""
+    monkeypatch.setattr("worker.stores.table.hash_of", lambda _: 7)
+    monkeypatch.setattr("worker.stores.entry.hash_of", lambda _: 7)
+    cache: Any = World().cache(ttl_ms=50)
+    for number in range(60):
+        cache.put(item(str(number), str(number).encode(), tags=(f"t{number % 2}",)))
+    for number in range(60):
+        assert cache.get(str(number)).content.data == str(number).encode()
+    assert cache.delete(Choice(tag="t1")).entries == 30
+    assert [cache.get(str(number)) is None for number in range(4)] == [False, True, False, True]
+
+
+def test_sessions_in_memory_alone_are_no_segments_to_give() -> None:
+    """However much is asked for."""
+    world = World()
+    pool: Any = world.stores.open("chats", HERE, StoreKind.SESSIONS, Options()).store
+    for number in range(400):
+        pool.put(item(str(number), bytes(KIB)))
+    kind = world.consumers.by_id["store:sessions:chats"]
+    assert kind.offers(10**9) == ()
+    assert kind.holding().spare_bytes == 0
+    assert pool.figures().price_ms_per_mib is None
+
+
+def test_an_index_has_a_slot_for_what_is_prepared() -> None:
+    """What was reserved is there, whatever was reserved after it."""
+    index = KeyIndex()
+    for name in range(1, 400):
+        index.reserve(name)
+        index.reserve(name)
+        index.add(name, name)
+    assert index.count == 399

@@ -1,0 +1,99 @@
+"""What an engine asks of the worker while it works: the store of its prompts' beginnings lies there."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from worker.backends.engines.arrays import Segments
+from worker.backends.isolation.answers import Answers, Call
+from worker.backends.isolation.caller import Caller
+from worker.core.errors import OutOfMemoryError
+from worker.core.shortages import start_thread
+
+_working = threading.local()
+
+
+class Asker:
+    """Asks the worker, in the engine's process; bytes go through shared memory both ways."""
+
+    def __init__(self, caller: Caller, segments: Segments) -> None:
+        self._caller = caller
+        self._segments = segments
+
+    @contextmanager
+    def ask(self, question: dict[str, Any]) -> Iterator[Any]:
+        """Ask, and look at the answer until the end of the block. OSError where the worker has none, with its words."""
+        rest, arrays = self._segments.send(question)
+        try:
+            reply = self._caller.ask({"question": rest, "arrays": arrays})
+        finally:
+            self._segments.done(arrays)
+        if reply["error"] is not None:
+            raise OSError(reply["error"])
+        try:
+            yield self._segments.receive(reply["answer"], reply["arrays"], copied=False)
+        finally:
+            if reply["arrays"] is not None:
+                self._caller.ask(None)  # it was looked at
+
+
+@contextmanager
+def asking(caller: Any, segments: Segments) -> Iterator[None]:
+    """Have this thread's work ask this caller until the end of the block."""
+    _working.asker = Asker(caller, segments) if isinstance(caller, Caller) else None
+    try:
+        yield
+    finally:
+        _working.asker = None
+
+
+def asker() -> Asker | None:
+    """Return whom this thread's work may ask; None in a thread of its own, and outside of calls."""
+    found: Asker | None = getattr(_working, "asker", None)
+    return found
+
+
+class Questions:
+    """Answers what one call asks, in the worker: on a thread of its own, since who reads answers must not wait."""
+
+    def __init__(self, answers: Answers, segments: Segments, answer: Callable[[Any], Any]) -> None:
+        self._answers = answers
+        self._segments = segments
+        self._answer = answer
+        # All mutable state: where the last answer lies until it was looked at, and what was asked.
+        self._sent: dict[str, Any] | None = None
+        self._asked: Any = None
+
+    def __call__(self, call: Call, question: Any) -> None:
+        """Have a question answered."""
+        try:
+            start_thread(partial(self._serve, call, question), "engine-question")
+        except OutOfMemoryError:
+            self._answers.reply(call, {"error": "the worker has no thread for it now"})
+
+    def lost(self) -> None:
+        """Note that the process has ended: what it was about to use may have been the cause, and is not given again."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            self._answer(asked | {"do": "forget"})
+
+    def over(self) -> None:
+        """Take back what was not looked at: the call has ended."""
+        self._segments.done(self._sent)
+        self._sent = self._asked = None
+
+    def _serve(self, call: Call, question: Any) -> None:
+        self.over()
+        if question is None:
+            self._answers.reply(call, None)
+            return
+        rest = why = None
+        try:
+            asked = self._segments.receive(question["question"], question["arrays"], copied=False)
+            rest, self._sent = self._segments.send(self._answer(asked))
+            self._asked = asked if self._sent is not None else None
+        except Exception as error:  # noqa: BLE001 - the engine works on without an answer
+            why = str(error) or repr(error)
+        self._answers.reply(call, {"error": why, "answer": rest, "arrays": self._sent})

@@ -1,0 +1,193 @@
+"""What of a kind's stores goes when memory is short, and for which price: entries one by one, or whole segments.
+
+1. Where little is wanted, single entries: the cheapest by the byte of a sample, as it is at a store's own bound.
+2. Where more is, segments: what lies together has about one price, which some of its entries tell. What in one is
+   much dearer than the rest of what goes (it was used often, say) is moved elsewhere, and the map goes as a whole: that
+   costs a hundredth of what closing the gaps of scattered entries does.
+3. What stores hold beside entries, such as an index, as a whole.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from worker.plugins import Offer
+from worker.stores.entry import HEAD, sizes
+from worker.stores.prices import Draws
+from worker.stores.segments import OWN_ORDER, SEGMENT_BYTES, Segment, SegmentMemory
+
+if TYPE_CHECKING:
+    from worker.stores.index import EntryStore
+
+MIB = 2**20
+_PARTS = 4
+"""Of offers: each is half of what is needed after it, since closing gaps costs about the same for any of them."""
+_PRICED = 4096
+"""Entries that are priced for an offer, about."""
+_SAMPLE = 32
+"""Entries looked at, at least: the cheapest of so many at random is among the cheapest few of a hundred."""
+_SEGMENTS = 4
+"""From so many on, whole ones go; and already from one on, where there are eight times as many."""
+_TELLING = 4
+"""Entries that tell a segment's price: they lie together because it is about the same."""
+DEAR = 4.0
+"""What costs so many times what the last of what goes does, by the byte, is moved, and stays."""
+
+Price = Callable[[int, float], float]
+
+
+class EntryLot(NamedTuple):
+    """One entry, as it was when it was looked at."""
+
+    store: "EntryStore"
+    hash: int
+    serial: int
+
+
+class PartLot(NamedTuple):
+    """Something that a store holds beside its entries."""
+
+    store: "EntryStore"
+    name: str
+
+
+class Lot(NamedTuple):
+    """What goes as a whole: its price a byte, its bytes, and milliseconds."""
+
+    price: float
+    bytes: int
+    cost_ms: float
+    what: EntryLot | PartLot | Segment
+
+
+class Pricing:
+    """What entries cost at one moment, whichever store they are of."""
+
+    def __init__(self, stores: "dict[int, EntryStore]", now_ns: int) -> None:
+        self._stores = stores
+        self._now_ns = now_ns
+        self._prices: dict[int, tuple[Price, float | None]] = {}
+
+    def of(self, head: tuple[Any, ...]) -> float:
+        """Return what having the entry of a record in memory is worth, in milliseconds."""
+        price, read_ms = self._prices.get(head[9]) or self._look(head[9])
+        return price(head[0], head[6] if read_ms is None else read_ms)
+
+    def making(self, head: tuple[Any, ...]) -> float:
+        """Return what having it at all is worth."""
+        price, _ = self._prices.get(head[9]) or self._look(head[9])
+        return price(head[0], head[6])
+
+    def _look(self, number: int) -> tuple[Price, float | None]:
+        store = self._stores[number]
+        known = self._prices[number] = (store.prices.at(self._now_ns), store.read_ms)
+        return known
+
+
+class Giving:
+    """The lots of one kind's stores, at one moment. With the kind's lock."""
+
+    def __init__(
+        self, memory: SegmentMemory, stores: "dict[int, EntryStore]", pricing: Pricing, draws: Draws
+    ) -> None:
+        self._memory = memory
+        self._stores = stores
+        self._pricing = pricing
+        self._draws = draws
+        self._segments = [each for each in memory.segments.values() if each.given and each.band != OWN_ORDER]
+
+    def lots(self, need_bytes: int) -> list[Lot]:
+        """Return what is cheapest, cheapest first: as much as is needed, or all there is."""
+        found = list(self._own(need_bytes))
+        entries = sum(each.count for each in self._segments)
+        looked_at = 2 * need_bytes * entries // max(1, self._memory.given_bytes)
+        many = self._memory.given_bytes >= 8 * _SEGMENTS * SEGMENT_BYTES
+        least = SEGMENT_BYTES if many else _SEGMENTS * SEGMENT_BYTES
+        if need_bytes >= least or min(looked_at, entries) > _PRICED:
+            found += self._whole()
+        else:
+            found += self._single(need_bytes, entries)
+        found.sort(key=_price)
+        return list(_enough(found, need_bytes))
+
+    # ---- inside ----
+
+    def _own(self, need_bytes: int) -> Iterator[Lot]:
+        for store in self._stores.values():
+            yield from store.lots(need_bytes)
+            for name, size, cost_ms in store.parts():
+                yield Lot(cost_ms / max(1, size), size, cost_ms, PartLot(store, name))
+
+    def _whole(self) -> Iterator[Lot]:
+        for segment in self._segments:
+            offsets, size, cost = segment.offsets, 0, 0.0
+            step = -(-len(offsets) // _TELLING)
+            for offset in offsets[::step]:
+                lot = self._lot(segment, offset)
+                if lot is not None:
+                    size, cost = size + lot.bytes, cost + lot.cost_ms
+            if not size:  # all of these are gone
+                lots = filter(None, (self._lot(segment, offset) for offset in segment.records()))
+                for lot in lots:
+                    size, cost = size + lot.bytes, cost + lot.cost_ms
+            yield Lot(cost / size, segment.given, cost * segment.given / size, segment)
+
+    def _single(self, need_bytes: int, entries: int) -> Iterator[Lot]:
+        if entries <= 2 * _SAMPLE or self._memory.given_bytes <= 2 * need_bytes:
+            for segment in self._segments:
+                yield from filter(None, (self._lot(segment, offset) for offset in segment.records()))
+            return
+        draw, picked, size = self._draws.look(), set[tuple[int, int]](), 0
+        while (len(picked) < _SAMPLE or size < 2 * need_bytes) and len(picked) < entries:
+            number = draw()
+            segment = self._segments[number % len(self._segments)]
+            offset = segment.offsets[(number >> 20) % len(segment.offsets)]
+            lot = self._lot(segment, offset)
+            if lot is not None and (segment.number, offset) not in picked:
+                picked.add((segment.number, offset))
+                size += lot.bytes
+                yield lot
+
+    def _lot(self, segment: Segment, offset: int) -> Lot | None:
+        head = HEAD.unpack_from(segment.view, offset)
+        if not head[13]:
+            return None
+        size, cost = sizes(head)[1], self._pricing.of(head)
+        return Lot(cost / max(1, size), size, cost, EntryLot(self._stores[head[9]], head[0], head[1]))
+
+
+def offers_of(lots: Iterable[Lot], need_bytes: int) -> Iterator[Offer]:
+    """Put lots together into few offers: the first an eighth of the need, but a MiB at least, the last half of it."""
+    part: list[Lot] = []
+    size = reached = 0
+    goal = max(MIB, need_bytes >> (_PARTS - 1))
+    for each in lots:
+        part.append(each)
+        size += each.bytes
+        if reached + size >= goal:
+            yield _offer(part, size)
+            reached += size
+            if reached >= need_bytes:
+                return
+            part, size = [], 0
+            while goal <= reached:
+                goal = min(2 * goal, need_bytes)
+    if part:
+        yield _offer(part, size)
+
+
+def _offer(part: list[Lot], size: int) -> Offer:
+    cost = sum(each.cost_ms for each in part)
+    # No count: who puts several of these together tells the words of one for all of them.
+    return Offer(size, cost, "entries that are the cheapest to make again", divisible=True, tag=tuple(part))
+
+
+def _enough(lots: list[Lot], need_bytes: int) -> Iterator[Lot]:
+    for each in lots:
+        if need_bytes <= 0:
+            return
+        need_bytes -= each.bytes
+        yield each
+
+
+def _price(lot: Lot) -> float:
+    return lot.price
