@@ -197,16 +197,19 @@ class HeldEntries:
             self._memory.free(entry)
             entry.place = 0
 
-    def _take(self, entry: Entry, data: bytes | bytearray, victims: list[Entry]) -> int:
-        """Do in memory what was done on disk. Returns how many others went."""
+    def _take(self, entry: Entry, data: bytes | bytearray, victims: list[Entry], old: Entry | None) -> int:
+        """Do in memory what was done on disk, in place of an older entry. Returns how many others went."""
         for each in victims:
             self._remove(each)
         self._evictions += len(victims)
         evicted = len(victims)
         if self._file is None:
-            evicted += self._kind.make_room(entry.entry_bytes, self._table.get(entry.key))
+            evicted += self._kind.make_room(entry.entry_bytes, old)
             self._memory.put(entry, data, self._band(entry), alone=True)
-        old = self._table.get(entry.key)
+        if old is not None and (
+            evicted or self._file is not None
+        ):  # it may lie elsewhere by now, or have gone
+            old = self._table.get(entry.key)
         if old is not None:
             self._drop(old)
         self._add(entry)

@@ -130,7 +130,7 @@ class EntryStore(HeldEntries):
                 if self._file is not None:
                     self._file.change([row], [each.key for each in victims])
                 with self._kind.lock:
-                    return Put(size, evicted + self._take(entry, data, victims))
+                    return Put(size, evicted + self._take(entry, data, victims, old))
             except BaseException as error:
                 with self._kind.lock:
                     undo()
@@ -250,6 +250,8 @@ class EntryStore(HeldEntries):
         """Remove what has ended; what can't be removed now, is later, and not found meanwhile. While changing."""
         with self._kind.lock:
             ended = self._table.ended(self._kind.now_ns())
+        if not ended:
+            return
         try:
             self._delete(ended)
         except BaseException as error:
