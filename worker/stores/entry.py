@@ -21,7 +21,7 @@ ENTRY_BYTES = 128
 """What an entry counts for beside its bytes: its head, and its slot of an index that is half full."""
 NEVER = 2**63 - 1
 """The end of what lasts."""
-_FORMS = tuple(Form)
+FORMS = tuple(Form)
 
 
 class Entry:
@@ -120,7 +120,7 @@ def entry_at(head: tuple[Any, ...], data: bytes, place: int) -> Entry:
         found.hash, found.serial, found.put_ns, found.used_ns, found.expires_ns, found.ttl_ns, found.cost_ms,
         found.content_bytes, found.beside_bytes, found.store, tags, key, form, found.state,
     ) = head  # fmt: skip
-    found.form = _FORMS[form]
+    found.form = FORMS[form]
     found.key_data, found.tags_data = data[:key], data[key:]
     found.key = found.key_data.decode("utf-8", "surrogatepass")
     found.tags = _tags_of(found.tags_data) if tags else ()

@@ -197,6 +197,13 @@ class SegmentMemory:
         """Tell whether a record lies among those that are offered."""
         return self.segments[place >> _OFFSET_BITS].band is not None
 
+    def used(self, place: int, head: Head, now_ns: int) -> bytes:
+        """Write a use of a record, whose end stays, and return a copy of its content, which is there."""
+        view, begin = self.segments[place >> _OFFSET_BITS].view, place & _OFFSETS
+        USED.pack_into(view, begin + USED_AT, now_ns, head[4])
+        begin += HEAD_BYTES + head[10] + head[11]
+        return view[begin : begin + head[7]]
+
     def content(self, entry: Entry) -> bytes:
         """Return a copy of an entry's content, which is there."""
         begin = (entry.place & _OFFSETS) + HEAD_BYTES + len(entry.key_data) + len(entry.tags_data)

@@ -51,11 +51,15 @@ class EntryTable:
         return map(self._memory.entry, self._index.places())
 
     def __contains__(self, key: str) -> bool:
-        return self._place(key) > 0
+        return self.place(key) > 0
+
+    def place(self, key: str) -> int:
+        """Return where the record of a key is; 0 for none."""
+        return self._index.find(hash_of(key), partial(self._memory.is_of, key_bytes(key)))
 
     def get(self, key: str) -> Entry | None:
         """Return the entry of a key."""
-        place = self._place(key)
+        place = self.place(key)
         return self._memory.entry(place) if place else None
 
     def same(self, entry: Entry) -> Entry | None:
@@ -192,9 +196,6 @@ class EntryTable:
         self._memory.leave(self.number)
 
     # ---- inside ----
-
-    def _place(self, key: str) -> int:
-        return self._index.find(hash_of(key), partial(self._memory.is_of, key_bytes(key)))
 
     def _counted(self, entry: Entry, by: int) -> None:
         about, content = ENTRY_BYTES + len(entry.key_data) + len(entry.tags_data), entry.content_bytes
