@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_INFLIGHT, PressureLevel, SharedMemoryKind
 from worker import __version__
-from worker.core.text import printable, size_bytes
+from worker.core.text import nearest, printable, size_bytes
 
 _AUTO_LEVELS = (PressureLevel.MODERATE, PressureLevel.HIGH, PressureLevel.CRITICAL)
 _MOST_FRAMES = 64
@@ -38,6 +38,7 @@ Try it: paste this line into a shell. One JSON object a line goes in, one comes 
   python -m memory_worker report FILE.jsonl       what --record FILE.jsonl saw, as one HTML page
   python -m memory_worker broker --models FILE    makes room among the model servers that FILE names, beside them
   python -m memory_worker top --attach PID        the same as it happens, in a terminal
+  python -m memory_worker fleet --nodes 3         several machines as one (Linux, the extra fleet); see docs/fleet.md
   python -m memory_worker simulate TRACE.jsonl    what each eviction policy would have cost on a trace of model uses
 
 A simulated device takes knobs after its size, for hosts without a GPU and for faults on demand:
@@ -181,7 +182,7 @@ def _at_least(lowest: int) -> "type[int]":
             raise argparse.ArgumentTypeError(message)
         return value
 
-    return read  # type: ignore[return-value]
+    return read  # type: ignore[return-value]  # argparse calls it as it would a type
 
 
 def parse(arguments: list[str]) -> Arguments:
@@ -267,11 +268,9 @@ def parse(arguments: list[str]) -> Arguments:
     for each in arguments:
         name = each.partition("=")[0]
         if name.startswith("--") and name not in known:
-            from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
-
-            near = get_close_matches(name, known, 1)
+            near = nearest(name, known)
             parser.error(
-                f"there is no option {printable(name)}" + (f"; did you mean {near[0]}?" if near else "")
+                f"there is no option {printable(name)}" + (f"; did you mean {near}?" if near else "")
             )
     return parser.parse_args(arguments, namespace=Arguments())
 

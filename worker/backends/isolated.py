@@ -11,23 +11,24 @@ from dataclasses import replace
 from typing import Any
 
 from protocol.vocabulary import DeviceState, Executed
-from worker.backends.base import Fill, HeldByProcess, OnChange, Piecewise, RemoteWork
+from worker.backends.base import Fill, HeldByProcess, OnChange, RemoteWork
 from worker.backends.isolation import codec
 from worker.backends.isolation.answers import LAST_WORD_S, Call, OnReport
 from worker.backends.isolation.asking import ANSWER_S, PATIENCE_S, Asking
+from worker.backends.isolation.block_copies import BlockCopies
 from worker.backends.isolation.carrying import Held, give_up, read_out
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
-from worker.backends.isolation.copying import Sending, copy_file, receive, receive_each, send
+from worker.backends.isolation.copying import Sending
 from worker.backends.isolation.displaced import Displaced
 from worker.backends.isolation.endings import Ending
+from worker.backends.isolation.held_blocks import HeldBlocks
 from worker.backends.isolation.launching import Launching
 from worker.backends.isolation.loss import became, lost
 from worker.backends.isolation.presence import Presence
 from worker.backends.isolation.restarting import replace as replace_process
 from worker.backends.isolation.restarting import restarted, used_bytes
 from worker.backends.isolation.returning import Returning
-from worker.backends.isolation.slots import SLOT_BYTES, Slots
-from worker.backends.pieces import Done
+from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import DeviceLostError, DeviceUnavailableError, WorkerError
@@ -59,16 +60,17 @@ class IsolatedBackend:
         self._slots = Slots.create(as_file=slots_as_file, figures=True)
         self._presence = Presence(expected, self._with_displaced)
         self._changed = self._presence.changed
-        # All mutable state besides the process's: what is on its devices, what waits in host memory, what went
-        # with the last process, and the largest size of each kind that is known to be possible. One entry is added,
-        # read or removed without a lock; a process that ends has all of them replaced, what went noted first.
-        self._held: dict[str, Held] = {}
+        self._held = HeldBlocks()
         self._displaced = Displaced(self._slots)
+        copies = BlockCopies(self._presence, self._slots, self._held, self._displaced)
+        self.read, self.write = copies.read, copies.write
+        self.read_each, self.write_each = copies.read_each, copies.write_each
+        self.read_file, self.write_file = copies.read_file, copies.write_file
         self._asking = Asking(clock)
         self._returning = Returning(clock, self._return_displaced)
         self._ticking: Call | None = None
-        self._gone: frozenset[str] = frozenset()
         self._on_figures: Callable[[str], None] = lambda _: None
+        # All mutable state besides: the largest size of each kind that is known to be possible.
         self._accepted: dict[tuple[object, ...], int] = {}
         self._launching = Launching(
             launch, self._slots, clock, remedies or {}, self._arrived, self._failed, self._ended
@@ -109,7 +111,7 @@ class IsolatedBackend:
         self._launching.close()
         self._presence.close()
         with self._changed:
-            self._held = {}
+            self._held.clear()
         self._displaced.clear()
         self._slots.close()
 
@@ -145,7 +147,8 @@ class IsolatedBackend:
         """Remove what was in a process that ended by itself, tell of it, and have it replaced."""
 
         def forget() -> None:
-            self._gone, self._held, self._accepted = frozenset(self._held), {}, {}
+            self._held.forget()
+            self._accepted = {}
             self._displaced.clear()
 
         if self._presence.lose(child, end.reason, forget):
@@ -166,27 +169,6 @@ class IsolatedBackend:
         return (*found, *(became(each, DeviceState.UNAVAILABLE, why) for each in missing))
 
     # ---- answering ----
-
-    def _hold(self, child: ChildProcess, name: str, held: Held) -> None:
-        self._held[name] = held
-        if child.end is not None:  # it ended after its answer: what it made went with it
-            self._held.pop(name, None)
-            raise EndedError(child.end)
-
-    def _device_of(self, name: str) -> str | None:
-        """Return where a block is; None if it went with its process. KeyError for one that never was."""
-        held = self._held.get(name)
-        if held is None and name not in self._gone:
-            raise KeyError(name)
-        return None if held is None else held.request.device_id
-
-    def _place_of(self, name: str) -> str:
-        """Return where a block is. DeviceUnavailableError if it went with its process."""
-        device_id = self._device_of(name)
-        if device_id is None:
-            message = f"{name} was lost with its device's process"
-            raise DeviceUnavailableError(message, allocation_id=name, state=DeviceState.LOST)
-        return device_id
 
     def readings(self, device_id: str) -> Readings:
         """Ask the process. DeviceUnavailableError where it does not answer in a moment, or is being replaced."""
@@ -249,7 +231,7 @@ class IsolatedBackend:
             )
             try:
                 block = codec.block_of(made)
-                self._hold(child, allocation_id, Held(request, block.actual_bytes, weights=False))
+                self._held.add(child, allocation_id, Held(request, block.actual_bytes, weights=False))
             except MemoryError:  # of this process: there it is made
                 child.begin(*undo)
                 raise
@@ -264,12 +246,12 @@ class IsolatedBackend:
         return self._give_up("unload", handle)
 
     def _give_up(self, do: str, name: str) -> int | None:
-        device_id = self._device_of(name)
+        device_id = self._held.device_of(name)
         if device_id is None:
             return 0
         returned = self._displaced.drop(name)
         if returned is not None:
-            self._held.pop(name, None)
+            self._held.drop(name)
             self._presence.tell()  # the device may have no contents elsewhere any more
             return returned
         with self._presence.using(device_id, Executed.YES) as child:  # gone is gone, in whichever way
@@ -278,86 +260,12 @@ class IsolatedBackend:
                 returned = child.call(do, name)
             else:
                 self._presence.tell()
-            self._held.pop(name, None)
+            self._held.drop(name)
             return returned
 
-    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002
+    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002 - as all of them are called
         """Return None: what another process has can only be copied."""
         return None
-
-    def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
-        """Copy out of a block."""
-        device_id = self._place_of(allocation_id)
-        if self._displaced.read(allocation_id, offset, into):
-            return
-        with self._presence.using(device_id, Executed.NO, token=token) as child:
-            if not self._displaced.read(allocation_id, offset, into):
-                receive(child, self._slots, allocation_id, offset, into, token)
-
-    def write(self, allocation_id: str, offset: int, data: memoryview, token: CancelToken) -> None:
-        """Copy into a block."""
-        device_id = self._place_of(allocation_id)
-        if self._displaced.write(allocation_id, offset, data):
-            return
-        with self._presence.using(device_id, Executed.UNKNOWN, len(data), token=token) as child:
-            if not self._displaced.write(allocation_id, offset, data):
-                send(child, self._slots, "write", allocation_id, offset, data, token)
-
-    def read_each(
-        self, allocation_id: str, size: int, take: Piecewise, token: CancelToken, done: Done
-    ) -> None:
-        """Copy all of a block out, without a pause: ``take`` is called with each place and what lies there."""
-        device_id = self._place_of(allocation_id)
-        with self._presence.using(device_id, Executed.NO, token=token) as child:
-            if not self._displaced.names():
-                receive_each(child, self._slots, allocation_id, 0, size, take, token, done)
-                return
-        chunk = memoryview(bytearray(min(size, SLOT_BYTES)))
-        for start in range(0, size, SLOT_BYTES):
-            piece = chunk[: size - start]
-            self.read(allocation_id, start, piece, token)
-            take(start, piece)
-            done(start + len(piece))
-
-    def write_each(
-        self,
-        allocation_id: str,
-        size: int,
-        fill: Piecewise,
-        token: CancelToken,
-        done: Done,
-    ) -> None:
-        """Copy all of a block in, without a pause: ``fill`` is called with each place and the memory to fill."""
-        device_id = self._place_of(allocation_id)
-        with self._presence.using(device_id, Executed.UNKNOWN, size, token=token) as child:
-            if not self._displaced.names():
-                with Sending(child, self._slots, "write", allocation_id, token) as sending:
-                    sending.put_each(0, size, fill, done)
-                return
-        chunk = memoryview(bytearray(min(size, SLOT_BYTES)))
-        for start in range(0, size, SLOT_BYTES):
-            piece = chunk[: size - start]
-            fill(start, piece)
-            self.write(allocation_id, start, piece, token)
-            done(start + len(piece))
-
-    def read_file(self, allocation_id: str, path: str, size: int, token: CancelToken, done: Done) -> bool:
-        """Have all of a block copied to a file that a host maps. False, and nothing was done, where it can't be mapped there."""
-        return self._copy_file("read_file", Executed.NO, allocation_id, path, size, token, done)
-
-    def write_file(self, allocation_id: str, path: str, size: int, token: CancelToken, done: Done) -> bool:
-        """Have all of a block copied from a file that a host maps. Returns as ``read_file``."""
-        return self._copy_file("write_file", Executed.UNKNOWN, allocation_id, path, size, token, done)
-
-    def _copy_file(
-        self, do: str, executed: Executed, name: str, path: str, size: int, token: CancelToken, done: Done
-    ) -> bool:
-        device_id = self._place_of(name)
-        with self._presence.using(device_id, executed, token=token) as child:
-            if self._displaced.names() or not child.call("map", path, size, token=token):
-                return False
-            copy_file(child, self._slots, do, name, path, size, token, done)
-            return True
 
     def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
         """Have the backend load, and send it the bytes as they come."""
@@ -371,10 +279,10 @@ class IsolatedBackend:
                 giving_up = child.begin("filled", handle, False)  # noqa: FBT003 - as on the wire
                 child.answers.wait(giving_up, LAST_WORD_S)
                 raise
-            made = child.call("filled", handle, True, token=token, undo=("unload", handle))  # noqa: FBT003
+            made = child.call("filled", handle, True, token=token, undo=("unload", handle))  # noqa: FBT003 - a message has no names
             try:
                 block = codec.block_of(made)
-                self._hold(child, handle, Held(request, block.actual_bytes, weights=True))
+                self._held.add(child, handle, Held(request, block.actual_bytes, weights=True))
             except MemoryError:  # as above
                 child.begin("unload", handle)
                 raise
@@ -382,7 +290,7 @@ class IsolatedBackend:
 
     def work(self, name: str, work: RemoteWork, token: CancelToken, report: OnReport) -> Any:
         """Have work done there; what it reports on its way is passed on."""
-        device_id = self._place_of(name)
+        device_id = self._held.place_of(name)
         self._bring_back()
         with self._presence.using(device_id, Executed.UNKNOWN, token=token) as child:
             if name in self._displaced.names():
@@ -449,7 +357,7 @@ class IsolatedBackend:
         """
         with self._presence.exclusive(token) as old:  # 1
             displaced = self._displaced.names()
-            held = {name: block for name, block in self._held.items() if name not in displaced}
+            held = self._held.besides(displaced)
             there = self._there()
             try:
                 more = [*self._displaced.sizes(), needed_bytes]
@@ -468,7 +376,7 @@ class IsolatedBackend:
                 with suppress(EndedError, DeviceLostError):
                     done.back.update(self._displaced.bring_back(done.child, CancelToken(self._now_ns)))
             with self._changed:
-                self._held.update(done.back)
+                self._held.take_back(done.back, all_of_it=True)
                 self._accepted = {}
             if done.child is None:
                 self._failed(f"what was on it is in host memory until a new process starts: {done.why}")
@@ -491,7 +399,7 @@ class IsolatedBackend:
         with suppress(DeviceUnavailableError), self._presence.using(None, Executed.UNKNOWN) as child:
             back = self._displaced.bring_back(child, CancelToken(self._now_ns))
             with self._changed:
-                self._held.update({name: block for name, block in back.items() if name in self._held})
+                self._held.take_back(back, all_of_it=False)
             if back:
                 for each in self._there():
                     child.call("trim", each)  # the hidden buffers of all that copying

@@ -65,13 +65,15 @@ class Candidates:
         return None if index is None else self._ring[index]
 
     def update(self, view: NodeView) -> None:
-        """Take over a node's whole view. The holder sees to it that it is no older than the one before."""
+        """Take over a node's whole view, no older than the one before. Its lease stays as it is where the view has none."""
         node, before = KnownNode(view), self.get(view.node_id)
         if before is None:
             self._insert(node)
         else:
             self._ring[self._index[node.node_id]] = node
             self._forget_models(before)
+            if view.leased_until_ns is None:
+                node.leased_until_ns = before.leased_until_ns
             if before.incarnation != node.incarnation:
                 self.reservations.lost(node.node_id)
         self._note_models(node, node.models)
@@ -103,7 +105,8 @@ class Candidates:
             self._forget_models(node)
             self._note_work(node_id, Work())
             index = self._index[node_id]
-            for row in (self._ring, self._turns, self._queues):
+            del self._ring[index]
+            for row in (self._turns, self._queues, *self._loads.values(), *self._rooms.values()):
                 del row[index]
             self._reindex()
         self.reservations.lost(node_id)
@@ -123,10 +126,11 @@ class Candidates:
             search.run(self._floors_of_bytes(request.required_bytes or 0), pricing.load_place, NEW)
         else:
             there = self._where(request.model_id)
-            turns = [inf] * len(self._ring)
-            for index in there:
-                turns[index] = self._turns[index] if request.new_use else 0.0
-            search.run(turns, pricing.salt_place, 0)
+            if there:
+                turns = [inf] * len(self._ring)
+                for index in there:
+                    turns[index] = self._turns[index] if request.new_use else 0.0
+                search.run(turns, pricing.salt_place, 0)
             if not search.is_below(min(self._load_row(request.model_id), default=inf)):
                 floors = self._floors_of_load(request)
                 for index in there:
@@ -198,14 +202,15 @@ class Candidates:
         self._ring.insert(index, node)
         self._turns.insert(index, _turn_floor(node))
         self._queues.insert(index, _queue_floor(node))
+        for model_id, row in self._loads.items():
+            row.insert(index, _load_floor(node, model_id))
+        for (devices, bucket), row in self._rooms.items():
+            row.insert(index, _room_floor(node, devices, bucket))
         self._reindex()
 
     def _reindex(self) -> None:
         self._places = [node.place for node in self._ring]
         self._index = {node.node_id: index for index, node in enumerate(self._ring)}
-        self._loads.clear()
-        self._rooms.clear()
-        self._needs.clear()
 
     def _note_devices(self, node: KnownNode) -> None:
         index = self._index[node.node_id]

@@ -2,7 +2,7 @@
 
 import itertools
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -39,13 +39,14 @@ class Channel:
         """Send an event, where the host asked for it."""
         if name not in self._wanted:
             return
-        body = orjson.Fragment(orjson.dumps(data))
+        written = orjson.dumps(data)
+        body = orjson.Fragment(written)
 
         def numbered() -> bytes:
             return event_frame(name, None, next(self._numbers), body)
 
         with self._lock:
-            self._write(numbered, len(body.contents) + _FRAME_BYTES, self._skip)
+            self._write(numbered, len(written) + _FRAME_BYTES, self._skip)
 
     def publish_newest(self, event: Event, on_wire: OnWire) -> None:
         """Send an event that takes the place of one of its kind that the host has not read, where it asked for it."""
@@ -63,9 +64,3 @@ class Channel:
 
 
 Publish = Callable[[str, Any], None]
-
-
-def publish_all(publish: Publish, events: Iterable[tuple[str, Any]]) -> None:
-    """Tell of several things."""
-    for name, data in events:
-        publish(name, data)

@@ -3,24 +3,27 @@
 import logging
 import os
 import shutil
+import socket
+import subprocess
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import ray
 from memory_worker.fleet import Directory, Node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from protocol.record import Record
+from worker.fleet import leftovers
 from worker.fleet.names import in_order, node_name
 from worker.fleet.words import DIRECTORY, NAMESPACE, NODE_PREFIX
 
-_FOLDER = "memory-worker-fleet-"
 _OBJECT_STORE_BYTES = 256 * 2**20
 """What contents pass through between nodes, some pieces at a time; taken from the machine's memory as it is filled."""
 _CALLS_AT_ONCE = 10_000
+_CONNECT_SECONDS = 10.0
 
 
 class Machine(Record):
@@ -43,6 +46,7 @@ class Cluster:
         logging.getLogger("ray").setLevel(logging.ERROR)
         shared: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "configure_logging": False}
         if address is not None:
+            _check(address)
             ray.init(address, **shared)
         else:
             self._folder = _Folder()
@@ -96,7 +100,7 @@ class Cluster:
             self._folder.remove()
 
     def _machine(self, name: str, ray_id: str) -> Machine:
-        return Machine(name, ray_id, os.getcwd() if ray_id == self.own_ray_id else None)  # noqa: PTH109
+        return Machine(name, ray_id, os.getcwd() if ray_id == self.own_ray_id else None)  # noqa: PTH109 - a text is wanted
 
     def _actor(self, kind: type, name: str, ray_id: str | None, *arguments: Any) -> Any:
         placed = (
@@ -114,18 +118,23 @@ class Cluster:
         )  # fmt: skip
 
 
+def _check(address: str) -> None:
+    """Raise OSError for an address at which nothing listens: Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in address:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+
+
 class _Folder:
-    """Where a cluster of one machine has its files. Those of gateways that were killed are removed by the next one."""
+    """Where a cluster of one machine has its files, and a process that removes them and ends what is left of it."""
 
     def __init__(self) -> None:
         base = Path(tempfile.gettempdir())
         if len(str(base)) > 24:  # noqa: PLR2004 - sockets lie below it, whose paths have at most 107 bytes
             base = Path("/tmp")  # noqa: S108 - a folder of one's own is made in it
-        for each in base.glob(_FOLDER + "*"):
-            pid = each.name.removeprefix(_FOLDER).partition("-")[0]
-            if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-                shutil.rmtree(each, ignore_errors=True)
-        self.path = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=base))
+        self.path = Path(tempfile.mkdtemp(prefix="memory-worker-fleet-", dir=base))
+        command = [sys.executable, "-I", "-S", leftovers.__file__, str(self.path)]
+        self._leftovers = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - our own
 
     def remove(self) -> None:
         """Remove it."""

@@ -1,6 +1,5 @@
 """Requests of the host to work on nodes, as the instructor does for one worker: checked, routed, and answered in the fleet's names."""
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,17 +17,20 @@ from worker.core.errors import (
     WorkerError,
 )
 from worker.core.records import no_report
+from worker.core.shortages import start_thread
 from worker.fleet.asked import Begin, Data, How, Run
+from worker.fleet.draining import Draining
 from worker.fleet.everywhere import Everywhere
 from worker.fleet.holdings import Holdings, is_by_count
-from worker.fleet.links import Link, Pending
+from worker.fleet.links import Link, Pending, Said
 from worker.fleet.names import split
 from worker.fleet.placing import Placing
 from worker.fleet.roster import Roster
 from worker.fleet.routing import NAMING, ROUTES, Where, check_complete
+from worker.fleet.transfers import Transfers
 from worker.instructor.binding import Bindings
 from worker.instructor.refusals import check_size, invalid, unknown_action
-from worker.stream.work import Call, Manner, Work
+from worker.stream.work import Answer, Call, Manner, Work
 
 _MADE = {
     "memory.allocate": (("allocation_id", "alloc"),),
@@ -50,12 +52,14 @@ class Gateway:
         holdings: Holdings,
         placing: Placing,
         everywhere: Everywhere,
+        transfers: Transfers,
+        draining: Draining,
         here: Bindings,
     ) -> None:
         check_complete()
         self._roster, self._own, self._holdings = roster, own, holdings
         self._placing, self._everywhere = placing, everywhere
-        self._here = here
+        self._here, self._transfers = here, transfers
         # All mutable state: of each consumer that the host registered, its node.
         self._consumers: dict[str, str] = {}
         self._ways: dict[Where, Begin] = {
@@ -65,7 +69,7 @@ class Gateway:
             Where.MODEL: self._model,
             Where.CONSUMER: self._consumer,
             Where.OWN: self._on_own,
-            Where.GATEWAY: self._drain,
+            Where.GATEWAY: draining.begin,
         }
 
     def prepare(self, action: str, data: Data) -> Work:
@@ -167,19 +171,20 @@ class Gateway:
         field = ROUTES[name].field
         if data.get("plan_id") is not None:
             field = "plan_id"
-        if name == "memory.transfer":
-            self._check_one_node(data)
+        if name == "memory.get_transfer" and self._transfers.is_here(data["transfer_id"]):
+            return lambda _: self._transfers.get(data["transfer_id"])
+        if name == "memory.transfer" and self._between_nodes(data):
+            self._check_lost(data)
+            return self._noting(name, data, self._transfers.begin(data, how))
         link, inner = self.link_and_data(data, field)
         if name == "memory.register_consumer":
             self._consumers[data["consumer_id"]] = link.node_id
         return self._follow(name, link.send(name, inner, how.meta, progress=how.progress), inner)
 
-    def _check_one_node(self, data: Data) -> None:
-        source, destination = split(data["source_allocation_id"])[0], split(data["destination_device_id"])[0]
-        if (source or self._own) != (destination or self._own):
-            raise UnsupportedError(
-                f"contents can't go from {source or self._own} to {destination or self._own} yet: allocate there, and fill that anew"
-            )
+    def _between_nodes(self, data: Data) -> bool:
+        ends = (data["source_allocation_id"], data["destination_device_id"])
+        source, destination = (split(each)[0] or self._own for each in ends)
+        return source != destination
 
     def _on_own(self, name: str, data: Data, how: How) -> Run:
         given = data.get("allocation_id")
@@ -202,12 +207,7 @@ class Gateway:
         return self._noting(name, data, self._everywhere.begin(name, data, how))
 
     def _model(self, name: str, data: Data, how: How) -> Run:
-        return self._placing.unload(name, data, how)
-
-    def _drain(self, _name: str, _data: Data, _how: How) -> Run:
-        raise UnsupportedError(
-            "this gateway can't drain a node yet: unload its models and free its allocations one by one"
-        )
+        return self._noting(name, data, self._placing.unload(name, data, how))
 
     def _consumer(self, name: str, data: Data, how: How) -> Run:
         node = self._consumers.get(data["consumer_id"], self._own)
@@ -230,28 +230,39 @@ class Gateway:
         numbers = [(field, kind, self._holdings.number(kind)) for field, kind in _MADE.get(name, ())]
 
         def noted(call: Call) -> Any:
-            answer: Data = {}
+            found: Data = {}
             try:
                 answer = run(call)
-                self._note(name, data, answer)
+                found = answer.result if isinstance(answer, Answer) else answer
+                self._note(name, data, found)
             finally:
                 for field, kind, number in numbers:
-                    self._holdings.name(kind, number, answer.get(field))
+                    self._holdings.name(kind, number, found.get(field))
             return answer
 
         return noted
 
     def _note(self, name: str, data: Data, answer: Data) -> None:
         if name == "memory.allocate":
-            self._holdings.add(answer["allocation_id"], answer["device_id"])
+            self._holdings.add(answer["allocation_id"], answer["device_id"], _incarnation(answer))
+        elif name == "memory.load_model":
+            self._holdings.loaded(answer["model_id"], answer["device_id"], _incarnation(answer))
+        elif name == "memory.unload_model":
+            self._holdings.unloaded(answer["model_id"])
         elif name in {"memory.transfer", "memory.get_transfer"} and answer["state"] == "completed":
-            self._holdings.add(answer["destination_allocation_id"], answer["destination_device_id"])
+            self._holdings.add(
+                answer["destination_allocation_id"], answer["destination_device_id"], _incarnation(answer)
+            )
         elif name == "memory.deallocate":
             self._holdings.remove((answer["allocation_id"],))
         elif name == "memory.clear":
             self._holdings.remove(answer["allocation_ids"] or ())
         elif name == "memory.unregister_consumer":
             self._consumers.pop(data["consumer_id"], None)
+
+
+def _incarnation(answer: Data) -> str:
+    return answer.incarnation if isinstance(answer, Said) else ""
 
 
 def _of_store(link: Link, pending: Pending, call: Call) -> Any:
@@ -281,7 +292,7 @@ def _undo(name: str, link_of: Callable[[str], Link], sent: list[Run], _error: ob
                         "memory.deallocate", freeing, Call(CancelToken(time.monotonic_ns), no_report)
                     )
 
-    threading.Thread(target=undo, name="fleet-undo", daemon=True).start()
+    start_thread(undo, "fleet-undo")
 
 
 def _never(_call: Call) -> Any:

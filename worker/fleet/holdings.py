@@ -10,6 +10,8 @@ from worker.fleet.names import split
 
 COUNTED_MAX = 10_000
 """Ids of a kind that can be named by their number: the last ones."""
+LATEST = "~"
+"""After any start of a worker."""
 _PATIENCE_SECONDS = 10.0
 """How long an id that is named by its number may be in the making."""
 _BY_COUNT = re.compile(r"(alloc|batches|operation|plan|transfer)-([0-9]+)", re.ASCII)
@@ -22,17 +24,18 @@ class Holdings:
         self._lock = SureLock()
         self._changed = SureCondition(self._lock)
         # All mutable state.
-        self._devices: dict[str, str] = {}
+        self._devices: dict[str, tuple[str, str]] = {}
+        self._models: dict[tuple[str, str], str] = {}
         self._lost: OrderedDict[str, str] = OrderedDict()
         self._counts: dict[str, int] = {}
         self._counted: dict[str, OrderedDict[int, str | None]] = {}
 
     # ---- what is there ----
 
-    def add(self, allocation_id: str, device_id: str) -> None:
-        """Note an allocation."""
+    def add(self, allocation_id: str, device_id: str, incarnation: str) -> None:
+        """Note an allocation, and which start of its node's worker has it."""
         with self._lock:
-            self._devices[allocation_id] = device_id
+            self._devices[allocation_id] = (device_id, incarnation)
 
     def remove(self, allocation_ids: Iterable[str]) -> None:
         """Note that allocations were freed."""
@@ -40,16 +43,42 @@ class Holdings:
             for each in allocation_ids:
                 self._devices.pop(each, None)
 
-    def lose(self, device_id: str, why: str) -> tuple[str, ...]:
-        """Return what was on a device that is gone; it is remembered as lost."""
+    def lose(self, device_id: str, why: str, before: str = LATEST) -> tuple[str, ...]:
+        """Return what was on a device that is gone, but what a worker has that was started at ``before`` or later.
+
+        It is remembered as lost.
+        """
         with self._lock:
-            gone = tuple(each for each, where in self._devices.items() if where == device_id)
+            gone = tuple(
+                each
+                for each, (where, incarnation) in self._devices.items()
+                if where == device_id and incarnation < before
+            )
             for each in gone:
                 del self._devices[each]
                 self._lost[each] = why
             while len(self._lost) > COUNTED_MAX:
                 self._lost.popitem(last=False)
         return gone
+
+    def loaded(self, model_id: str, device_id: str, incarnation: str) -> None:
+        """Note a model that was loaded for the host: a node's view shows it a moment later."""
+        with self._lock:
+            self._models[model_id, device_id] = incarnation
+
+    def unloaded(self, model_id: str) -> None:
+        """Note that a model was unloaded."""
+        with self._lock:
+            for each in [each for each in self._models if each[0] == model_id]:
+                del self._models[each]
+
+    def lose_models(self, device_id: str, before: str = LATEST) -> tuple[str, ...]:
+        """Return the models that were on a device, likewise."""
+        with self._lock:
+            gone = [each for each, at in self._models.items() if each[1] == device_id and at < before]
+            for each in gone:
+                del self._models[each]
+        return tuple(model_id for model_id, _ in gone)
 
     def why_lost(self, allocation_id: str) -> str | None:
         """Say how an allocation was lost; None for one that was not."""
@@ -58,7 +87,7 @@ class Holdings:
     def on_node(self, node_id: str) -> dict[str, str]:
         """Return the allocations on a node, with their devices."""
         with self._lock:
-            return {each: where for each, where in self._devices.items() if split(where)[0] == node_id}
+            return {each: where for each, (where, _) in self._devices.items() if split(where)[0] == node_id}
 
     # ---- by count ----
 

@@ -22,6 +22,14 @@ class NodeLostError(DeviceUnavailableError):
     """A node ended, or can't be reached, before it answered."""
 
 
+class Said(dict[str, Any]):
+    """What a node's worker answered, and which start of it."""
+
+    def __init__(self, answer: dict[str, Any], incarnation: str) -> None:
+        super().__init__(answer)
+        self.incarnation = incarnation
+
+
 class Link:
     """One node. Its requests reach its worker in the order in which they are sent. Thread-safe."""
 
@@ -62,6 +70,10 @@ class Link:
     def cancel(self, call_id: str) -> None:
         """Have a request cancelled."""
         self.handle.cancel.remote(call_id)
+
+    def drain(self) -> None:
+        """Have nothing more placed there."""
+        self.handle.drain.remote(draining=True)
 
     def lost(self, error: Exception, action: str) -> NodeLostError:
         """Note that the node is lost, and make the error of a request that was on its way."""
@@ -109,7 +121,7 @@ class Pending:
         """Return what a reply carries, in the fleet's names. Raises the error that it reports."""
         node_id = self.link.node_id
         try:
-            return outward(node_id, data_of(message))
+            return Said(outward(node_id, data_of(message)), message.get("incarnation", ""))
         except WorkerError as error:
             raise named(error, node_id) from None
 

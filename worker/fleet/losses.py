@@ -23,20 +23,29 @@ class Losses:
             self._holdings.remove((told["allocation_id"],))
         elif name == EventName.DEVICE_LOST:
             self._holdings.lose(told["device_id"], told["reason"])
+            self._holdings.lose_models(told["device_id"])
+        elif name == EventName.MODEL_UNLOADED:
+            self._holdings.unloaded(told["model_id"])
         self._publish(name, told)
 
-    def lost(self, node: str, why: str, view: NodeView) -> None:
-        """Tell of each device of a node that is gone: what was on it, the host's allocations and all models."""
+    def lost(self, node: str, why: str, view: NodeView, before: str, *, again: bool = False) -> None:
+        """Tell of each device of a node that is gone: what was on it, the host's allocations and all models.
+
+        What a worker has that was started at ``before`` or later is not gone. ``again``: only where there is more to tell.
+        """
         for device in view.devices:
             device_id = joined(node, device.device_id)
-            models = [each.model_id for each in view.models if each.device_id == device.device_id]
-            gone = {
-                "device_id": device_id,
-                "reason": why,
-                "allocation_ids": self._holdings.lose(device_id, why),
-                "model_ids": models,
-            }
-            self._publish(EventName.DEVICE_LOST, gone)
+            shown = (each.model_id for each in view.models if each.device_id == device.device_id)
+            models = sorted({*shown, *self._holdings.lose_models(device_id, before)})
+            allocations = self._holdings.lose(device_id, why, before)
+            if allocations or not again:
+                gone = {
+                    "device_id": device_id,
+                    "reason": why,
+                    "allocation_ids": allocations,
+                    "model_ids": models,
+                }
+                self._publish(EventName.DEVICE_LOST, gone)
 
     def back(self, node: str, seconds: float, view: NodeView) -> None:
         """Tell that a node's devices are there again, empty."""

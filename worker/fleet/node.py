@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
@@ -13,13 +12,17 @@ import ray
 
 from worker.client.calls import CallOptions, WorkerExitedError
 from worker.core.errors import WorkerError
+from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureCondition
 from worker.fleet.changes import EVERY_NS, Outbox
 from worker.fleet.node_worker import Message, NodeWorker
 from worker.fleet.observing import observe
 from worker.fleet.order import Order
+from worker.fleet.pieces import read_piece, write_piece
 from worker.fleet.views import NodeChange, NodeView
 from worker.fleet.words import (
     DIRECTORY,
+    GATEWAY_SECONDS,
     LEASE_SECONDS,
     LOOK_SECONDS,
     NAMESPACE,
@@ -44,16 +47,17 @@ class Node:
             os.chdir(folder)  # options may name files from there
         self._node_id = node_id
         self._options = options
-        self._changed = threading.Condition()
+        self._changed = SureCondition()
         # All mutable state: whether there is something to tell, what was told last, and until when it counts.
         self._dirty = True
         self._draining = False
         self._view: NodeView | None = None
         self._outbox, self._building = Outbox(), False
         self._lease_until = 0.0
+        self._used_at = time.monotonic()
         self._order = Order()
         self._worker = NodeWorker(options, self._note_change)
-        threading.Thread(target=self._tell_for_ever, name="fleet-node-tell", daemon=True).start()
+        start_thread(self._tell_for_ever, "fleet-node-tell")
 
     # ---- requests ----
 
@@ -105,6 +109,14 @@ class Node:
         """Place nothing more here; or again."""
         self._draining = draining
         self._note_change()
+
+    async def read_piece(self, allocation_id: str, offset: int, length: int) -> tuple[bytes, bytes]:
+        """Return a piece of a shared allocation, and its SHA-256."""
+        return await asyncio.to_thread(read_piece, self._worker.ask, allocation_id, offset, length)
+
+    async def write_piece(self, allocation_id: str, offset: int, piece: bytes) -> bytes:
+        """Write a piece of a shared allocation. Returns the SHA-256 of what is there then."""
+        return await asyncio.to_thread(write_piece, self._worker.ask, allocation_id, offset, piece)
 
     async def leave(self, gateway: str) -> None:
         """Free everything that a gateway has, which ends in order."""
@@ -220,7 +232,10 @@ class Node:
             return
         for each in self._worker.possessions.gateways() - frozenset(gateways):
             self._worker.release(each, leased_too=False)
-        if not gateways and not self._worker.possessions.any_leased():
+        now = time.monotonic()
+        if gateways:
+            self._used_at = now
+        if self._used_at + GATEWAY_SECONDS < now and not self._worker.possessions.any_leased():
             self._worker.close()
             ray.kill(ray.get_actor(f"{NODE_PREFIX}{self._node_id}", NAMESPACE))
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,8 @@ from worker.client.connection import Connection
 from worker.client.events import Event
 from worker.client.workers import Workers
 from worker.core.errors import WorkerError
+from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureLock
 from worker.fleet.possessions import Possessions
 
 Message = dict[str, Any]
@@ -39,7 +40,7 @@ class NodeWorker:
 
     def __init__(self, options: tuple[str, ...], on_change: Callable[[], None]) -> None:
         self._on_change = on_change
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state: calls on their way, what gateways have, events that were not told yet, and which worker it is.
         self._calls: dict[str, tuple[Connection, str]] = {}
         self.possessions = Possessions()
@@ -50,7 +51,7 @@ class NodeWorker:
         self._workers = Workers(options, None, restart=True, on_exit=self._exited)
         self._subscription = self._workers.subscribe((), FIGURES_EVERY_MS)
         self._take_over()
-        threading.Thread(target=self._follow, name="fleet-node-events", daemon=True).start()
+        start_thread(self._follow, "fleet-node-events")
 
     @property
     def connection(self) -> Connection | None:
@@ -71,6 +72,7 @@ class NodeWorker:
                 return refusal("its worker is being started again", Executed.NO)
             if len(self._calls) >= connection.hello.limits.max_inflight - _SPARE_CALLS:
                 return _overloaded(connection.hello.limits.max_inflight)
+            incarnation = self.incarnation
             receiver = _Reply(asyncio.get_running_loop(), options)
             try:
                 request_id = connection.send(action, data, options, receiver)
@@ -82,6 +84,7 @@ class NodeWorker:
                 return refusal(str(error).partition(";")[0], UNDONE.get(action, Executed.UNKNOWN))
             finally:
                 self._calls.pop(call_id, None)
+            message["incarnation"] = incarnation
             if message.get("success") is True:
                 self.possessions.note(gateway, action, data, message.get("data") or {})
                 if not asks_only:

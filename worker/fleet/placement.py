@@ -66,14 +66,16 @@ def decided(
     request: PlacementRequest, nodes: Sequence[KnownNode], pricing: Pricing, best: Option | None
 ) -> Placement:
     """Make the placement that the best option comes to."""
-    others = [node for node in nodes if best is None or node is not best.node]
+
+    def others() -> Iterator[KnownNode]:
+        return (node for node in nodes if best is None or node is not best.node)
 
     def why_passed() -> tuple[Passed, ...]:
-        priced = map(pricing.price, others)
+        priced = map(pricing.price, others())
         return tuple(each if isinstance(each, Passed) else _dearer(request, each, best) for each in priced)
 
     def next_best() -> tuple[Choice, ...]:
-        return tuple(told(request, each) for each in sorted(_options(others, pricing), key=_order))
+        return tuple(told(request, each) for each in sorted(_options(others(), pricing), key=_order))
 
     return Placement(None if best is None else told(request, best), next_best, why_passed)
 

@@ -3,21 +3,20 @@
 import itertools
 from typing import Any
 
-from protocol.vocabulary import ModelState
+from protocol.vocabulary import Executed
 from worker.core.errors import (
     DeviceUnavailableError,
     LimitExceededError,
     ModelLoadFailedError,
-    ModelNotFoundError,
     OutOfMemoryError,
     OverloadedError,
     WorkerError,
 )
 from worker.fleet.asked import Data, How, Run
-from worker.fleet.links import Link, Pending
+from worker.fleet.links import Pending
 from worker.fleet.names import ALL, split
 from worker.fleet.roster import Roster
-from worker.fleet.views import Choice, PlacementRequest, Step
+from worker.fleet.views import Cause, Choice, Passed, PlacementRequest, Step
 from worker.fleet.words import Answered
 from worker.stream.work import Call
 
@@ -31,7 +30,8 @@ _ELSEWHERE = (
 """Refusals of one node that say nothing of others."""
 _STALE_MAX = 8
 """How often a node may say that it is another by now before it is passed over."""
-_THERE = {ModelState.LOADED, ModelState.OFFLOADED, ModelState.LOADING}
+_FINAL = {Cause.EXCLUDED, Cause.UNKNOWN_MODEL, Cause.REFUSED, Cause.NO_DEVICE, Cause.NO_ROOM}
+"""Why a node that may be placed on was passed over."""
 _UNITED = ("freed_bytes", "returned_bytes", "claimed_bytes", "kept_bytes", "process_returned_bytes")
 
 
@@ -58,6 +58,18 @@ class Placing:
         )
         return _Attempt(self._roster, self._own, request, name, data, how).run
 
+    def elsewhere(self, node: str, model_id: str, how: How) -> Run:
+        """Load a model on any other node where it fits with nothing going, or is."""
+        request = PlacementRequest(
+            model_id=model_id,
+            excluded=frozenset({node}),
+            make_room=False,
+            new_use=False,
+            salt=next(self._keys),
+        )
+        data = {"model_id": model_id, "make_room": False, "allow_fallback": False}
+        return _Attempt(self._roster, None, request, "memory.load_model", data, how).run
+
     def plugin(self, name: str, data: Data, how: How) -> Run:
         """Run a plugin's action where the model that it names is placed; on the gateway's own node where it names none."""
         model_id = data.get("model_id")
@@ -70,14 +82,8 @@ class Placing:
 
     def unload(self, name: str, data: Data, how: How) -> Run:
         """Unload a model on every node where it is; one answer, added up."""
-        model_id = data["model_id"]
-        there = [
-            link
-            for link in self._roster.reachable()
-            for each in getattr(self._roster.view(link.node_id), "models", ())
-            if each.model_id == model_id and each.state in _THERE
-        ]
-        pending = [each.send(name, data, how.meta) for each in there or (self._roster.link(self._own),)]
+        there = self._roster.having(data["model_id"]) or (self._roster.link(self._own),)
+        pending = [each.send(name, data, how.meta) for each in there]
 
         def run(call: Call) -> Data:
             answers: list[Data] = [each.answer(call) for each in pending]
@@ -114,8 +120,15 @@ class Placing:
             if data.get(field) is not None:
                 node, inner[field] = split(data[field])
                 nodes.append(node or self._own)
-        link = self._roster.link(nodes[-1])
-        return link.send(name, inner, how.meta, progress=how.progress).answer
+        pending = self._roster.link(nodes[-1]).send(name, inner, how.meta, progress=how.progress)
+
+        def run(call: Call) -> Data:
+            answer: Data = pending.answer(call)
+            if name == "memory.load_model":
+                self._roster.note_loaded(answer["model_id"], answer["device_id"])
+            return answer
+
+        return run
 
     def _knows(self, model_id: str) -> bool:
         return any(
@@ -140,7 +153,7 @@ class _Attempt:
     """One placement: tried where it is best, then where it is next best. The first try is sent as it is made."""
 
     def __init__(
-        self, roster: Roster, own: str, request: PlacementRequest, name: str, data: Data, how: How
+        self, roster: Roster, own: str | None, request: PlacementRequest, name: str, data: Data, how: How
     ) -> None:
         self._roster, self._own, self._name, self._how = roster, own, name, how
         self._request, self._data = request, data
@@ -148,7 +161,7 @@ class _Attempt:
         # All mutable state: who refused, with what, how often a view was stale, and the try that is under way.
         self._refused: dict[str, WorkerError] = {}
         self._stale = 0
-        self._passed: tuple[str, ...] = ()
+        self._passed: tuple[Passed, ...] = ()
         self._trying = self._next()
 
     def run(self, call: Call) -> Any:
@@ -161,7 +174,7 @@ class _Attempt:
             except _StaleError:
                 pass
             except _ELSEWHERE as error:
-                if error.executed.value != "no":
+                if error.executed is not Executed.NO:
                     raise
                 self._refused[choice.node_id] = error
             call.check()
@@ -171,11 +184,13 @@ class _Attempt:
     # ---- inside ----
 
     def _next(self) -> tuple[str, Choice, Pending] | None:
-        request = PlacementRequest(**{**vars(self._request), "excluded": frozenset(self._refused)})
+        request = PlacementRequest(
+            **{**vars(self._request), "excluded": self._request.excluded | frozenset(self._refused)}
+        )
         placement = self._roster.place(request)
         choice = placement.chosen
         if choice is None:
-            self._passed = tuple(each.reason for each in placement.why_passed())
+            self._passed = placement.why_passed()
             return None
         try:
             link = self._roster.link(choice.node_id)
@@ -223,29 +238,35 @@ class _Attempt:
         if found.view is None or self._stale > _STALE_MAX:
             why = f"{choice.node_id}: {found.refused}"
             error = DeviceUnavailableError(why, node=choice.node_id)
-            error.executed = type(error.executed)("no")
+            error.executed = Executed.NO
             self._refused[choice.node_id] = error
 
     def _last_resort(self, call: Call) -> Any:
-        """Ask for what every node refused of the one that was best, whose refusal says why; there a fallback will do."""
-        first = next(iter(self._refused), None)
-        node = first if first is not None and self._fallback else self._own
+        """Say why no node took it: by the refusal of the best, or of the gateway's own, which is asked in its own words.
+
+        That one may load a fallback for it. Nothing is asked of a node that may not be placed on now.
+        """
         refusal = next(iter(self._refused.values()), None)
         if refusal is not None and not self._fallback:
             raise self._told(refusal)
+        node = next(iter(self._refused), self._own)
+        cause = next((each.cause for each in self._passed if each.node_id == node), None)
+        if node is None or cause not in _FINAL:
+            told = refusal or DeviceUnavailableError("nothing can be placed on any node now")
+            told.executed = Executed.NO
+            raise self._told(told)
         try:
-            link: Link = self._roster.link(node)
-            pending = link.send(self._name, self._data, self._how.meta, progress=self._how.progress)
+            pending = self._roster.link(node).send(
+                self._name, self._data, self._how.meta, progress=self._how.progress
+            )
             return pending.answer(call)
-        except ModelNotFoundError:
-            raise
         except WorkerError as error:
             raise self._told(refusal or error) from None
 
     def _told(self, error: WorkerError) -> WorkerError:
         """Have an error say why no other node took it either."""
-        others = [each.message for node, each in self._refused.items() if each is not error]
-        reasons = [*others, *(each for each in self._passed if "refused this request already" not in each)]
+        others = [each.message for each in self._refused.values() if each is not error]
+        reasons = [*others, *(each.reason for each in self._passed if each.cause is not Cause.EXCLUDED)]
         if reasons:
             error.details = {**error.details, "passed_over": reasons}
         return error

@@ -23,7 +23,10 @@ class Possessions:
             if action == "memory.allocate":
                 self._allocations[answer["allocation_id"]] = (gateway, data.get("lease_ms") is not None)
             elif action in MAKES and answer.get("destination_allocation_id") is not None:
-                self._allocations.setdefault(answer["destination_allocation_id"], (gateway, False))
+                leased = self._allocations.get(answer["source_allocation_id"], (gateway, False))[1]
+                self._allocations.setdefault(answer["destination_allocation_id"], (gateway, leased))
+                if data.get("transfer_type") == "move":
+                    self._allocations.pop(answer["source_allocation_id"], None)
             elif action == "memory.renew_lease" and answer["allocation_id"] in self._allocations:
                 self._allocations[answer["allocation_id"]] = (
                     self._allocations[answer["allocation_id"]][0],

@@ -1,32 +1,44 @@
 """The nodes as a gateway knows them: which there are, what each said last, and which are lost."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 
 from protocol.actions import ACTIONS
-from protocol.vocabulary import DeviceState, HealthState
+from protocol.vocabulary import DeviceState, HealthState, ModelState
 from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
 from worker.core.health import PartHealth
 from worker.core.log import log
+from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureCondition, SureEvent
 from worker.fleet.cluster import Cluster, Machine
+from worker.fleet.holdings import LATEST
 from worker.fleet.known import KnownNode
 from worker.fleet.links import LOST, Link
-from worker.fleet.names import in_order, joined
+from worker.fleet.names import in_order, joined, split
 from worker.fleet.placement import Placement, place_among
 from worker.fleet.reservations import Reservations
-from worker.fleet.views import Choice, NodeChange, NodeView, PlacementRequest
+from worker.fleet.views import Choice, NodeChange, NodeView, PlacementRequest, Step
 from worker.fleet.words import LEASE_SECONDS, Guard, News, Since
+from worker.stream.failures import wire_error
 
 _PATIENCE_SECONDS = 0.5
 """How long the directory keeps a question that has no answer yet."""
 _MACHINES_SECONDS = 2.0
 """How often it is looked which machines Ray has."""
-Publish = Callable[[str, Any], None]
+_CREATION = "creation task"
+"""What Ray says of an actor that failed to start, and would again."""
+
+
+class OnLost(Protocol):
+    """What is told of a node that is lost."""
+
+    def __call__(self, node: str, why: str, view: NodeView, before: str, *, again: bool = False) -> None:
+        """Tell of it."""
+        ...
 
 
 class Roster:
@@ -39,16 +51,16 @@ class Roster:
         machines: Callable[[], dict[str, Machine]],
         options: tuple[str, ...],
         on_event: Callable[[str, str, Any], None],
-        on_lost: Callable[[str, str, NodeView], None],
+        on_lost: OnLost,
         on_back: Callable[[str, float, NodeView], None],
     ) -> None:
         self._cluster, self._gateway, self._machines, self._options = cluster, gateway, machines, options
         self._on_event, self._on_lost, self._on_back = on_event, on_lost, on_back
-        self._changed = threading.Condition()
+        self._changed = SureCondition()
         # All mutable state, under its lock: links, the last views, until when each is placed on, what was placed and no
         # view shows yet, which nodes are lost and since when, and what ends with each node's process.
         self._links: dict[str, Link] = {}
-        self._ray_ids: dict[str, str] = {}
+        self._machines_now: dict[str, Machine] = {}
         self._known: dict[str, KnownNode] = {}
         self._reservations = Reservations()
         self._lost: dict[str, tuple[float, str]] = {}
@@ -57,21 +69,35 @@ class Roster:
         self.plugins: frozenset[str] = frozenset()
         """Actions that the nodes have beside the contract's: all have the same options."""
         self._directory = cluster.directory()
-        self._thread = threading.Thread(target=self._follow_for_ever, name="fleet-roster", daemon=True)
+        self._ended: SureEvent | None = None
 
     def start(self, patience: float) -> None:
         """Start every node that is not there, and wait until each has told of itself. Raises what one did not start for."""
+        deadline = time.monotonic() + patience
         self._look_for_machines()
-        hellos = {name: link.handle.hello.remote() for name, link in self._links.items()}
-        for name, ref in hellos.items():
-            try:
-                hello = ray.get(ref, timeout=patience)
-                self.plugins |= frozenset(hello["actions"]) - ACTIONS.keys()
-            except LOST as error:
-                raise DeviceUnavailableError(f"{name} did not start: {_last_words(error)}") from None
-        self._thread.start()
+        self._ended = start_thread(self._follow_for_ever, "fleet-roster")
+        for name in self.names():
+            self.plugins |= frozenset(self._hello(name, deadline)["actions"]) - ACTIONS.keys()
         with self._changed:
-            self._changed.wait_for(lambda: self._known.keys() >= hellos.keys(), patience)
+            self._changed.wait_for(
+                lambda: self._known.keys() >= self._links.keys(), deadline - time.monotonic()
+            )
+
+    def _hello(self, name: str, deadline: float) -> dict[str, Any]:
+        """Ask a node what runs there; one that is killed meanwhile is started again."""
+        while True:
+            with self._changed:
+                link = self._links[name]
+            try:
+                found: dict[str, Any] = ray.get(
+                    link.handle.hello.remote(), timeout=deadline - time.monotonic()
+                )
+            except (*LOST, ray.exceptions.GetTimeoutError) as error:
+                if time.monotonic() >= deadline or _CREATION in str(error):
+                    raise DeviceUnavailableError(f"{name} did not start: {_last_words(error)}") from None
+                time.sleep(_PATIENCE_SECONDS)
+            else:
+                return found
 
     # ---- who is there ----
 
@@ -103,6 +129,12 @@ class Roster:
         with self._changed:
             lost = self._lost.get(node_id)
         return None if lost is None else lost[1]
+
+    def is_here(self, node_id: str) -> bool:
+        """Tell whether a node is on the gateway's own machine."""
+        with self._changed:
+            machine = self._machines_now.get(node_id)
+        return machine is not None and machine.folder is not None
 
     def view(self, node_id: str) -> NodeView | None:
         """Return what a node said last."""
@@ -158,24 +190,49 @@ class Roster:
             else:
                 self._reservations.refused(key, node_id)
 
+    def note_loaded(self, model_id: str, device: str) -> None:
+        """Note a load that was not placed, until views show it: the second one from now on does."""
+        node, device_id = split(device)
+        with self._changed:
+            known = self._known.get(node or "")
+            if known is not None:
+                key = f"{model_id} on {device}"
+                choice = Choice(known.node_id, device_id, known.revision, Step.FITS, 0.0, 0.0, 0.0, 0, "")
+                self._reservations.add(key, choice, model_id)
+                self._reservations.accepted(key, known.node_id, known.incarnation, known.revision + 2)
+
+    def having(self, model_id: str) -> tuple[Link, ...]:
+        """Return the nodes where a model is, or is about to be."""
+        with self._changed:
+            return tuple(
+                self._links[name]
+                for name, known in self._known.items()
+                if name in self._links and name not in self._lost and self._has(known, model_id)
+            )
+
+    def _has(self, known: KnownNode, model_id: str) -> bool:
+        model = known.models.get(model_id)
+        there = model is not None and model.state not in {ModelState.UNLOADED, ModelState.FAILED}
+        return there or model_id in self._reservations.of(known.node_id).loads
+
     def take(self, view: NodeView) -> None:
         """Take a view over that a node sent with its answer."""
         with self._changed:
             self._take(view)
 
-    def lose(self, node_id: str, why: str) -> None:
-        """Note that a node is lost: once, until it is back."""
+    def lose(self, node_id: str, why: str, before: str | None = None) -> None:
+        """Note that a node is lost: once, until it is back. ``before``: the start of its worker that is not."""
         with self._changed:
             if node_id in self._lost or node_id not in self._links or self._closed:
                 return
             self._lost[node_id] = (time.monotonic(), why)
-            self._ray_ids.pop(node_id, None)  # where its actor is not started again, another is
+            self._machines_now.pop(node_id, None)  # where its actor is not started again, another is
             self._reservations.lost(node_id)
             known = self._known.get(node_id)
             view = None if known is None else known.view()
         log("warning", "a node is lost", node=node_id, reason=why)
         if view is not None:
-            self._on_lost(node_id, why, view)
+            self._on_lost(node_id, why, view, before or view.incarnation + LATEST)
 
     def close(self, patience: float) -> None:
         """Have every node free what this gateway has there, and leave."""
@@ -184,32 +241,39 @@ class Roster:
         refs = [link.handle.leave.remote(self._gateway) for link in self.reachable()]
         refs.append(self._directory.leave.remote(self._gateway))
         ray.wait(refs, num_returns=len(refs), timeout=patience)
-        if self._thread.is_alive():
-            self._thread.join(_MACHINES_SECONDS)
+        if self._ended is not None:
+            self._ended.wait(_MACHINES_SECONDS)
 
     # ---- following ----
 
     def _follow_for_ever(self) -> None:
-        since, looked, following = Since(), 0.0, None
+        """Follow the directory and the nodes' processes: the guard of this thread."""
+        state = _Following(Since())
         while not self._closed:
-            if time.monotonic() - looked > _MACHINES_SECONDS:
-                looked = time.monotonic()
-                with suppress(*LOST, ValueError):
-                    self._look_for_machines()
-            if following is None:
-                following = self._directory.follow.remote(self._gateway, since, _PATIENCE_SECONDS)
-            ready, _ = ray.wait([following, *self._watches], timeout=_MACHINES_SECONDS)
-            for ref in ready:
-                if ref is not following:
-                    self._note_end(ref)
-                    continue
-                following = None
-                try:
-                    since = self._hear(ray.get(ref))
-                except LOST:
-                    time.sleep(_PATIENCE_SECONDS / 5)  # Ray starts it again
-                except Exception as error:  # noqa: BLE001 - a bug: the thread must not end
-                    log("error", "a bug in following the directory", error=repr(error))
+            try:
+                self._follow(state)
+            except LOST:  # the directory is started again by Ray
+                state.question = None
+                time.sleep(_PATIENCE_SECONDS / 5)
+            except Exception as error:  # noqa: BLE001 - a bug: the thread must not end
+                wire_error(error, "following the directory", None)
+                state.question = None
+                time.sleep(_PATIENCE_SECONDS)
+
+    def _follow(self, state: "_Following") -> None:
+        if time.monotonic() - state.looked > _MACHINES_SECONDS:
+            state.looked = time.monotonic()
+            with suppress(*LOST, ValueError):
+                self._look_for_machines()
+        if state.question is None:
+            state.question = self._directory.follow.remote(self._gateway, state.since, _PATIENCE_SECONDS)
+        ready, _ = ray.wait([state.question, *self._watches], timeout=_MACHINES_SECONDS)
+        for ref in ready:
+            if ref is state.question:
+                state.question = None
+                state.since = self._hear(ray.get(ref))
+            else:
+                self._note_end(ref)
 
     def _hear(self, news: News) -> Since:
         since = news.since
@@ -241,7 +305,7 @@ class Roster:
             return True
         again = known is not None and said.incarnation != known.incarnation
         if again and name not in self._lost:
-            self.lose(name, "its worker died")
+            self.lose(name, "its worker died", said.incarnation)
         now = self._known[name] = KnownNode(said)
         now.leased_until_ns = 0 if known is None else known.leased_until_ns
         self._reservations.seen(now)
@@ -257,10 +321,12 @@ class Roster:
             self._bring_back(name)
 
     def _bring_back(self, name: str) -> None:
-        lost_at, _ = self._lost.pop(name)
+        lost_at, why = self._lost.pop(name)
+        view = self._known[name].view()
         self._watch(name)
         log("info", "a node is back, empty", node=name)
-        self._on_back(name, time.monotonic() - lost_at, self._known[name].view())
+        self._on_lost(name, why, view, view.incarnation, again=True)
+        self._on_back(name, time.monotonic() - lost_at, view)
 
     def _note_end(self, ref: Any) -> None:
         name = self._watches.pop(ref)
@@ -276,13 +342,22 @@ class Roster:
     def _look_for_machines(self) -> None:
         """Start a node on every machine that has none, also where one came back."""
         for name, machine in self._machines().items():
-            if self._ray_ids.get(name) == machine.ray_id:
+            if self._machines_now.get(name) == machine:
                 continue
             handle = self._cluster.node(machine, self._options)
             with self._changed:
-                self._ray_ids[name] = machine.ray_id
+                self._machines_now[name] = machine
                 self._links[name] = Link(name, handle, self._gateway, self.lose)
                 self._watch(name)
+
+
+class _Following:
+    """How far the following has come. Its thread's alone."""
+
+    def __init__(self, since: Since) -> None:
+        self.since = since
+        self.looked = 0.0
+        self.question: Any = None
 
 
 def _last_words(error: BaseException) -> str:

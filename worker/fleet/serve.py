@@ -13,10 +13,12 @@ from worker.core.clock import SystemClock
 from worker.core.errors import WorkerError
 from worker.core.health import Health
 from worker.core.heap import use_one_heap
+from worker.core.ids import Ids
 from worker.core.log import log, log_health
 from worker.core.shortages import RESERVE
 from worker.fleet.channel import Channel
 from worker.fleet.cluster import Cluster, Machine
+from worker.fleet.draining import Draining
 from worker.fleet.everywhere import Everywhere
 from worker.fleet.figures import tell_figures
 from worker.fleet.gateway import Gateway
@@ -24,6 +26,7 @@ from worker.fleet.holdings import Holdings
 from worker.fleet.losses import Losses
 from worker.fleet.placing import Placing
 from worker.fleet.roster import Roster
+from worker.fleet.transfers import Transfers
 from worker.fleet.words import FleetError
 from worker.instructor.binding import Bindings
 from worker.instructor.session import SessionHandlers
@@ -57,11 +60,11 @@ def serve_fleet(own: Namespace, options: tuple[str, ...], read_fd: int, write_fd
     cluster = _cluster(own.address)
     machines = _machines(cluster, own)
     own_node = next(name for name, each in machines().items() if each.ray_id == cluster.own_ray_id)
-    holdings = Holdings()
+    holdings, gateway_id = Holdings(), secrets.token_hex(8)
     losses = Losses(holdings, channel.publish)
     if own.address is None:
         options = (*options, *_share(own))
-    roster = Roster(cluster, secrets.token_hex(8), machines, options, losses.event, losses.lost, losses.back)
+    roster = Roster(cluster, gateway_id, machines, options, losses.event, losses.lost, losses.back)
 
     def close() -> None:
         roster.close(_LEAVE_SECONDS)
@@ -96,7 +99,10 @@ def serve_fleet(own: Namespace, options: tuple[str, ...], read_fd: int, write_fd
     here.bind("worker.cancel", session.cancel)
     here.bind("worker.subscribe", session.subscribe)
     here.bind("worker.shutdown", session.shutdown, session.claims_of_shutdown)
-    gateway = Gateway(roster, own_node, holdings, Placing(roster, own_node), everywhere, here)
+    placing = Placing(roster, own_node)
+    transfers = Transfers(roster, own_node, holdings, Ids(gateway_id))
+    draining = Draining(roster, holdings, placing, transfers)
+    gateway = Gateway(roster, own_node, holdings, placing, everywhere, transfers, draining, here)
     timers.start()
     event_writer.start()
     runner.start()

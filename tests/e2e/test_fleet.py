@@ -1,0 +1,420 @@
+"""A fleet on Ray: three nodes with real workers, one gateway, the same protocol."""
+
+import itertools
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.process import ROOT, Worker, eventually, gone
+from tests.rigs.fleet_cluster import START_SECONDS, FleetCluster, actors, orphans, workers
+from tests.rigs.model_files import write_model
+
+MIB = 2**20
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
+SIMULATED = "256MiB,bandwidth_bytes_per_second=64MiB"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[FleetCluster]:
+    """Return three of Ray's nodes."""
+    made = FleetCluster()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with two small models."""
+    folder = tmp_path_factory.mktemp("fleet-models")
+    for index, name in enumerate("ab"):
+        write_model(folder / f"{name}.safetensors", 8 * MIB, seed=index)
+    rows = [f"  - {{id: {name}, path: {name}.safetensors, loader: safetensors}}\n" for name in "ab"]
+    (folder / "models.yaml").write_text("models:\n" + "".join(rows))
+    return folder
+
+
+def fleet(cluster: FleetCluster, models: Path, *more: str) -> Worker:
+    """Start a gateway on the cluster."""
+    options = ("fleet", "--address", cluster.address, "--simulated-device", SIMULATED,
+               "--models", str(models / "models.yaml"), "--plugin", "tests.rigs.digest_plugin", *more)  # fmt: skip
+    return Worker(*options, environment=cluster.environment, patience=START_SECONDS)
+
+
+@pytest.fixture(scope="session")
+def shared_gateway(cluster: FleetCluster, models: Path) -> Iterator[Worker]:
+    """Return a gateway that several tests use."""
+    with fleet(cluster, models) as gateway:
+        gateway.call(
+            "worker.subscribe", {"events": ["device.lost", "device.recovered", "memory.model_unloaded"]}
+        )
+        yield gateway
+        gateway.close_input()
+        assert gateway.exit_code(20) == 0
+
+
+@pytest.fixture
+def gateway(shared_gateway: Worker) -> Iterator[Worker]:
+    """Return the gateway, with nothing left on its nodes."""
+    yield shared_gateway
+    shared_gateway.call("memory.clear", {"clear_type": "all", "force": True})
+
+
+def node_of(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def allocated(gateway: Worker) -> int:
+    devices = gateway.call("memory.get_status", {"refresh": True})["devices"]
+    return sum(each["allocated_bytes"] for each in devices)
+
+
+def test_a_host_needs_no_change(gateway: Worker) -> None:
+    """The walk through the protocol goes as with one worker: the same answers have data, the same are refused and why."""
+    lines = [json.loads(each) for each in (ROOT / "examples" / "conversation.jsonl").read_text().splitlines()]
+    others = {"worker.shutdown", "worker.subscribe", "memory.reload_models", "fleet.drain"}
+    lines = [each for each in lines if each["action"] not in others]
+    with Worker("--simulated-device", SIMULATED) as lone:
+        for each in lines:
+            asked = {"meta": each.get("meta")} if "meta" in each else {}
+            one, many = (host.ask(each["action"], each.get("data"), **asked) for host in (lone, gateway))
+            told = f"{each['request_id']}: {many}"
+            assert many["success"] == one["success"], told
+            if one["success"]:
+                assert many["data"].keys() == one["data"].keys(), told
+            else:
+                assert many["error"]["code"] == one["error"]["code"], told
+
+
+def test_devices_and_ids_name_their_node(gateway: Worker) -> None:
+    """What is placed says where; whatever an answer names can be sent back as it stands."""
+    devices = [each["device_id"] for each in gateway.call("memory.get_status")["devices"]]
+    assert devices == [f"node-{number}/{device}" for number in (1, 2, 3) for device in ("cpu", "sim:0")]
+    named = gateway.call(
+        "memory.allocate", {"size_bytes": MIB, "device_id": "node-3/sim:0", "lease_ms": 60_000}
+    )
+    bare = gateway.call("memory.allocate", {"size_bytes": MIB, "device_id": "cpu"})
+    placed = [gateway.call("memory.allocate", {"size_bytes": MIB}) for _ in range(12)]
+    assert (named["device_id"], bare["device_id"]) == ("node-3/sim:0", "node-1/cpu")
+    assert len({node_of(each["device_id"]) for each in placed}) > 1
+    assert all(each["allocation_id"].startswith(node_of(each["device_id"]) + "/") for each in placed)
+    gateway.call("memory.renew_lease", {"allocation_id": named["allocation_id"], "lease_ms": 1_000_000})
+    assert (
+        gateway.call("memory.get_allocations", {"allocation_id": named["allocation_id"]})["allocations"][0][
+            "device_id"
+        ]
+        == "node-3/sim:0"
+    )
+    listed, after = [], None
+    while True:
+        page = gateway.call("memory.get_allocations", {"limit": 3, "after": after})
+        listed += [each["allocation_id"] for each in page["allocations"]]
+        if (after := page["next"]) is None:
+            break
+    assert sorted(listed) == sorted(each["allocation_id"] for each in (named, bare, *placed))
+    for each in (named, bare, *placed):
+        assert (
+            gateway.call("memory.deallocate", {"allocation_id": each["allocation_id"]})["freed_bytes"] == MIB
+        )
+    assert allocated(gateway) == 0
+    assert gateway.refused("memory.get_status", {"device_id": "node-9/cpu"})["code"] == "device_not_found"
+    assert (
+        gateway.refused("memory.deallocate", {"allocation_id": named["allocation_id"]})["code"]
+        == "allocation_not_found"
+    )
+
+
+def test_a_status_comes_in_pages(gateway: Worker) -> None:
+    """Pages together are the whole, in the same order."""
+    whole = [each["device_id"] for each in gateway.call("memory.get_status")["devices"]]
+    first = gateway.call("memory.get_status", {"limit": 4})
+    second = gateway.call("memory.get_status", {"limit": 4, "after": first["next"]})
+    assert [each["device_id"] for each in (*first["devices"], *second["devices"])] == whole
+    assert second["next"] is None
+
+
+def test_what_all_nodes_answer_is_one_answer(gateway: Worker) -> None:
+    """Pressure, metrics, consumers and health are of all nodes, and say whose each part is."""
+    assert len(gateway.call("memory.get_pressure")["devices"]) == 6
+    text = gateway.call("memory.get_metrics")["text"]
+    assert all(f'node="node-{number}"' in text for number in (1, 2, 3))
+    assert text.count("# EOF") == 1
+    names = {each["name"] for each in gateway.call("worker.get_health")["parts"]}
+    assert {"requests", "node:node-2", "node-3/device:sim:0"} <= names
+    ids = [each["consumer_id"] for each in gateway.call("memory.get_consumers")["consumers"]]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_model_is_used_where_it_is_loaded(gateway: Worker) -> None:
+    """A plugin's action that names a model runs on the model's node; unloading finds it there."""
+    there = gateway.call("memory.load_model", {"model_id": "a", "device_id": "node-3/cpu"})
+    assert there["device_id"] == "node-3/cpu"
+    digests = gateway.call("test.digest", {"model_id": "a"})["tensors"]
+    assert digests.keys() == {"layer.0"}
+    row = gateway.call("memory.get_model_status", {"model_id": "a"})["models"]
+    assert [(each["device_id"], each["use_count"]) for each in row] == [
+        ("node-3/cpu", there["use_count"] + 1)
+    ]
+    again = gateway.call("memory.load_model", {"model_id": "a"})
+    assert (again["device_id"], again["load_count"]) == ("node-3/cpu", there["load_count"])
+    assert gateway.call("memory.unload_model", {"model_id": "a"})["freed_bytes"] >= 8 * MIB
+    states = [each["state"] for each in gateway.call("memory.get_model_status", {"model_id": "a"})["models"]]
+    assert states == ["unloaded"]
+
+
+def test_contents_go_from_node_to_node(gateway: Worker, models: Path) -> None:
+    """A copy is verified where it arrived, a move leaves nothing behind, a cancelled one leaves all as it was."""
+    made = gateway.call(
+        "memory.allocate", {"size_bytes": 20 * MIB + 5, "device_id": "node-2/cpu", "owner": "kv"}
+    )
+    asked = {"source_allocation_id": made["allocation_id"], "destination_device_id": "node-3/sim:0"}
+    request = gateway.send("memory.transfer", {**asked, "verify": True}, meta={"progress": True})
+    copied = gateway.reply(request)["data"]
+    assert (copied["state"], copied["destination_device_id"]) == ("completed", "node-3/sim:0")
+    assert copied["checksum"].startswith("sha256:")
+    assert gateway.events("progress", request)
+    assert allocated(gateway) == 2 * made["size_bytes"]
+    moved = gateway.call("memory.transfer", {**asked, "transfer_type": "move", "wait": False})
+    eventually(
+        lambda: gateway.call("memory.get_transfer", {"transfer_id": moved["transfer_id"]})["state"] == "completed",
+        "the move", START_SECONDS,
+    )  # fmt: skip
+    rows = gateway.call("memory.get_allocations")["allocations"]
+    assert [(each["device_id"], each["owner"]) for each in rows] == [("node-3/sim:0", "kv")] * 2
+    back = {"source_allocation_id": rows[0]["allocation_id"], "destination_device_id": "node-1/sim:0"}
+    request = gateway.send("memory.transfer", back)
+    gateway.call("worker.cancel", {"request_id": request})
+    ended = gateway.reply(request)
+    if not ended["success"]:
+        assert ended["error"]["code"] == "cancelled"
+        assert allocated(gateway) == 2 * made["size_bytes"]
+    refused = gateway.refused("memory.transfer", {**back, "destination_device_id": "node-9/cpu"})
+    assert refused["code"] == "device_not_found"
+
+
+def test_a_node_is_drained(cluster: FleetCluster, gateway: Worker) -> None:
+    """What the host has there goes to others with its lease, models too; nothing is placed there any more."""
+    kept = gateway.call(
+        "memory.allocate", {"size_bytes": MIB, "device_id": "node-2/cpu", "memory_type": "shared"}
+    )
+    made = gateway.call(
+        "memory.allocate", {"size_bytes": MIB, "device_id": "node-2/sim:0", "lease_ms": 600_000}
+    )
+    gateway.call("memory.load_model", {"model_id": "b", "device_id": "node-2/cpu"})
+    drained = gateway.call("fleet.drain", {"node": "node-2"})
+    assert [(each["allocation_id"], each["model_id"]) for each in drained["moved"]] == [
+        (made["allocation_id"], None),
+        (None, "b"),
+    ]
+    assert [each["id"] for each in drained["kept"]] == [kept["allocation_id"]]
+    at = drained["moved"][0]["destination_allocation_id"]
+    row = gateway.call("memory.get_allocations", {"allocation_id": at})["allocations"][0]
+    assert node_of(row["device_id"]) != "node-2"
+    assert 0 < row["lease_expires_in_ms"] <= 600_000
+    placed = [gateway.call("memory.allocate", {"size_bytes": MIB})["device_id"] for _ in range(9)]
+    assert {node_of(each) for each in placed} == {"node-1", "node-3"}
+    assert gateway.refused("fleet.drain", {"node": "node-9"})["code"] == "node_not_found"
+    back = len(gateway.events("device.recovered"))
+    actors("Node")["node-2"].kill()  # it is started again by Ray, and is placed on again
+    eventually(lambda: len(gateway.events("device.recovered")) >= back + 2, "node-2 is back", START_SECONDS)
+    eventually(lambda: _health(gateway, "node-2") == "ok", "node-2 has a lease", START_SECONDS)
+
+
+def _health(gateway: Worker, node: str) -> str:
+    parts = gateway.call("worker.get_health")["parts"]
+    return next(each["state"] for each in parts if each["name"] == f"node:{node}")
+
+
+def test_a_lost_node_is_answered_for(gateway: Worker) -> None:
+    """Its allocations are named as lost, and refused as such; reads go on, models go elsewhere; it comes back empty."""
+    made = gateway.call("memory.allocate", {"size_bytes": MIB, "device_id": "node-3/cpu"})
+    gateway.call("memory.load_model", {"model_id": "a", "device_id": "node-3/sim:0"})
+    lost, back = len(gateway.events("device.lost")), len(gateway.events("device.recovered"))
+    actors("Node")["node-3"].kill()
+    eventually(lambda: len(gateway.events("device.lost")) >= lost + 2, "the loss", START_SECONDS)
+    told = {each["data"]["device_id"]: each["data"] for each in gateway.events("device.lost")[lost:]}
+    assert told["node-3/cpu"]["allocation_ids"] == [made["allocation_id"]]
+    assert told["node-3/sim:0"]["model_ids"] == ["a"]
+    states = {each["device_id"]: each["state"] for each in gateway.call("memory.get_status")["devices"]}
+    assert states["node-1/cpu"] == "available"
+    assert len(states) == 6
+    refused = gateway.refused("memory.deallocate", {"allocation_id": made["allocation_id"]})
+    assert (refused["code"], refused["details"]["reason"]) == ("allocation_not_found", "device_lost")
+    assert gateway.call("test.digest", {"model_id": "a"})["model_id"] == "a"
+    eventually(lambda: len(gateway.events("device.recovered")) >= back + 2, "node-3 is back", START_SECONDS)
+    assert (
+        gateway.call("memory.get_status", {"device_id": "node-3/cpu"})["devices"][0]["allocated_bytes"] == 0
+    )
+
+
+def test_nothing_is_placed_without_the_directory(gateway: Worker) -> None:
+    """Once every node's lease with it ended, what names no device is refused; the rest goes on, and so does that later."""
+    found = next(iter(actors("Directory").values()))
+    found.suspend()
+    try:
+        refused = eventually(lambda: _refusal(gateway), "the leases' end", START_SECONDS)
+        named = gateway.call("memory.allocate", {"size_bytes": MIB, "device_id": "node-2/cpu"})
+        assert gateway.call("memory.get_status")["devices"]
+    finally:
+        found.resume()
+    assert (refused["code"], refused["executed"], refused["retryable"]) == ("device_unavailable", "no", True)
+    gateway.call("memory.deallocate", {"allocation_id": named["allocation_id"]})
+    eventually(lambda: _refusal(gateway) is None, "placing again", START_SECONDS)
+
+
+def _refusal(gateway: Worker) -> dict[str, Any] | None:
+    reply = gateway.ask("memory.allocate", {"size_bytes": 4096})
+    if reply["success"]:
+        gateway.call("memory.deallocate", {"allocation_id": reply["data"]["allocation_id"]})
+        return None
+    return dict(reply["error"])
+
+
+WORKER, NODE, DIRECTORY, GATEWAY = "worker", "node", "directory", "gateway"
+KILLS = [WORKER] * 26 + [DIRECTORY] * 13 + [NODE] * 7 + [GATEWAY] * 4
+PASSING = {"device_unavailable", "allocation_not_found", "model_busy"}
+"""What may be answered while something is lost; never a bug, nor nothing."""
+
+
+def test_whatever_is_killed_every_request_is_answered(cluster: FleetCluster, models: Path) -> None:
+    """Fifty kills at random moments: a living gateway answers everything, and the ledgers add up to what it said."""
+    chance = random.Random(17)
+    kinds = chance.sample(KILLS, len(KILLS))
+    host = _Host(cluster, models)
+    try:
+        for kind in kinds:
+            host.ask_for_much()
+            time.sleep(chance.uniform(0, 0.1))
+            if kind == GATEWAY:
+                host.kill_gateway()
+            else:
+                _kill(kind, chance)
+        host.settle()
+        eventually(host.adds_up, "the ledgers add up to what is live", START_SECONDS)
+        eventually(lambda: not orphans(SIMULATED), "the end of workers whose node is gone")
+    finally:
+        host.close()
+
+
+def _kill(kind: str, chance: random.Random) -> None:
+    """Kill one, if there is one just now."""
+    found = workers() if kind == WORKER else actors("Node" if kind == NODE else "Directory")
+    if found:
+        with suppress(psutil.NoSuchProcess):
+            chance.choice(sorted(found.items()))[1].kill()
+
+
+class _Host:
+    """Asks for more than it waits for, and keeps account of what it was answered."""
+
+    def __init__(self, cluster: FleetCluster, models: Path) -> None:
+        self._cluster, self._models = cluster, models
+        self._numbers = itertools.count(1)
+        self._start()
+
+    def _start(self) -> None:
+        self.gateway = fleet(self._cluster, self._models)
+        self._asked: list[str] = []
+        self.gateway.call("worker.subscribe", {"events": ["device.lost"]})
+
+    def ask_for_much(self) -> None:
+        """Send a few of all sorts."""
+        number = next(self._numbers)
+        self._asked += [self.gateway.send("memory.allocate", {"size_bytes": MIB}) for _ in range(2)]
+        self._asked += [
+            self.gateway.send(
+                "memory.allocate", {"size_bytes": MIB, "device_id": f"node-{number % 3 + 1}/cpu"}
+            ),
+            self.gateway.send("memory.get_status"),
+            self.gateway.send("test.digest", {"model_id": "ab"[number % 2]}),
+            self.gateway.send("memory.get_allocations", {"limit": 10}),
+        ]
+
+    def kill_gateway(self) -> None:
+        """Kill it, and start another: what the first one had is freed by the nodes."""
+        self.gateway.process.kill()
+        self.gateway.__exit__()
+        self._start()
+
+    def settle(self) -> None:
+        """Wait for all answers, and for all nodes."""
+        for each in self._asked:
+            reply = self.gateway.reply(each)
+            assert reply["success"] or reply["error"]["code"] in PASSING, reply
+        names = ("node-1", "node-2", "node-3")
+        eventually(
+            lambda: all(_health(self.gateway, each) == "ok" for each in names), "all nodes", START_SECONDS
+        )
+
+    def adds_up(self) -> bool:
+        """Tell whether what is live is what was made and not lost, by the list and by the ledgers."""
+        replies = [self.gateway.reply(each) for each in self._asked]
+        made = {
+            each["data"]["allocation_id"]
+            for each in replies
+            if each["success"] and "allocation_id" in each["data"]
+        }
+        lost = {
+            gone for each in self.gateway.events("device.lost") for gone in each["data"]["allocation_ids"]
+        }
+        rows = self.gateway.call("memory.get_allocations", {"limit": 10_000})["allocations"]
+        live = {each["allocation_id"]: each["size_bytes"] for each in rows}
+        return live.keys() == made - lost and allocated(self.gateway) == sum(live.values())
+
+    def close(self) -> None:
+        try:
+            self.gateway.close_input()
+            assert self.gateway.exit_code(20) == 0
+        finally:
+            self.gateway.__exit__()
+
+
+def test_it_starts_ray_and_ends_with_its_input(tmp_path: Path) -> None:
+    """With no address the nodes share this machine's memory; the end of the input ends all of it; stderr stays JSON."""
+    with Worker("fleet", "--nodes", "2", "--log-level", "info", patience=START_SECONDS) as started:
+        devices = started.call("memory.get_status")["devices"]
+        assert [each["device_id"] for each in devices] == ["node-1/cpu", "node-2/cpu"]
+        assert sum(each["budget_bytes"] for each in devices) <= devices[0]["total_bytes"]
+        family = psutil.Process(started.pid).children(recursive=True)
+        started.close_input()
+        assert started.exit_code(20) == 0
+        eventually(lambda: all(gone(each.pid) for each in family), "the end of all that it started")
+        assert all(isinstance(json.loads(each), dict) for each in started.stderr().splitlines())
+
+
+def test_what_it_started_goes_with_it() -> None:
+    """A gateway that is killed leaves nothing behind, where Ray was its own."""
+    with Worker("fleet", patience=START_SECONDS) as started:
+        started.call("worker.ping")
+        family = psutil.Process(started.pid).children(recursive=True)
+        started.process.kill()
+        eventually(lambda: all(gone(each.pid) for each in family), "the end of all that it started", 60)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--nodes", "0"], "number of nodes"),
+        (["--nodes", "2", "--address", "auto"], "--nodes is for"),
+        (["--no-such-option"], "no option --no-such-option"),
+        (["doctor"], "takes options of a worker"),
+        (["--address", "127.0.0.1:1"], "no Ray cluster was joined at 127.0.0.1:1"),
+    ],
+)
+def test_what_can_not_start_says_why(options: list[str], said: str) -> None:
+    """It ends with 2 and a message, and writes nothing to the host."""
+    done = subprocess.run(
+        [sys.executable, "-m", "memory_worker", "fleet", *options],
+        cwd=ROOT, input=b"", capture_output=True, check=False, timeout=START_SECONDS,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert said in done.stderr.decode()

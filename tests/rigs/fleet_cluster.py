@@ -1,0 +1,146 @@
+"""A Ray cluster of three nodes on this machine, whose processes can be killed: what fleets are tested on."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import psutil
+
+from tests.e2e.process import ENTRY, ROOT
+
+STORE_BYTES = 80 * 2**20
+"""Of each node: what Ray takes at least."""
+START_SECONDS = 90.0
+"""How long a start may take on a machine that is busy with others."""
+
+
+class FleetCluster:
+    """Three of Ray's nodes, ``node-1`` to ``node-3``, with a token of its own, in a process of their own.
+
+    Ray reads its settings when it is imported, which some other test may have done before.
+    """
+
+    def __init__(self) -> None:
+        paths = (str(ENTRY), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")]))
+        self.environment = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": "0" * 64,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONPATH": os.pathsep.join(paths),
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.rigs.fleet_cluster"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+        )
+        self.address = self._answer()
+
+    def add(self, name: str) -> None:
+        """Start a node, as ``ray start`` does on another machine."""
+        self._ask("add", name)
+
+    def kill(self, name: str) -> None:
+        """Kill a node's processes, Ray's own and all that they started."""
+        self._ask("kill", name)
+
+    def close(self) -> None:
+        """End all of it."""
+        self._ask("close", "")
+        self._process.communicate(timeout=START_SECONDS)
+
+    def _ask(self, *words: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(words) + "\n")
+        self._process.stdin.flush()
+        self._answer()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the cluster's process ended"
+        return str(json.loads(line))
+
+
+def _serve() -> None:
+    """Start the cluster, and do what lines of stdin say."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(text: str) -> None:
+        out.write(json.dumps(text) + "\n")
+        out.flush()
+
+    from ray.cluster_utils import Cluster
+
+    cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=_arguments("node-1")))
+    nodes = {"node-1": cluster.head_node}
+    for name in ("node-2", "node-3"):
+        nodes[name] = _patiently(partial(cluster.add_node, **_arguments(name)))
+    answer(cluster.address)
+    for line in sys.stdin:
+        word, name = json.loads(line)
+        if word == "add":
+            nodes[name] = cluster.add_node(**_arguments(name))
+        elif word == "kill":
+            cluster.remove_node(nodes.pop(name), allow_graceful=False)
+        else:
+            cluster.shutdown()
+        answer("done")
+
+
+def _patiently(start: Callable[[], Any]) -> Any:
+    """Start again what took longer than the half minute for which Ray waits, on a machine that is busy with others."""
+    for _ in range(2):
+        with suppress(Exception):
+            return start()
+    return start()
+
+
+def _arguments(name: str) -> dict[str, Any]:
+    return {
+        "num_cpus": 1, "node_name": name, "include_dashboard": False, "object_store_memory": STORE_BYTES,
+        "dashboard_agent_listen_port": 0,
+    }  # fmt: skip
+
+
+def actors(kind: str) -> dict[str, psutil.Process]:
+    """Return the processes of a kind of actor, ``Node`` or ``Directory``, by the node that they are on."""
+    found = {}
+    for each in psutil.process_iter(["cmdline"]):
+        if (each.info["cmdline"] or [""])[0].startswith(f"ray::{kind}"):
+            with suppress(psutil.Error):
+                words = each.parent().cmdline()
+                name = next(word for word in words if word.startswith("--node-name="))
+                found[name.partition("=")[2]] = each
+    return found
+
+
+def workers() -> dict[str, psutil.Process]:
+    """Return the workers by their node."""
+    found = {}
+    for name, actor in actors("Node").items():
+        with suppress(psutil.Error):
+            found.update((name, each) for each in actor.children() if "memory_worker" in each.cmdline())
+    return found
+
+
+def orphans(option: str) -> list[psutil.Process]:
+    """Return workers with an option that are still there although their node is gone."""
+    found = []
+    for each in psutil.process_iter(["cmdline", "ppid"]):
+        words = each.info["cmdline"] or []
+        if option in words and "fleet" not in words and each.info["ppid"] == 1:
+            found.append(each)
+    return found
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,44 @@
+"""What a host has on nodes: told when it is lost, and named by its number where it counts instead of reading."""
+
+from worker.fleet.holdings import Holdings
+from worker.fleet.possessions import Possessions
+
+
+def test_what_went_with_a_device_is_named_once() -> None:
+    """What a worker has that was started since is not lost; what is lost is refused as such."""
+    held = Holdings()
+    held.add("n/alloc-1", "n/cpu", "1")
+    held.add("n/alloc-2", "n/cpu", "2")
+    held.add("m/alloc-1", "m/cpu", "1")
+    assert held.lose("n/cpu", "it died", before="2") == ("n/alloc-1",)
+    assert held.lose("n/cpu", "it died", before="2") == ()
+    assert held.why_lost("n/alloc-1") == "it died"
+    assert held.why_lost("n/alloc-2") is None
+    assert held.on_node("m") == {"m/alloc-1": "m/cpu"}
+
+
+def test_a_number_means_what_was_made_by_it() -> None:
+    """In the order of requests; one that failed means nothing, and neither does one that was never given."""
+    held = Holdings()
+    first, second = held.number("alloc"), held.number("alloc")
+    held.name("alloc", second, "n/alloc-1-ab")
+    held.name("alloc", first, None)
+    assert held.meant("alloc-2") == "n/alloc-1-ab"
+    assert held.meant("alloc-1") is None
+    assert held.meant("alloc-3") is None
+    assert held.meant("n/alloc-1-ab") is None
+
+
+def test_a_gateway_that_is_gone_leaves_what_is_leased() -> None:
+    """Unless it said itself that it is done; what another gateway has stays."""
+    had = Possessions()
+    had.note("g", "memory.allocate", {}, {"allocation_id": "a"})
+    had.note("g", "memory.allocate", {"lease_ms": 5}, {"allocation_id": "b"})
+    had.note("h", "memory.allocate", {}, {"allocation_id": "c"})
+    had.note("g", "memory.register_consumer", {}, {"consumer_id": "r"})
+    moved = {"source_allocation_id": "b", "destination_allocation_id": "d"}
+    had.note("g", "memory.transfer", {"transfer_type": "move"}, moved)
+    assert had.take("g", leased_too=False) == (("a",), ("r",))
+    assert had.any_leased()
+    assert had.take("g", leased_too=True) == (("d",), ())
+    assert had.gateways() == frozenset({"h"})

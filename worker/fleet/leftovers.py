@@ -1,0 +1,48 @@
+"""Ends what a gateway leaves behind that was killed: its Ray's agents outlive their node, and files stay.
+
+Run as a script, in a process of its own whose input ends with the gateway; standard library only.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+_GRACE_SECONDS, _LOOK_SECONDS, _PATIENCE_SECONDS = 5.0, 0.1, 15.0
+"""How long processes may take to end by themselves, which workers do in order; and how long they are looked for."""
+
+
+def main(folder: str) -> None:
+    """Wait for the end of the input, then for the processes that use the folder, and insist; then remove it."""
+    while os.read(0, 1):
+        pass
+    ended_at = time.monotonic()
+    while (left := list(users(folder))) and time.monotonic() < ended_at + _PATIENCE_SECONDS:
+        if time.monotonic() > ended_at + _GRACE_SECONDS:
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+        time.sleep(_LOOK_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def users(folder: str) -> Iterator[int]:
+    """Return the processes that have a file of the folder open: all of Ray's have a log or a socket there.
+
+    Their names and environments say nothing reliable: Ray writes titles over both.
+    """
+    for name in os.listdir("/proc"):  # noqa: PTH208 - many of them
+        if name.isdecimal() and int(name) != os.getpid():
+            with suppress(OSError):
+                for fd in os.listdir(f"/proc/{name}/fd"):  # noqa: PTH208
+                    with suppress(OSError):
+                        if os.readlink(f"/proc/{name}/fd/{fd}").startswith(folder):  # noqa: PTH115
+                            yield int(name)
+                            break
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
