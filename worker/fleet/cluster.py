@@ -100,7 +100,7 @@ class Cluster:
             self._folder.remove()
 
     def _machine(self, name: str, ray_id: str) -> Machine:
-        return Machine(name, ray_id, os.getcwd() if ray_id == self.own_ray_id else None)  # noqa: PTH109
+        return Machine(name, ray_id, os.getcwd() if ray_id == self.own_ray_id else None)  # noqa: PTH109 - a text is wanted
 
     def _actor(self, kind: type, name: str, ray_id: str | None, *arguments: Any) -> Any:
         placed = (
