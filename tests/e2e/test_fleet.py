@@ -300,7 +300,7 @@ def test_whatever_is_killed_every_request_is_answered(cluster: FleetCluster, mod
                 _kill(kind, chance)
         host.settle()
         eventually(host.adds_up, "the ledgers add up to what is live", START_SECONDS)
-        assert orphans() == []
+        eventually(lambda: not orphans(SIMULATED), "the end of workers whose node is gone")
     finally:
         host.close()
 
