@@ -21,6 +21,7 @@ from tests.rigs.model_files import write_model
 
 MIB = 2**20
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
+NODES = ("node-1", "node-2", "node-3")
 SIMULATED = "256MiB,bandwidth_bytes_per_second=64MiB"
 
 
@@ -64,7 +65,10 @@ def shared_gateway(cluster: FleetCluster, models: Path) -> Iterator[Worker]:
 
 @pytest.fixture
 def gateway(shared_gateway: Worker) -> Iterator[Worker]:
-    """Return the gateway, with nothing left on its nodes."""
+    """Return the gateway, with all nodes there, and nothing left on them."""
+    eventually(
+        lambda: all(_health(shared_gateway, each) == "ok" for each in NODES), "all nodes", START_SECONDS
+    )
     yield shared_gateway
     shared_gateway.call("memory.clear", {"clear_type": "all", "force": True})
 
@@ -364,9 +368,8 @@ class _Host:
         for each in self._asked:
             reply = self.gateway.reply(each)
             assert reply["success"] or reply["error"]["code"] in PASSING, reply
-        names = ("node-1", "node-2", "node-3")
         eventually(
-            lambda: all(_health(self.gateway, each) == "ok" for each in names), "all nodes", START_SECONDS
+            lambda: all(_health(self.gateway, each) == "ok" for each in NODES), "all nodes", START_SECONDS
         )
 
     def adds_up(self) -> bool:

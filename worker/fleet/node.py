@@ -49,12 +49,12 @@ Meta = dict[str, Any]
 class Node:
     """One node. Its methods run on one loop; telling the directory has a thread of its own."""
 
-    def __init__(self, node_id: str, options: tuple[str, ...], folder: str | None) -> None:
+    def __init__(self, node_id: str, options: tuple[str, ...], folder: str | None, actor_name: str) -> None:
         _show_all_devices()
         if folder is not None and os.path.isdir(folder):  # noqa: PTH112 - before anything else
             os.chdir(folder)  # options may name files from there
         self._node_id = node_id
-        self._actor_name = ray.get_runtime_context().get_actor_name()
+        self._actor_name = actor_name
         self._options = options
         self._changed = SureCondition()
         # All mutable state: whether there is something to tell, what was told last, and until when it counts.
