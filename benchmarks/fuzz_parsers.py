@@ -221,7 +221,7 @@ def _states() -> Iterator[Any]:
 
 
 def _archives() -> Iterator[bytes]:
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - only for its own parsers
 
     for state in _states():
         for zipped in (True, False):
@@ -241,8 +241,8 @@ def _pickle(text: bytes, _: Path) -> None:
 def _pickles() -> Iterator[bytes]:
     for protocol in range(2, 6):
         yield pickle.dumps({"a": [1, 2**70, -1.5, None, True], "b": (b"x", "y", {3}, bytearray(2))}, protocol)
-    import io  # noqa: PLC0415
-    import zipfile  # noqa: PLC0415
+    import io  # noqa: PLC0415 - only for its own parsers
+    import zipfile  # noqa: PLC0415 - only for its own parsers
 
     for each in _archives():
         if each.startswith(b"PK"):

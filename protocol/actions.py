@@ -28,7 +28,7 @@ class _StoreAction(Action):
     def __getattr__(self, field: str) -> Any:  # only what is not set yet comes here
         if field not in {"params", "result"}:
             raise AttributeError(field)
-        from protocol import store_params, store_results  # noqa: PLC0415
+        from protocol import store_params, store_results  # noqa: PLC0415 - each imports the other
 
         name = vars(self)["name"]
         vars(self).update(

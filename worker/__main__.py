@@ -23,31 +23,29 @@ def main() -> None:
     if command != "doctor":
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's, from the first moment on
     if command == "fleet":
-        from worker.stream.descriptors import claim  # noqa: PLC0415
-
-        descriptors = claim()
-        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-        from worker.fleet.command import fleet  # noqa: PLC0415
+        from worker.fleet.command import fleet  # noqa: PLC0415 - standard library only, as options
+        from worker.stream.descriptors import claim  # noqa: PLC0415 - only for what was asked for
 
         gc.enable()
-        fleet(sys.argv[2:], *descriptors)
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+        fleet(sys.argv[2:], claim)
     arguments = parse(sys.argv[1:])
     if arguments.command == "doctor":
-        from worker.tools.output import claim_output  # noqa: PLC0415
+        from worker.tools.output import claim_output  # noqa: PLC0415 - only for what was asked for
 
         out = claim_output()
         from worker.tools.doctor import examine  # noqa: PLC0415 - libraries are imported from here on
 
         sys.exit(examine(arguments, out))
-    from worker.stream.descriptors import claim  # noqa: PLC0415
+    from worker.stream.descriptors import claim  # noqa: PLC0415 - only for what was asked for
 
     descriptors = claim()
     # Third-party code is imported from here on.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for plugins takes 20 ms
-    from worker.app.serve import serve  # noqa: PLC0415
+    from worker.app.serve import serve  # noqa: PLC0415 - only for what was asked for
 
     if arguments.command == "broker":
-        from worker.tools.broker import narrate, prepare  # noqa: PLC0415
+        from worker.tools.broker import narrate, prepare  # noqa: PLC0415 - only for what was asked for
 
         serve(arguments, prepare(arguments, descriptors[0]), descriptors[1], narrate)
     serve(arguments, *descriptors)
@@ -63,21 +61,21 @@ def _run_tool(name: str, arguments: "list[str]") -> int:
         from worker.tools.mcp import main as mcp  # noqa: PLC0415 - its library claims the output
 
         return mcp(arguments)
-    from worker.tools.output import claim_output  # noqa: PLC0415
+    from worker.tools.output import claim_output  # noqa: PLC0415 - only for what was asked for
 
     if name == "report":
-        from worker.tools.report.command import main as report  # noqa: PLC0415
+        from worker.tools.report.command import main as report  # noqa: PLC0415 - only for what was asked for
 
         return report(arguments, claim_output)
-    from worker.tools.simulate.command import main as simulate  # noqa: PLC0415
+    from worker.tools.simulate.command import main as simulate  # noqa: PLC0415 - only for what was asked for
 
     return simulate(arguments, claim_output)
 
 
 if __name__ == "__main__":
     here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - see above
-    entry = os.path.join(here, "entry")  # noqa: PTH118
-    sys.path.insert(0, entry if os.path.isdir(entry) else os.path.dirname(here))  # noqa: PTH112, PTH120
+    entry = os.path.join(here, "entry")  # noqa: PTH118 - as above
+    sys.path.insert(0, entry if os.path.isdir(entry) else os.path.dirname(here))  # noqa: PTH112, PTH120 - as above
     from memory_worker.own_packages import prepare
 
     del sys.path[0]

@@ -62,8 +62,8 @@ def _tokenizer() -> "Tokenizer":
 
 def _embedding(tensors: "Mapping[str, torch.Tensor]", ids: list[int]) -> "torch.Tensor":
     """Run BERT's encoder, and return the mean of what it makes of the tokens, as a unit vector."""
-    import torch  # noqa: PLC0415
-    from torch.nn import functional  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - only in the process that has the model
+    from torch.nn import functional  # noqa: PLC0415 - only in the process that has the model
 
     def dense(name: str, value: "torch.Tensor") -> "torch.Tensor":
         return functional.linear(value, tensors[f"{name}.weight"], tensors[f"{name}.bias"])

@@ -49,7 +49,7 @@ def test_a_clock_that_is_set_changes_nothing(seconds: int, tmp_path: Path) -> No
         started.call("clock.set", {"seconds": seconds})
 
         short = started.call("memory.allocate", {**row, "lease_ms": 50})["allocation_id"]
-        ids = lambda: [  # noqa: E731
+        ids = lambda: [  # noqa: E731 - short, and used here alone
             each["allocation_id"]
             for each in started.call("memory.get_allocations", {"device_id": "cpu"})["allocations"]
         ]

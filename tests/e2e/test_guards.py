@@ -97,7 +97,7 @@ def test_work_that_does_not_notice_is_answered_for() -> None:
 def test_a_device_whose_process_hangs_holds_up_no_other() -> None:
     """Copies elsewhere, questions, leases and deadlines go on."""
     with worker("--simulated-device", f"{256 * MIB}", "--isolate", "simulated") as started:
-        states = lambda: [each["state"] for each in started.call("memory.get_status")["devices"]]  # noqa: E731
+        states = lambda: [each["state"] for each in started.call("memory.get_status")["devices"]]  # noqa: E731 - short, and used here alone
         eventually(lambda: states() == ["available", "available"], "the device's process is there")
         source = started.call("memory.allocate", {"size_bytes": 4096, "device_id": "cpu"})["allocation_id"]
         child = psutil.Process(started.pid).children()[0].pid
@@ -262,7 +262,7 @@ def test_at_a_terminal(end: bytes) -> None:
     """Where stdin is a terminal there is a hint what to type, and both usual keys end it."""
     master, slave = os.openpty()
     with subprocess.Popen(
-        ["setsid", "--ctty", sys.executable, "-m", "worker"],  # noqa: S607
+        ["setsid", "--ctty", sys.executable, "-m", "worker"],  # noqa: S607 - found on the path
         stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
     ) as process:  # fmt: skip
         assert process.stderr is not None
@@ -280,7 +280,7 @@ def test_a_full_disk_behind_stdout_is_not_silent(tmp_path: Path) -> None:
     """Replies that could not be written are an error in the log and in the exit status."""
     with (tmp_path / "answers").open("wb") as answers:
         done = subprocess.run(
-            ["prlimit", "--fsize=4096:4096", sys.executable, "-m", "worker"],  # noqa: S607
+            ["prlimit", "--fsize=4096:4096", sys.executable, "-m", "worker"],  # noqa: S607 - found on the path
             input=line("worker.hello", {}, request_id="1") * 50,
             stdout=answers,
             stderr=subprocess.PIPE,

@@ -118,7 +118,7 @@ def _simulated(arguments: Arguments, clock: Clock) -> Iterator[DeviceBackend]:
         else:
             from worker.backends.simulated import SimulatedBackend, SimulatedDevice  # noqa: PLC0415 - rarely needed
 
-            yield SimulatedBackend(index, SimulatedDevice(**knobs), clock)  # type: ignore[arg-type]
+            yield SimulatedBackend(index, SimulatedDevice(**knobs), clock)  # type: ignore[arg-type]  # the knobs were read by its fields
 
 
 def _intel(arguments: Arguments) -> Iterator[DeviceBackend]:
@@ -160,7 +160,7 @@ def _isolated(
     python: str, factory: str, options: dict[str, Any], expected: DeviceInfo, others: "Others | None" = None
 ) -> ProbedBeside:
     from worker.backends.isolated import IsolatedBackend  # noqa: PLC0415 - 20 ms that few workers need
-    from worker.backends.isolation.child_process import Launch  # noqa: PLC0415
+    from worker.backends.isolation.child_process import Launch  # noqa: PLC0415 - as above
 
     launch = Launch(python, factory, options)
     return IsolatedBackend(launch, (expected,), SystemClock(), _REMEDIES[expected.kind], others=others)

@@ -51,7 +51,7 @@ class Parts(Record):
 
 def compose(core: Core, surroundings: Surroundings) -> Parts:
     """Put the parts together. No device is sampled yet, and no probe begun."""
-    core.health.add("devices", partial(device_health, core.manager))
+    core.health.add("devices", partial(device_health, core.manager, core.clock))
     trends, pace = TrendWatch(core.clock), Pace(core.clock)
     monitor = DeviceMonitor(core, trends, pace)
     for backend in surroundings.backends(monitor.begin):

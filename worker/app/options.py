@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_INFLIGHT, PressureLevel, SharedMemoryKind
 from worker import __version__
-from worker.core.text import printable, size_bytes
+from worker.core.text import nearest, printable, size_bytes
 
 _AUTO_LEVELS = (PressureLevel.MODERATE, PressureLevel.HIGH, PressureLevel.CRITICAL)
 _MOST_FRAMES = 64
@@ -182,7 +182,7 @@ def _at_least(lowest: int) -> "type[int]":
             raise argparse.ArgumentTypeError(message)
         return value
 
-    return read  # type: ignore[return-value]
+    return read  # type: ignore[return-value]  # argparse calls it as it would a type
 
 
 def parse(arguments: list[str]) -> Arguments:
@@ -268,11 +268,9 @@ def parse(arguments: list[str]) -> Arguments:
     for each in arguments:
         name = each.partition("=")[0]
         if name.startswith("--") and name not in known:
-            from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
-
-            near = get_close_matches(name, known, 1)
+            near = nearest(name, known)
             parser.error(
-                f"there is no option {printable(name)}" + (f"; did you mean {near[0]}?" if near else "")
+                f"there is no option {printable(name)}" + (f"; did you mean {near}?" if near else "")
             )
     return parser.parse_args(arguments, namespace=Arguments())
 

@@ -35,10 +35,12 @@ from worker.stream.frame_writer import FrameWriter
 from worker.stream.job_runner import BRIEF, PLUGINS, JobRunner
 from worker.stream.stdio_loop import StdioLoop
 from worker.stream.work import PluginAction, Work
-from worker.wiring import Core, Events
+from worker.wiring import Core
 
 if TYPE_CHECKING:
     from worker.app.export import Watchers
+    from worker.export.decision_log import DecisionLog
+    from worker.export.event_hub import EventHub
     from worker.export.monitor_client import MonitorClient, Prepare
 
 _DETERMINISTIC_PID = 1
@@ -77,32 +79,21 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         max_inflight=arguments.max_inflight,
         max_frame_bytes=arguments.max_frame_bytes,
     )
-    events: Events = channel
-    record = hub = decisions = None
-    if arguments.watched or narrate is not None:
-        from worker.app.export import decision_log  # noqa: PLC0415 - only where somebody watches
-        from worker.export.event_hub import EventHub  # noqa: PLC0415
-
-        events = hub = EventHub(channel)
-        if narrate is not None:
-            hub.follow(narrate)
-        decisions = decision_log(arguments, clock)
-        record = None if decisions is None else decisions.record
+    hub, decisions = _watched(arguments, channel, clock, narrate)
     parts = build_memory(
         arguments,
-        Core(clock, history, events, manager, {}, Health()),
-        record,
+        Core(clock, history, hub or channel, manager, {}, Health()),
+        None if decisions is None else decisions.record,
         prefixes=lambda *asked: stores.prefixes(*asked),  # noqa: PLW0108 - they are made below
     )
     memory, stores = parts.memory, LazyStores(arguments, parts)
     _add_health(parts.core.health, runner, event_writer, stores)
-    reaper, pressure = (
-        build_reaper(parts, runner),
-        build_pressure_monitor(parts, runner, arguments.auto_optimize),
-    )
+    reaper = build_reaper(parts, runner)
+    pressure = build_pressure_monitor(parts, runner, arguments.auto_optimize)
     plugins = stores.embedding_by(_plugins(arguments, parts, timers, runner, stores))
     pid = _DETERMINISTIC_PID if fixed_clock is not None else None
-    later, watchers, close = taken_by(runner.submit, timers), None, partial(stores.close, memory.close)
+    later = taken_by(runner.submit, timers)
+    watchers, close = None, partial(stores.close, memory.close)
     if hub is not None:
         from worker.app.export import Watchers  # noqa: PLC0415 - as above
 
@@ -173,6 +164,21 @@ def _add_health(health: Health, runner: JobRunner, event_writer: EventWriter, st
     health.add("stores", stores.health)
 
 
+def _watched(
+    arguments: Arguments, channel: EventChannel, clock: Clock, narrate: Publish | None
+) -> "tuple[EventHub | None, DecisionLog | None]":
+    """Make what tells others than the host of events and decisions; None where nobody is to be told."""
+    if not arguments.watched and narrate is None:
+        return None, None
+    from worker.app.export import decision_log  # noqa: PLC0415 - only where somebody watches
+    from worker.export.event_hub import EventHub  # noqa: PLC0415 - as above
+
+    hub = EventHub(channel)
+    if narrate is not None:
+        hub.follow(narrate)
+    return hub, decision_log(arguments, clock)
+
+
 def _prepare(arguments: Arguments) -> None:
     """Take what a shortage would need, while there is no shortage."""
     set_level(arguments.log_level or "warning")
@@ -204,12 +210,12 @@ def _plugins(
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
-    from worker.plugins._batches import Plannable  # noqa: PLC0415
-    from worker.plugins._buffers import Buffers  # noqa: PLC0415
-    from worker.plugins._host import PluginHost  # noqa: PLC0415
-    from worker.plugins._leases import Models  # noqa: PLC0415
-    from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415
-    from worker.plugins._streams import Streams  # noqa: PLC0415
+    from worker.plugins._batches import Plannable  # noqa: PLC0415 - only where there are plugins
+    from worker.plugins._buffers import Buffers  # noqa: PLC0415 - only where there are plugins
+    from worker.plugins._host import PluginHost  # noqa: PLC0415 - only where there are plugins
+    from worker.plugins._leases import Models  # noqa: PLC0415 - only where there are plugins
+    from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415 - only where there are plugins
+    from worker.plugins._streams import Streams  # noqa: PLC0415 - only where there are plugins
 
     def later(due_ns: int, run: Callable[[], None]) -> None:
         work = Work(action="end of idle buffers", run=lambda _: run(), quick=False, plugin=True)

@@ -56,7 +56,7 @@ class LazyStores:
         with self._lock:
             if self._made is None:
                 from worker.stores.base import Tools  # noqa: PLC0415 - only where stores are used
-                from worker.stores.registry import Stores  # noqa: PLC0415
+                from worker.stores.registry import Stores  # noqa: PLC0415 - as above
 
                 core = self._parts.core
                 tools = Tools(

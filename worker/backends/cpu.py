@@ -255,7 +255,7 @@ class CpuBackend:
             if buffer.is_wanted():
                 start_thread(partial(_give_way, buffer), "give way")
 
-    def defragment(self, device_id: str) -> Defragmented | None:  # noqa: ARG002
+    def defragment(self, device_id: str) -> Defragmented | None:  # noqa: ARG002 - as all of them are called
         """Do nothing: virtual memory does not fragment."""
         return None
 

@@ -263,7 +263,7 @@ class IsolatedBackend:
             self._held.drop(name)
             return returned
 
-    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002
+    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002 - as all of them are called
         """Return None: what another process has can only be copied."""
         return None
 
@@ -279,7 +279,7 @@ class IsolatedBackend:
                 giving_up = child.begin("filled", handle, False)  # noqa: FBT003 - as on the wire
                 child.answers.wait(giving_up, LAST_WORD_S)
                 raise
-            made = child.call("filled", handle, True, token=token, undo=("unload", handle))  # noqa: FBT003
+            made = child.call("filled", handle, True, token=token, undo=("unload", handle))  # noqa: FBT003 - a message has no names
             try:
                 block = codec.block_of(made)
                 self._held.add(child, handle, Held(request, block.actual_bytes, weights=True))

@@ -66,11 +66,23 @@ def log(level: str, message: str, **fields: Any) -> None:
 def pass_on(source: str, text: str) -> None:
     """Write what somebody else said, whatever the level, a line for each of its lines; lines of a log stay lines."""
     for each in text.splitlines():
-        if each.startswith('{"time":') and each.endswith("}"):
+        if _is_line(each):
             with contextlib.suppress(Exception):
                 _put(_line(orjson.loads(each)))
         elif each.strip():
             _write("info", each.rstrip(), {"source": source})
+
+
+def message_of(text: str) -> str:
+    """Return what a line says to people: of a line of a log its message, any other as it is."""
+    if _is_line(text):
+        with contextlib.suppress(orjson.JSONDecodeError, KeyError):
+            return str(orjson.loads(text)["message"])
+    return text
+
+
+def _is_line(text: str) -> bool:
+    return text.startswith('{"time":') and text.endswith("}")
 
 
 def write_plainly() -> None:

@@ -88,9 +88,8 @@ class Cluster:
 
     def node(self, machine: Machine, options: tuple[str, ...]) -> Any:
         """Return a machine's node, started unless it is there, with options for its worker."""
-        return self._actor(
-            Node, NODE_PREFIX + machine.name, machine.ray_id, machine.name, options, machine.folder
-        )
+        name = f"{NODE_PREFIX}{machine.name}:{machine.ray_id[:16]}"  # another where Ray was started anew
+        return self._actor(Node, name, machine.ray_id, machine.name, options, machine.folder, name)
 
     def close(self) -> None:
         """Leave the cluster; one of this machine's own ends."""
@@ -100,7 +99,7 @@ class Cluster:
             self._folder.remove()
 
     def _machine(self, name: str, ray_id: str) -> Machine:
-        return Machine(name, ray_id, os.getcwd() if ray_id == self.own_ray_id else None)  # noqa: PTH109
+        return Machine(name, ray_id, os.getcwd() if ray_id == self.own_ray_id else None)  # noqa: PTH109 - a text is wanted
 
     def _actor(self, kind: type, name: str, ray_id: str | None, *arguments: Any) -> Any:
         placed = (

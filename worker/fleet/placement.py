@@ -58,7 +58,9 @@ def place_among(
 ) -> Placement:
     """Decide as ``place``, by pricing every node."""
     work = Work.of(device for node in nodes for device in node.devices.values())
-    pricing = Pricing(request, held, now_ns, work.usual_ms)
+    ring = sorted(nodes, key=lambda node: (node.place, node.node_id))
+    index = {node.node_id: place for place, node in enumerate(ring)}
+    pricing = Pricing(request, held, now_ns, work.usual_ms, index)
     return decided(request, nodes, pricing, min(_options(nodes, pricing), key=_order, default=None))
 
 
@@ -66,14 +68,16 @@ def decided(
     request: PlacementRequest, nodes: Sequence[KnownNode], pricing: Pricing, best: Option | None
 ) -> Placement:
     """Make the placement that the best option comes to."""
-    others = [node for node in nodes if best is None or node is not best.node]
+
+    def others() -> Iterator[KnownNode]:
+        return (node for node in nodes if best is None or node is not best.node)
 
     def why_passed() -> tuple[Passed, ...]:
-        priced = map(pricing.price, others)
+        priced = map(pricing.price, others())
         return tuple(each if isinstance(each, Passed) else _dearer(request, each, best) for each in priced)
 
     def next_best() -> tuple[Choice, ...]:
-        return tuple(told(request, each) for each in sorted(_options(others, pricing), key=_order))
+        return tuple(told(request, each) for each in sorted(_options(others(), pricing), key=_order))
 
     return Placement(None if best is None else told(request, best), next_best, why_passed)
 

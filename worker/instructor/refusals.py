@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from protocol.actions import ACTIONS
 from protocol.params import Params, few_keys
 from worker.core.errors import InvalidRequestError, UnknownActionError
-from worker.stream.envelope import cut, fault_text, nearest
+from worker.core.text import nearest
+from worker.stream.envelope import cut, fault_text
 
 _FIELD_OF_SEVERAL_TYPES = 2
 

@@ -1,10 +1,11 @@
 """Complaints about a file of models: where in it, under which key, and in which words."""
 
 import copy
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from worker.core.text import nearest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -119,8 +120,8 @@ class Nearest:
         if not self._left or not names or len(names) > _SUGGESTED_FROM or len(name) > MAX_ID_CHARACTERS:
             return ""
         self._left -= 1
-        near = difflib.get_close_matches(name, names, n=1, cutoff=alike)
-        return f"; the nearest is {near[0]!r}" if near else f"; there are {', '.join(names)}"
+        near = nearest(name, names, alike)
+        return f"; the nearest is {near!r}" if near else f"; there are {', '.join(names)}"
 
 
 def shown_value(value: object) -> str:

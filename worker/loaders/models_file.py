@@ -76,10 +76,10 @@ def declared_models(path: Path, model_root: Path, *, look: bool = False) -> Decl
     ``look``: follow the models' paths, too, which takes as long as their storage does.
     """
     # YAML and pydantic cost start-up time, which a worker without models need not pay.
-    from pydantic import ValidationError  # noqa: PLC0415
+    from pydantic import ValidationError  # noqa: PLC0415 - only where there is a file of models
 
-    from protocol.model_config import ModelsFile  # noqa: PLC0415
-    from worker.loaders.marked_yaml import MarkedYaml, YamlError  # noqa: PLC0415
+    from protocol.model_config import ModelsFile  # noqa: PLC0415 - only where there is a file of models
+    from worker.loaders.marked_yaml import MarkedYaml, YamlError  # noqa: PLC0415 - only where there is a file of models
 
     try:
         document = MarkedYaml(path)
@@ -105,7 +105,7 @@ def declared_models(path: Path, model_root: Path, *, look: bool = False) -> Decl
     ]  # fmt: skip
     reasons = _reasons(declared, problems)
     # Not resolved, unless they are looked at: following links takes as long as their storage does.
-    root = model_root.resolve() if look else Path(os.path.abspath(model_root))  # noqa: PTH100
+    root = model_root.resolve() if look else Path(os.path.abspath(model_root))  # noqa: PTH100 - links stay as they are
     specs = tuple(_spec(each, root, reasons.get(each.place)) for each in declared)
     roles, role_problems = _roles(whole.roles, specs, document, nearest)
     servers, server_problems = declared_servers(whole.servers, document, nearest)
@@ -136,7 +136,7 @@ def _rows(models: Any) -> list[tuple[Place, Any]]:
 def _entries(
     rows: list[tuple[Place, Any]], document: "MarkedYaml", nearest: Nearest
 ) -> tuple[list[_Declared], list[Problem]]:
-    from protocol.model_config import ModelEntry  # noqa: PLC0415
+    from protocol.model_config import ModelEntry  # noqa: PLC0415 - only where there is a file of models
 
     declared, problems, taken = [], list[Problem](), set[str]()
     for place, value in rows:
@@ -244,7 +244,7 @@ def _outside(declared: list[_Declared], model_root: Path) -> Iterator[Problem]:
 def _roles(
     value: Any, specs: Iterable[ModelSpec], document: "MarkedYaml", nearest: Nearest
 ) -> tuple[tuple[Role, ...], list[Problem]]:
-    from protocol.model_config import RoleEntry  # noqa: PLC0415
+    from protocol.model_config import RoleEntry  # noqa: PLC0415 - only where there is a file of models
 
     if value is None:
         return (), []
@@ -282,7 +282,7 @@ def _wrong_role(
 
 def _loader_of(entry: "ModelEntry") -> str | None:
     """Return the loader's own name; None for a model that another process holds."""
-    from protocol.model_config import LOADER_NAMES  # noqa: PLC0415
+    from protocol.model_config import LOADER_NAMES  # noqa: PLC0415 - only where there is a file of models
 
     if entry.external:
         return None
@@ -309,7 +309,7 @@ def _paths_of(entry: "ModelEntry") -> tuple[Path, ...]:
 
 
 def _spec(declared: _Declared, model_root: Path, refused: str | None) -> ModelSpec:
-    from protocol.model_config import DTYPES  # noqa: PLC0415
+    from protocol.model_config import DTYPES  # noqa: PLC0415 - only where there is a file of models
 
     entry = declared.entry
     if entry is None or refused is not None:

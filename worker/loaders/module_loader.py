@@ -3,12 +3,12 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any
 
 from worker.core.errors import WorkerError
 from worker.core.models import ModelSpec
 from worker.core.operator_code import import_operators
+from worker.core.text import nearest
 from worker.loaders.base import load_failed
 from worker.loaders.model_path import resolved_file
 from worker.loaders.params import unknown
@@ -63,14 +63,14 @@ def _find(spec: ModelSpec) -> Callable[..., object]:
         there = found
         found = getattr(there, part, None)
         if found is None:
-            near = get_close_matches(part, dir(there), 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            near = nearest(part, dir(there))
+            hint = f"; did you mean {near!r}?" if near else ""
             raise load_failed(
                 spec, f"its factory {spec.factory} is not there: no {part!r} in {module_name}{hint}"
             )
     if not callable(found):
         raise load_failed(spec, f"its factory {spec.factory} is a {type(found).__name__}, not a function")
-    return found  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]  # it was just seen to be one
 
 
 def _imported(spec: ModelSpec, name: str) -> object:

@@ -1,21 +1,20 @@
 """A model's ``params`` as its loader reads them: each is checked, and one that is not known is refused by name."""
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
 from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec
-from worker.core.text import size_bytes
+from worker.core.text import nearest, size_bytes
 from worker.loaders.base import load_failed
 
 
 def unknown(spec: ModelSpec, place: str, name: str, what: str, known: Iterable[str]) -> ModelLoadFailedError:
     """Make the error for one of the ``params``, at this place, that is not known; it names the nearest that is."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, 1)
+    near = nearest(name, known)
     there = f"there are {', '.join(known)}" if known else "it has none: leave it out"
-    hint = f"did you mean {near[0]!r}?" if near else there
+    hint = f"did you mean {near!r}?" if near else there
     return load_failed(spec, f"{place}{name} is no {what}; {hint}")
 
 

@@ -78,7 +78,7 @@ def _check_keys(spec: ModelSpec) -> None:
 def _by_contents(spec: ModelSpec) -> str:
     """Look into the model's first file. ModelLoadFailedError, in words, for one that no loader is for."""
     from worker.loaders.file_kind import ZIP, head_of, loader_for, not_a_model  # noqa: PLC0415 - only where none is named
-    from worker.loaders.positional_file import PositionalFile  # noqa: PLC0415
+    from worker.loaders.positional_file import PositionalFile  # noqa: PLC0415 - only for such a file
 
     files = model_files(spec).real
     with naming(spec, files[0], among=len(files)):
@@ -100,7 +100,7 @@ def _by_contents(spec: ModelSpec) -> str:
 def _is_script(file: "PositionalFile") -> bool:
     """Tell whether an archive of torch's is a program. What is no archive is the loader's to complain of."""
     from worker.loaders.torch_archive import script_bytes  # noqa: PLC0415 - only where none is named
-    from worker.loaders.zip_records import ZipError  # noqa: PLC0415
+    from worker.loaders.zip_records import ZipError  # noqa: PLC0415 - only for such a file
 
     try:
         return script_bytes(file) is not None

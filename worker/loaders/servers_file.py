@@ -13,7 +13,7 @@ def declared_servers(
     value: Any, document: "MarkedYaml", nearest: Nearest
 ) -> tuple[tuple[ServerSpec, ...], list[Problem]]:
     """Read ``servers``: a list, or keys and values by name. One that is wrong is told of and left out."""
-    from protocol.model_config import SERVER_PORTS, ServerEntry  # noqa: PLC0415
+    from protocol.model_config import SERVER_PORTS, ServerEntry  # noqa: PLC0415 - only where servers are declared
 
     if value is None:
         return (), []

@@ -25,7 +25,7 @@ def torch_dtype(word: str) -> "torch.dtype":
 
 def flat_tensor(memory: memoryview, word: str) -> "torch.Tensor":
     """Return a block's bytes as a tensor of one dimension. It keeps ``memory`` alive, and so its map."""
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - only for models of torch
 
     dtype = torch_dtype(word)
     return torch.frombuffer(memory, dtype=dtype) if memory.nbytes else torch.empty(0, dtype=dtype)
@@ -58,7 +58,7 @@ def as_tensors(block: memoryview, tensors: Iterable[TensorInfo]) -> dict[str, "t
 
 
 def _over(own: memoryview, tensors: Iterable[TensorInfo]) -> dict[str, "torch.Tensor"]:
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - only for models of torch
 
     found: dict[str, torch.Tensor] = {}
     for each in tensors:
@@ -81,7 +81,7 @@ def dense_bytes(memory: memoryview, info: TensorInfo) -> memoryview:
     """Return a tensor's bytes in the order of its indices: ``memory`` itself, or a copy where they lie otherwise."""
     if info.strides is None:
         return memory
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - only for models of torch
 
     dtype, shape = torch_form(info)
     copy = memoryview(bytearray(bytes_of(info.dtype, shape)))
@@ -96,7 +96,7 @@ def torch_form(info: TensorInfo) -> tuple["torch.dtype", tuple[int, ...]]:
     What torch has no type for is bytes: two elements of F4 are one of its float4_e2m1fn_x2, where it has that
     and the last dimension is even; else, as F6, a flat row of uint8.
     """
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - only for models of torch
 
     dtype: torch.dtype | None = getattr(torch, (TORCH_NAMES | ONLY_TORCH).get(info.dtype, ""), None)
     if dtype is not None:

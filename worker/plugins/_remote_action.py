@@ -74,7 +74,7 @@ def do_here(
     for part in name.split("."):
         run = getattr(run, part)
     weights = LeasedThere(backend, handle, token, **lease)
-    return run(weights, data, Call(token, report))  # type: ignore[operator]
+    return run(weights, data, Call(token, report))  # type: ignore[operator]  # it was found by its name
 
 
 class LeasedThere(Mapping[str, memoryview]):

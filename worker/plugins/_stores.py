@@ -83,40 +83,40 @@ class HostStores(Protocol):
     """Stores by name; the same ones that ``store.*`` reaches. A scope's is opened when something is put there."""
 
     def cache(
-        self, name: str, *, bytes: int | str | None = None, ttl_s: float | None = None, max_entries: int | None = None,  # noqa: A002
+        self, name: str, *, bytes: int | str | None = None, ttl_s: float | None = None, max_entries: int | None = None,  # noqa: A002 - the word of the protocol
         persist: bool = False,
     ) -> Cache:  # fmt: skip
         """Return a cache. ``bytes`` is the most of all scopes together: a number, or ``"512MiB"``; None for 256 MiB each."""
         ...
 
     def sessions(
-        self, name: str, *, bytes: int | str | None = None, ttl_s: float = 1800.0, max_entries: int = 500,  # noqa: A002
+        self, name: str, *, bytes: int | str | None = None, ttl_s: float = 1800.0, max_entries: int = 500,  # noqa: A002 - the word of the protocol
         persist: bool = False,
     ) -> Sessions:  # fmt: skip
         """Return a pool of sessions: so many a scope, each for so long after its last use."""
         ...
 
     def vectors(
-        self, name: str, *, dimensions: int | None = None, metric: str = "cosine", bytes: int | str | None = None,  # noqa: A002
+        self, name: str, *, dimensions: int | None = None, metric: str = "cosine", bytes: int | str | None = None,  # noqa: A002 - the word of the protocol
         max_entries: int = 5000, ttl_s: float | None = None, persist: bool = False,
     ) -> Vectors:  # fmt: skip
         """Return vectors: so many a scope. ``metric`` is ``cosine``, ``dot`` or ``l2``; ``dimensions`` None for the first one's."""
         ...
 
     def documents(
-        self, name: str, *, metric: str = "cosine", bytes: int | str | None = None, persist: bool = False,  # noqa: A002
+        self, name: str, *, metric: str = "cosine", bytes: int | str | None = None, persist: bool = False,  # noqa: A002 - the word of the protocol
     ) -> Documents:  # fmt: skip
         """Return documents."""
         ...
 
     def preferences(
-        self, name: str, *, bytes: int | str | None = None, max_entries: int = 1000, persist: bool = False,  # noqa: A002
+        self, name: str, *, bytes: int | str | None = None, max_entries: int = 1000, persist: bool = False,  # noqa: A002 - the word of the protocol
     ) -> Preferences:  # fmt: skip
         """Return preferences: so many a scope."""
         ...
 
     def kv(
-        self, name: str, *, bytes: int | str | None = None, ttl_s: float | None = None, persist: bool = False,  # noqa: A002
+        self, name: str, *, bytes: int | str | None = None, ttl_s: float | None = None, persist: bool = False,  # noqa: A002 - the word of the protocol
     ) -> Kv:  # fmt: skip
         """Return tensors of the beginnings of prompts. ``bytes`` as of a cache."""
         ...

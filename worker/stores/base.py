@@ -247,23 +247,23 @@ class EntryFile(Protocol):
     read_ms: float
     """What reading an entry takes, as it was of late."""
 
-    def set_options(self, options: Options) -> None: ...  # noqa: D102
+    def set_options(self, options: Options) -> None: ...  # noqa: D102 - as the class that does it says
 
-    def rows(self) -> list[Row]: ...  # noqa: D102
+    def rows(self) -> list[Row]: ...  # noqa: D102 - as the class that does it says
 
-    def vectors(self) -> list[tuple[str, bytes]]: ...  # noqa: D102
+    def vectors(self) -> list[tuple[str, bytes]]: ...  # noqa: D102 - as the class that does it says
 
-    def read(self, key: str) -> Content | None: ...  # noqa: D102
+    def read(self, key: str) -> Content | None: ...  # noqa: D102 - as the class that does it says
 
-    def change(self, writes: Iterable[Row] = (), deletes: Iterable[str] = ()) -> None: ...  # noqa: D102
+    def change(self, writes: Iterable[Row] = (), deletes: Iterable[str] = ()) -> None: ...  # noqa: D102 - as the class that does it says
 
-    def note_uses(self, used_ms: Mapping[str, int]) -> None: ...  # noqa: D102
+    def note_uses(self, used_ms: Mapping[str, int]) -> None: ...  # noqa: D102 - as the class that does it says
 
-    def clear(self) -> None: ...  # noqa: D102
+    def clear(self) -> None: ...  # noqa: D102 - as the class that does it says
 
-    def rest(self) -> None: ...  # noqa: D102
+    def rest(self) -> None: ...  # noqa: D102 - as the class that does it says
 
-    def close(self) -> None: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102 - as the class that does it says
 
 
 class Opened(NamedTuple):
@@ -282,18 +282,18 @@ class Kind(Protocol):
         ...
 
     @property
-    def kind(self) -> str: ...  # noqa: D102
+    def kind(self) -> str: ...  # noqa: D102 - as the class that does it says
 
     @property
-    def device_id(self) -> str: ...  # noqa: D102
+    def device_id(self) -> str: ...  # noqa: D102 - as the class that does it says
 
-    def holding(self) -> Holding: ...  # noqa: D102
+    def holding(self) -> Holding: ...  # noqa: D102 - as the class that does it says
 
-    def offers(self, need_bytes: int) -> tuple[Offer, ...]: ...  # noqa: D102
+    def offers(self, need_bytes: int) -> tuple[Offer, ...]: ...  # noqa: D102 - as the class that does it says
 
-    def release(self, offer: Offer, token: CancelToken) -> int: ...  # noqa: D102
+    def release(self, offer: Offer, token: CancelToken) -> int: ...  # noqa: D102 - as the class that does it says
 
-    def limit_changed(self, limit_bytes: int | None, reason: str) -> None: ...  # noqa: D102
+    def limit_changed(self, limit_bytes: int | None, reason: str) -> None: ...  # noqa: D102 - as the class that does it says
 
     def tend(self) -> None:
         """Do what is due, about once a second: called by a thread of the stores' own."""

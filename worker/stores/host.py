@@ -22,7 +22,7 @@ class HostStores:
         self._stores = stores
 
     def cache(
-        self, name: str, *, bytes: int | str | None = None, ttl_s: float | None = None, max_entries: int | None = None,  # noqa: A002
+        self, name: str, *, bytes: int | str | None = None, ttl_s: float | None = None, max_entries: int | None = None,  # noqa: A002 - the word of the protocol
         persist: bool = False,
     ) -> "Cache":  # fmt: skip
         """Return a cache."""
@@ -31,7 +31,7 @@ class HostStores:
         )
 
     def sessions(
-        self, name: str, *, bytes: int | str | None = None, ttl_s: float = 1800.0, max_entries: int = 500,  # noqa: A002
+        self, name: str, *, bytes: int | str | None = None, ttl_s: float = 1800.0, max_entries: int = 500,  # noqa: A002 - the word of the protocol
         persist: bool = False,
     ) -> "Sessions":  # fmt: skip
         """Return a pool of sessions."""
@@ -39,7 +39,7 @@ class HostStores:
         return Sessions(Named(self._stores, name, StoreKind.SESSIONS, options))
 
     def vectors(
-        self, name: str, *, dimensions: int | None = None, metric: str = "cosine", bytes: int | str | None = None,  # noqa: A002
+        self, name: str, *, dimensions: int | None = None, metric: str = "cosine", bytes: int | str | None = None,  # noqa: A002 - the word of the protocol
         max_entries: int = 5000, ttl_s: float | None = None, persist: bool = False,
     ) -> Vectors:  # fmt: skip
         """Return vectors."""
@@ -49,21 +49,21 @@ class HostStores:
         return Vectors(Named(self._stores, name, StoreKind.VECTORS, options))
 
     def documents(
-        self, name: str, *, metric: str = "cosine", bytes: int | str | None = None, persist: bool = False,  # noqa: A002
+        self, name: str, *, metric: str = "cosine", bytes: int | str | None = None, persist: bool = False,  # noqa: A002 - the word of the protocol
     ) -> Documents:  # fmt: skip
         """Return documents."""
         options = replace(options_of(bytes, None, None, persist=persist), metric=VectorMetric(metric))
         return Documents(Named(self._stores, name, StoreKind.DOCUMENTS, options))
 
     def preferences(
-        self, name: str, *, bytes: int | str | None = None, max_entries: int = 1000, persist: bool = False,  # noqa: A002
+        self, name: str, *, bytes: int | str | None = None, max_entries: int = 1000, persist: bool = False,  # noqa: A002 - the word of the protocol
     ) -> Preferences:  # fmt: skip
         """Return preferences."""
         options = options_of(bytes, None, max_entries, persist=persist)
         return Preferences(Named(self._stores, name, StoreKind.PREFERENCES, options))
 
     def kv(
-        self, name: str, *, bytes: int | str | None = None, ttl_s: float | None = None, persist: bool = False,  # noqa: A002
+        self, name: str, *, bytes: int | str | None = None, ttl_s: float | None = None, persist: bool = False,  # noqa: A002 - the word of the protocol
     ) -> Kv:  # fmt: skip
         """Return tensors of the beginnings of prompts."""
         return Kv(Named(self._stores, name, StoreKind.KV, options_of(bytes, ttl_s, None, persist=persist)))

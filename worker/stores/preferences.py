@@ -66,7 +66,7 @@ class PreferenceStore(KeptStore):
 
     # ---- inside ----
 
-    def _band(self, entry: Entry) -> Band:  # noqa: ARG002
+    def _band(self, entry: Entry) -> Band:  # noqa: ARG002 - as its base has it
         """Offer nothing, also of what is on disk, too."""
         return None
 

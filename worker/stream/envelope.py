@@ -1,6 +1,6 @@
 """What is wrong around ``data`` in a request line, or of no meaning there, in words. Only lines that have such come here."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from protocol.envelope import Meta, Request
 from protocol.vocabulary import INT64_MAX
 from worker.core.errors import InvalidRequestError
+from worker.core.text import nearest
 
 KEYS = frozenset(Request.model_fields)
 META_KEYS = frozenset(Meta.model_fields)
@@ -39,15 +40,6 @@ def ignored_member(message: Mapping[str, Any]) -> bytes | None:
     """Return the reply's ``ignored``, and its end, for a request with keys that nothing reads; None for one without."""
     found = _unknown(message)
     return b',"ignored":' + orjson.dumps(found) + b"}\n" if found else None
-
-
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the name that was probably meant, if there is one."""
-    if len(name) > NAME_MAX:
-        return None
-    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
-
-    return next(iter(get_close_matches(name, known, n=1, cutoff=cutoff)), None)
 
 
 def cut(key: int | str) -> str:

@@ -75,7 +75,7 @@ class ProcessUsageAnswer(ctypes.Structure):
 
 
 assert (ctypes.sizeof(BudgetAnswer), ctypes.sizeof(UsageAnswer)) == (32, 16)  # noqa: S101 - the system writes this many
-assert (ctypes.sizeof(ProcessUsageAnswer), ProcessUsageAnswer.found.offset) == (24, 16)  # noqa: S101
+assert (ctypes.sizeof(ProcessUsageAnswer), ProcessUsageAnswer.found.offset) == (24, 16)  # noqa: S101 - as above
 
 
 class Budget(Record):

@@ -46,7 +46,7 @@ class AdapterDescription(ctypes.Structure):
 
 
 assert ctypes.sizeof(VideoMemoryInfo) == 32  # noqa: PLR2004, S101 - the system writes this many
-assert (  # noqa: S101
+assert (  # noqa: S101 - as above
     ctypes.sizeof(AdapterDescription),
     AdapterDescription.dedicated_video_memory.offset,
     AdapterDescription.luid.offset,

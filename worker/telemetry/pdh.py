@@ -54,7 +54,7 @@ class CounterItem(ctypes.Structure):
 
 
 assert (ctypes.sizeof(CounterValue), CounterValue.value.offset) == (16, 8)  # noqa: S101 - the system writes this many
-assert (ctypes.sizeof(CounterItem), CounterItem.value.offset) == (24, 8)  # noqa: S101
+assert (ctypes.sizeof(CounterItem), CounterItem.value.offset) == (24, 8)  # noqa: S101 - as above
 
 
 def pid_of(instance: str, luid: Luid) -> tuple[int | None] | None:

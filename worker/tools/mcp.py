@@ -28,8 +28,8 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     try:
         from mcp.server.mcpserver import MCPServer  # noqa: PLC0415 - an extra; the rest of the worker does without
-        from mcp.server.mcpserver.exceptions import ToolError  # noqa: PLC0415
-        from mcp.types import ToolAnnotations  # noqa: PLC0415
+        from mcp.server.mcpserver.exceptions import ToolError  # noqa: PLC0415 - as above
+        from mcp.types import ToolAnnotations  # noqa: PLC0415 - as above
     except ImportError:
         print("mcp needs the protocol's own library: pip install 'memory-worker[mcp]'", file=sys.stderr)
         return _BAD_INPUT

@@ -8,7 +8,7 @@ A reader that is not strict takes what another version says: an unknown word as 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from protocol.generators.csharp.text import INDENT, pascal, quoted, summary
@@ -26,7 +26,8 @@ CHECKS = {
     "PlanBatchesParams": (
         (
             "(PlanId is null ? ItemCount is null || BytesPerItem is null || DoneItems is not null"
-            " : ItemCount is not null || BytesPerItem is not null || DeviceId is not null || (_assigned & 0x14) != 0)"
+            " : ItemCount is not null || BytesPerItem is not null || DeviceId is not null"
+            " || (_assigned & {fixed_bytes|max_fraction}) != 0)"
         ),
         "PlanBatchesParams: item_count and bytes_per_item are needed, or plan_id, with done_items alone beside it",
     ),
@@ -51,7 +52,7 @@ CHECKS = {
         "Thresholds: moderate < high < critical does not hold",
     ),
 }
-"""The rules that a JSON Schema cannot state: when to refuse, and why."""
+"""The rules that a JSON Schema cannot state: when to refuse, and why. ``{a|b}`` stands for the bits of optional members."""
 
 NOT_YET = "Null from a worker that does not send it yet."
 UNKNOWN_WORDS = [
@@ -243,7 +244,11 @@ def _may_be_null(field: Field) -> bool:
 
 
 def _bit(member: str, members: list[str]) -> str:
-    return f"{1 << members.index(member):#x}"
+    return _bits([member], members)
+
+
+def _bits(some: Iterable[str], members: list[str]) -> str:
+    return f"{sum(1 << members.index(each) for each in some):#x}"
 
 
 def _constructor(one: Record, fields: list[tuple[Field, str, Value]], *, has_words: bool) -> Iterator[str]:
@@ -295,13 +300,21 @@ def _constructor(one: Record, fields: list[tuple[Field, str, Value]], *, has_wor
         yield "    }"
     if has_words:
         yield "    UnknownWords = unknown;"
-    if one.name in CHECKS:
-        refused, why = CHECKS[one.name]
-        yield f"    if (strict && {refused})"
-        yield "    {"
-        yield f"        throw new JsonException({quoted(why)});"
-        yield "    }"
+    yield from _check(one)
     yield "}"
+
+
+def _check(one: Record) -> Iterator[str]:
+    """Refuse what breaks a rule that no member breaks by itself."""
+    if one.name not in CHECKS:
+        return
+    refused, why = CHECKS[one.name]
+    optional = [field.name for field in one.fields if not field.required]
+    refused = re.sub(r"\{([a-z_|]+)\}", lambda found: _bits(found[1].split("|"), optional), refused)
+    yield f"    if (strict && {refused})"
+    yield "    {"
+    yield f"        throw new JsonException({quoted(why)});"
+    yield "    }"
 
 
 def _writer(fields: list[tuple[Field, str, Value]], optional: list[str]) -> Iterator[str]:

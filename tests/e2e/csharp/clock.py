@@ -27,7 +27,7 @@ def _kind() -> Any:
     import System
     from System.Threading import Timeout
 
-    class Clock(System.TimeProvider):  # type: ignore[misc]
+    class Clock(System.TimeProvider):  # type: ignore[misc]  # on purpose, for the test
         __namespace__ = "Tests.Clocks"
 
         def GetUtcNow(self) -> Any:

@@ -8,7 +8,7 @@ import time
 import orjson
 import pytest
 
-from worker.core.log import MAX_WAITING
+from worker.core.log import MAX_WAITING, message_of
 from worker.core.text import printable
 
 SCRIPT = """
@@ -99,3 +99,17 @@ def test_no_caller_waits_for_a_stderr_that_is_not_read() -> None:
     dropped = sum(int(line["dropped"]) for line in lines if "dropped" in line)
     assert dropped > 0
     assert len([line for line in lines if "number" in line]) + dropped == MAX_WAITING + 1000
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"time":1.5,"level":"warning","message":"no GPU","model_id":"m"}', "no GPU"),
+        ('{"time":1.5,"level":"warning"}', '{"time":1.5,"level":"warning"}'),
+        ('{"time":}', '{"time":}'),
+        ("out of memory!", "out of memory!"),
+    ],
+)
+def test_the_message_of_a_line_is_what_people_are_told(line: str, said: str) -> None:
+    """As the last words of a process that ended: what a library wrote itself is told as it is."""
+    assert message_of(line) == said

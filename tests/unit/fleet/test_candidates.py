@@ -230,3 +230,16 @@ def test_a_node_that_drains_no_more_is_placed_on_again() -> None:
     assert candidates.place(request).chosen is None
     assert candidates.apply(change(view, replace(view, revision=2, draining=False)))
     assert candidates.place(request).chosen is not None
+
+
+def test_a_nodes_lease_outlives_its_views_and_ends() -> None:
+    candidates = Candidates(scanned=0)
+    view = NodeView("n1", "a", 1, (DeviceView("cpu", DeviceKind.CPU, available_bytes=9),))
+    candidates.update(view)
+    candidates.renew("n1", 50)
+    candidates.update(replace(view, revision=2))
+    request = PlacementRequest(required_bytes=4)
+    assert candidates.place(request, 49).chosen is not None
+    assert [each.cause for each in candidates.place(request, 50).why_passed()] == [Cause.LEASE_ENDED]
+    candidates.renew("n1", 100)
+    assert candidates.place(request, 50).chosen is not None

@@ -169,7 +169,7 @@ def test_a_use_renews_a_session_through_a_restart(tmp_path: Path, *, killed: boo
     if killed:
         world.stores.tend()
         sessions._file._close()  # type: ignore[attr-defined]  # as a kill does
-        world.stores._folder.close()  # type: ignore[union-attr]
+        world.stores._folder.close()  # type: ignore[union-attr]  # on purpose, for the test
     else:
         world.stores.close()
     after = World(tmp_path)

@@ -284,7 +284,7 @@ def test_a_restart_waits_for_a_load_to_be_answered(tmp_path: Path, pooled: Isola
             restart.begin()
         observe(device_ids, changed=changed)
 
-    machine.watch.observe = observed  # type: ignore[method-assign]
+    machine.watch.observe = observed  # type: ignore[method-assign]  # the test's own in its place
     assert machine.load("m").state == "loaded"
     assert restart.end().allocations_moved == 1
     assert restart.waited and pooled.pid != pid

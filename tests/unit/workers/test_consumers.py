@@ -464,7 +464,7 @@ def test_what_fails_in_a_plugins_consumer_stops_nothing(machine: Machine) -> Non
     made = make_room(machine, 6 * MIB)
     assert [each.model_id for each in made.models_unloaded] == ["m"]
     assert [(each.consumer_id, each.claimed_bytes) for each in made.released] == [("store", 0)]
-    store.offers = lambda _need: 1 // 0  # type: ignore[method-assign, assignment, return-value]
+    store.offers = lambda _need: 1 // 0  # type: ignore[method-assign, assignment, return-value]  # the test's own in its place
     with pytest.raises(OutOfMemoryError):
         make_room(machine, 6 * MIB)
     assert [each.consumer_id for each in machine.memory.consumers.status((DEVICE,), "store")] == []
@@ -476,10 +476,10 @@ def test_what_counts_its_uses_is_listed_with_them(machine: Machine) -> None:
     machine.memory.consumers.add(store)
     (row,) = machine.memory.consumers.status((DEVICE,), "store")
     assert (row.hits, row.misses, row.saved_ms) == (None, None, None)
-    store.usage = lambda: Usage(3, 2, 40.0)  # type: ignore[attr-defined]
+    store.usage = lambda: Usage(3, 2, 40.0)  # type: ignore[attr-defined]  # on purpose, for the test
     (row,) = machine.memory.consumers.status((DEVICE,), "store")
     assert (row.hits, row.misses, row.saved_ms) == (3, 2, 40.0)
-    store.usage = lambda: 1 // 0  # type: ignore[attr-defined]
+    store.usage = lambda: 1 // 0  # type: ignore[attr-defined]  # on purpose, for the test
     (row,) = machine.memory.consumers.status((DEVICE,), "store")
     assert (row.held_bytes, row.hits) == (4 * MIB, None)
 
@@ -490,7 +490,7 @@ def test_what_is_no_offer_is_none(machine: Machine) -> None:
     machine.memory.consumers.add(store)
     good = store.offers(0)
     nonsense = (Offer(0, 1.0, ""), Offer(-MIB, 1.0, ""), *(Offer(MIB, cost, "") for cost in (-1.0, inf, nan)))
-    store.offers = lambda _need: (*nonsense, *good)  # type: ignore[method-assign]
+    store.offers = lambda _need: (*nonsense, *good)  # type: ignore[method-assign]  # the test's own in its place
     assert [each.claimed_bytes for each in make_room(machine, 6 * MIB).released] == [2 * MIB]
 
 
@@ -653,5 +653,5 @@ def test_limits_fall_under_pressure_and_rise_again_but_not_in_a_loop(machine: Ma
         if rises and rises[-1] is None:
             break
     assert rises[-1] is None, "there is headroom: no limit any more"
-    assert rises[:-1] == sorted(rises[:-1])  # type: ignore[type-var]
+    assert rises[:-1] == sorted(rises[:-1])  # type: ignore[type-var]  # on purpose, for the test
     assert cache.register()[1] is None

@@ -23,6 +23,7 @@ from worker.backends.isolation.slots import Slots
 from worker.backends.torch_errors import Cause, cause_of_death
 from worker.core.cancellation import CancelToken
 from worker.core.exit_codes import ending
+from worker.core.log import message_of
 from worker.core.records import no_report
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
@@ -192,7 +193,7 @@ class ChildProcess:
             said, device_id = notices.split(line)
             text = said.decode(errors="replace").strip()
             if text:
-                self._last_lines.append(text)
+                self._last_lines.append(message_of(text))
             if said:
                 with suppress(OSError):
                     os.write(2, said)

@@ -8,7 +8,7 @@ from memory_worker.own_packages import prepare
 prepare()
 
 from worker.fleet.directory import Directory as _Directory  # noqa: E402 - only now is it ours
-from worker.fleet.node import Node as _Node  # noqa: E402
+from worker.fleet.node import Node as _Node  # noqa: E402 - as above
 
 
 class Directory(_Directory):

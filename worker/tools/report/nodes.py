@@ -70,7 +70,7 @@ def _row(devices: Mapping[str, DeviceSamples], group: list[str]) -> str:
         escape(name or group[0]),
         "–" if share is None else f"{share:.0f} %",  # noqa: RUF001 - a dash for unknown
         mebibytes(peak),
-        mebibytes(budget) if type(budget) is int else "–",  # noqa: RUF001
+        mebibytes(budget) if type(budget) is int else "–",  # noqa: RUF001 - a dash for unknown
     )
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 

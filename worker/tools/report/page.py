@@ -309,8 +309,8 @@ def _size(value: int | None) -> str:
 
 def _microseconds(value: int | None) -> str:
     if value is None:
-        return "–"  # noqa: RUF001
-    return f"{value:,} µs" if value < 10_000 else f"{value / 1000:,.1f} ms"  # noqa: PLR2004
+        return "–"  # noqa: RUF001 - a dash for unknown
+    return f"{value:,} µs" if value < 10_000 else f"{value / 1000:,.1f} ms"  # noqa: PLR2004 - ten milliseconds
 
 
 def _span(milliseconds: int) -> str:

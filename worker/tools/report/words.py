@@ -23,11 +23,11 @@ def rate(bytes_per_second: float) -> str:
 def duration(milliseconds: int) -> str:
     """Write a time in at most eight characters."""
     seconds = milliseconds // 1000
-    if seconds < 60:  # noqa: PLR2004
+    if seconds < 60:  # noqa: PLR2004 - a minute
         return f"{seconds}s"
-    if seconds < 3600:  # noqa: PLR2004
+    if seconds < 3600:  # noqa: PLR2004 - an hour
         return f"{seconds // 60}m{seconds % 60:02}s"
-    if seconds < 86400:  # noqa: PLR2004
+    if seconds < 86400:  # noqa: PLR2004 - a day
         return f"{seconds // 3600}h{seconds % 3600 // 60:02}m"
     return f"{seconds // 86400}d{seconds % 86400 // 3600:02}h"
 

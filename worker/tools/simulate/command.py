@@ -17,7 +17,7 @@ def main(argv: list[str], claim: Claim = as_it_is) -> int:
     arguments = _parser().parse_args(argv)
     out = claim()
     # Only now: ``--help`` and the worker itself do not wait for what a simulation needs.
-    from worker.tools.simulate.run import TraceError, run  # noqa: PLC0415
+    from worker.tools.simulate.run import TraceError, run  # noqa: PLC0415 - not for --help
 
     try:
         with Path(arguments.file).open(encoding="utf-8-sig", errors="strict") as lines:

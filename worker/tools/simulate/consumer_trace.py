@@ -119,6 +119,6 @@ def _use(entries: dict[str, dict[str, Entry]], line: dict[str, Any], number: int
 
 def _milliseconds(value: object, number: int, name: str) -> float:
     # A bool is no time; what is larger than any integer of the protocol is none that can be added up.
-    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= INT64_MAX:  # type: ignore[arg-type,operator]
+    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= INT64_MAX:  # type: ignore[arg-type,operator]  # its type was just looked at
         raise TraceError(at(number, f"{name} must be a number of at least 0, not {value!r}"))
-    return float(value)  # type: ignore[arg-type]
+    return float(value)  # type: ignore[arg-type]  # its type was just looked at

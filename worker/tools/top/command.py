@@ -94,7 +94,7 @@ def _started(options: list[str]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="memory-worker-top-") as folder:  # made with mode 0700
         path = Path(folder) / "worker.sock"
         command = [sys.executable, "-m", "memory_worker", *options, "--monitor-socket", str(path)]
-        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)  # noqa: S603
+        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)  # noqa: S603 - what whoever runs it has named
         try:
             _wait_until_it_listens(worker, path)
             yield path
@@ -120,19 +120,19 @@ def _wait_until_it_listens(worker: "subprocess.Popen[bytes]", path: Path) -> Non
 
 
 def _show_once(source: Source) -> None:
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415 - an extra, and what needs it
 
-    from worker.tools.top.view import View  # noqa: PLC0415
+    from worker.tools.top.view import View  # noqa: PLC0415 - an extra, and what needs it
 
     Console().print(View(source.snapshot()))
 
 
 def _show(source: Source, seconds: float) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.live import Live  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415 - an extra, and what needs it
+    from rich.live import Live  # noqa: PLC0415 - an extra, and what needs it
 
-    from worker.tools.top.keys import keyboard  # noqa: PLC0415
-    from worker.tools.top.view import View  # noqa: PLC0415
+    from worker.tools.top.keys import keyboard  # noqa: PLC0415 - an extra, and what needs it
+    from worker.tools.top.view import View  # noqa: PLC0415 - an extra, and what needs it
 
     console = Console()
     shown: Snapshot = source.snapshot()

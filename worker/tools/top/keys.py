@@ -32,7 +32,7 @@ def keyboard() -> Iterator[Keys]:
         yield _windows_keys()
     else:
         import termios  # noqa: PLC0415 - not on Windows
-        import tty  # noqa: PLC0415
+        import tty  # noqa: PLC0415 - as above
 
         descriptor = sys.stdin.fileno()
         before = termios.tcgetattr(descriptor)
@@ -62,8 +62,8 @@ def _windows_keys() -> Keys:
         def wait(self, seconds: float) -> str:
             until = time.monotonic() + seconds
             while time.monotonic() < until:
-                if msvcrt.kbhit():  # type: ignore[attr-defined,unused-ignore]
-                    return str(msvcrt.getwch())  # type: ignore[attr-defined,unused-ignore]
+                if msvcrt.kbhit():  # type: ignore[attr-defined,unused-ignore]  # only on Windows
+                    return str(msvcrt.getwch())  # type: ignore[attr-defined,unused-ignore]  # only on Windows
                 time.sleep(0.02)
             return ""
 
