@@ -36,7 +36,7 @@ RULES: dict[str, type[Rule]] = {
     "least loaded": LeastLoaded,
     "random of two": RandomOfTwo,
 }
-SECONDS = {10: 900.0, 100: 200.0, 1000: 100.0}
+SECONDS = {10: 900.0, 100: 200.0, 1000: 60.0}
 RETRY_S = 0.25
 RETRIED = 50
 """Of the requests that found no place, those that are offered again each time, the oldest first."""

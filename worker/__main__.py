@@ -23,14 +23,12 @@ def main() -> None:
     if command != "doctor":
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's, from the first moment on
     if command == "fleet":
+        from worker.fleet.command import fleet  # noqa: PLC0415 - standard library only, as options
         from worker.stream.descriptors import claim  # noqa: PLC0415 - only for what was asked for
 
-        descriptors = claim()
-        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-        from worker.fleet.command import fleet  # noqa: PLC0415 - only for what was asked for
-
         gc.enable()
-        fleet(sys.argv[2:], *descriptors)
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+        fleet(sys.argv[2:], claim)
     arguments = parse(sys.argv[1:])
     if arguments.command == "doctor":
         from worker.tools.output import claim_output  # noqa: PLC0415 - only for what was asked for

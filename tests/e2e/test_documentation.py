@@ -11,6 +11,7 @@ import textwrap
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,11 @@ def _check(words: list[str]) -> None:
             assert module in ("venv", "pip") or (ROOT / module.replace(".", "/")).exists() or _is_file(module)
         case ["pytest", *arguments]:
             assert all((ROOT / one).exists() for one in arguments if "/" in one)
+        case ["ray", "start", *arguments]:
+            known = _ray_help() if find_spec("ray") else None
+            assert known is None or all(one in known for one in arguments if one.startswith("--"))
+        case ["ray", "get-auth-token", *_]:
+            pass
         case ["dotnet", "add", "package", name, *_]:
             assert (ROOT / "csharp_host" / "src" / name).is_dir()
         case ["dotnet", ("build" | "test" | "pack" | "run"), *_] | ["mkdocs", ("build" | "serve"), *_]:
@@ -207,12 +213,20 @@ def _check_extras(wanted: list[str]) -> None:
 
 
 def _check_options(arguments: list[str]) -> None:
-    tools = {"doctor", "broker", "report", "top", "simulate", "mcp", "serve"}
+    tools = {"doctor", "broker", "report", "top", "simulate", "mcp", "serve", "fleet"}
     tool = [arguments[0]] if arguments and arguments[0] in tools else []
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     for option in (one.strip("[]") for one in own if one.startswith(("--", "[--"))):
         known = _help(*tool) if tool != ["serve"] else _help()
+        if tool == ["fleet"]:  # other options go to each node's worker
+            known += _help()
         assert option.partition("=")[0] in known, f"{' '.join(arguments)}: {option}"
+
+
+@cache
+def _ray_help() -> str:
+    command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--help"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @cache

@@ -21,6 +21,7 @@ from tests.rigs.model_files import write_model
 
 MIB = 2**20
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
+NODES = ("node-1", "node-2", "node-3")
 SIMULATED = "256MiB,bandwidth_bytes_per_second=64MiB"
 
 
@@ -64,7 +65,10 @@ def shared_gateway(cluster: FleetCluster, models: Path) -> Iterator[Worker]:
 
 @pytest.fixture
 def gateway(shared_gateway: Worker) -> Iterator[Worker]:
-    """Return the gateway, with nothing left on its nodes."""
+    """Return the gateway, with all nodes there, and nothing left on them."""
+    eventually(
+        lambda: all(_health(shared_gateway, each) == "ok" for each in NODES), "all nodes", START_SECONDS
+    )
     yield shared_gateway
     shared_gateway.call("memory.clear", {"clear_type": "all", "force": True})
 
@@ -221,7 +225,7 @@ def test_a_node_is_drained(cluster: FleetCluster, gateway: Worker) -> None:
     assert node_of(row["device_id"]) != "node-2"
     assert 0 < row["lease_expires_in_ms"] <= 600_000
     placed = [gateway.call("memory.allocate", {"size_bytes": MIB})["device_id"] for _ in range(9)]
-    assert {node_of(each) for each in placed} == {"node-1", "node-3"}
+    assert "node-2" not in {node_of(each) for each in placed}
     assert gateway.refused("fleet.drain", {"node": "node-9"})["code"] == "node_not_found"
     back = len(gateway.events("device.recovered"))
     actors("Node")["node-2"].kill()  # it is started again by Ray, and is placed on again
@@ -254,6 +258,20 @@ def test_a_lost_node_is_answered_for(gateway: Worker) -> None:
     assert (
         gateway.call("memory.get_status", {"device_id": "node-3/cpu"})["devices"][0]["allocated_bytes"] == 0
     )
+
+
+def test_a_machine_goes_and_comes_back(cluster: FleetCluster, gateway: Worker) -> None:
+    """Its devices are lost, and nothing is placed there; once Ray is started on it again, it takes part again."""
+    lost, back = len(gateway.events("device.lost")), len(gateway.events("device.recovered"))
+    cluster.kill("node-3")
+    eventually(lambda: len(gateway.events("device.lost")) >= lost + 2, "the loss", START_SECONDS)
+    placed = {node_of(gateway.call("memory.allocate", {"size_bytes": MIB})["device_id"]) for _ in range(6)}
+    assert "node-3" not in placed
+    states = {each["device_id"]: each["state"] for each in gateway.call("memory.get_status")["devices"]}
+    assert (states["node-3/cpu"], states["node-2/cpu"]) == ("lost", "available")
+    cluster.add("node-3")
+    eventually(lambda: len(gateway.events("device.recovered")) >= back + 2, "node-3 is back", START_SECONDS)
+    eventually(lambda: _health(gateway, "node-3") == "ok", "node-3 has a lease", START_SECONDS)
 
 
 def test_nothing_is_placed_without_the_directory(gateway: Worker) -> None:
@@ -300,7 +318,7 @@ def test_whatever_is_killed_every_request_is_answered(cluster: FleetCluster, mod
                 _kill(kind, chance)
         host.settle()
         eventually(host.adds_up, "the ledgers add up to what is live", START_SECONDS)
-        assert orphans() == []
+        eventually(lambda: not orphans(SIMULATED), "the end of workers whose node is gone")
     finally:
         host.close()
 
@@ -350,9 +368,8 @@ class _Host:
         for each in self._asked:
             reply = self.gateway.reply(each)
             assert reply["success"] or reply["error"]["code"] in PASSING, reply
-        names = ("node-1", "node-2", "node-3")
         eventually(
-            lambda: all(_health(self.gateway, each) == "ok" for each in names), "all nodes", START_SECONDS
+            lambda: all(_health(self.gateway, each) == "ok" for each in NODES), "all nodes", START_SECONDS
         )
 
     def adds_up(self) -> bool:

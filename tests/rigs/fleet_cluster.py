@@ -132,12 +132,12 @@ def workers() -> dict[str, psutil.Process]:
     return found
 
 
-def orphans() -> list[psutil.Process]:
-    """Return workers whose node is gone."""
+def orphans(option: str) -> list[psutil.Process]:
+    """Return workers with an option that are still there although their node is gone."""
     found = []
     for each in psutil.process_iter(["cmdline", "ppid"]):
         words = each.info["cmdline"] or []
-        if "memory_worker" in words and "fleet" not in words and each.info["ppid"] == 1:
+        if option in words and "fleet" not in words and each.info["ppid"] == 1:
             found.append(each)
     return found
 

@@ -12,7 +12,7 @@ from math import inf, log2
 
 from protocol.vocabulary import DeviceState
 from worker.fleet.known import KnownNode
-from worker.fleet.options import NEW, RING, THERE, Option, Pricing
+from worker.fleet.options import NEW, THERE, Option, Pricing
 from worker.fleet.placement import Placement, decided, place_among
 from worker.fleet.pricing import Work, level_end, level_of, load_ms, turn_ms
 from worker.fleet.reservations import Reservations
@@ -40,7 +40,6 @@ class Candidates:
         # of models that have rows the smallest size and the devices, None for different ones; and how long leases are held.
         self.reservations = Reservations()
         self._ring: list[KnownNode] = []
-        self._places: list[int] = []
         self._index: dict[str, int] = {}
         self._there: defaultdict[str, set[str]] = defaultdict(set)
         self._turns: list[float] = []
@@ -120,22 +119,22 @@ class Candidates:
         special = (request.node_id, request.device_id, request.kind) != (None, None, None)
         if special or len(self._ring) <= self._scanned:
             return place_among(request, self._ring, self.reservations, now_ns)
-        pricing = Pricing(request, self.reservations, now_ns, self._work.usual_ms)
-        search = _Search(self._ring, self._places, pricing)
+        pricing = Pricing(request, self.reservations, now_ns, self._work.usual_ms, self._index)
+        search = _Search(self._ring, pricing)
         if request.model_id is None:
-            search.run(self._floors_of_bytes(request.required_bytes or 0), pricing.load_place, NEW)
+            search.run(self._floors_of_bytes(request.required_bytes or 0), pricing.load_start, NEW)
         else:
             there = self._where(request.model_id)
             if there:
                 turns = [inf] * len(self._ring)
                 for index in there:
                     turns[index] = self._turns[index] if request.new_use else 0.0
-                search.run(turns, pricing.salt_place, 0)
+                search.run(turns, pricing.start, 0)
             if not search.is_below(min(self._load_row(request.model_id), default=inf)):
                 floors = self._floors_of_load(request)
                 for index in there:
                     floors[index] = inf
-                search.run(floors, pricing.load_place, NEW)
+                search.run(floors, pricing.load_start, NEW)
         if search.best is None:  # at most on another kind of device, which rows leave out
             return place_among(request, self._ring, self.reservations, now_ns)
         return decided(request, self._ring, pricing, search.best)
@@ -209,7 +208,6 @@ class Candidates:
         self._reindex()
 
     def _reindex(self) -> None:
-        self._places = [node.place for node in self._ring]
         self._index = {node.node_id: index for index, node in enumerate(self._ring)}
 
     def _note_devices(self, node: KnownNode) -> None:
@@ -258,9 +256,8 @@ class Candidates:
 class _Search:
     """The best option found so far, and what may still be better."""
 
-    def __init__(self, ring: list[KnownNode], places: list[int], pricing: Pricing) -> None:
+    def __init__(self, ring: list[KnownNode], pricing: Pricing) -> None:
         self._ring = ring
-        self._places = places
         self._pricing = pricing
         self.best: Option | None = None
 
@@ -271,13 +268,12 @@ class _Search:
             best is not None and (best.level, best.rank) < (level_of(least_ms * _SURELY), NEW)
         )
 
-    def run(self, floors: list[float], place: int, rank: int) -> None:
-        """Price nodes from the lowest floor up, on each level from a place on the ring on, until none can be better.
+    def run(self, floors: list[float], start: int, rank: int) -> None:
+        """Price nodes from the lowest floor up, on each level around the ring from ``start``, until none can be better.
 
         ``floors``: the least that each may cost, infinite for those left out; changed here. ``rank``: the first
         that any of them may have.
         """
-        start = bisect_left(self._places, place)
         while (least := min(floors, default=inf) * _SURELY) < inf:
             level = level_of(least)
             if self.best is not None and self.best[:2] < (level, rank):
@@ -285,7 +281,7 @@ class _Search:
             end = level_end(level) / _SURELY
             for index in _from(start, [each for each, floor in enumerate(floors) if floor < end]):
                 node = self._ring[index]
-                bound = (level, rank, (node.place - place) & RING)
+                bound = (level, rank, self._pricing.distance(node, start))
                 if self.best is not None and self.best[:3] < bound:
                     return
                 option = self._pricing.price(node)

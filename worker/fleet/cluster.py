@@ -88,9 +88,8 @@ class Cluster:
 
     def node(self, machine: Machine, options: tuple[str, ...]) -> Any:
         """Return a machine's node, started unless it is there, with options for its worker."""
-        return self._actor(
-            Node, NODE_PREFIX + machine.name, machine.ray_id, machine.name, options, machine.folder
-        )
+        name = f"{NODE_PREFIX}{machine.name}:{machine.ray_id[:16]}"  # another where Ray was started anew
+        return self._actor(Node, name, machine.ray_id, machine.name, options, machine.folder, name)
 
     def close(self) -> None:
         """Leave the cluster; one of this machine's own ends."""

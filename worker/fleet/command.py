@@ -1,34 +1,37 @@
-"""The command line of a fleet."""
+"""The command line of a fleet. Standard library only: it is read before the descriptors are claimed."""
 
 import argparse
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import NoReturn
 
 from worker.app.options import fail, parse
-from worker.core.log import gather, serve_log, set_level
-from worker.fleet.surroundings import prepare
-from worker.fleet.words import FleetError
 
 _NODES_MAX = 64
 
 
-def fleet(arguments: list[str], read_fd: int, write_fd: int) -> NoReturn:
+def fleet(arguments: list[str], claim: Callable[[], tuple[int, int]]) -> NoReturn:
     """Serve a fleet on stdin and stdout until the host is done. Does not return: the process ends with 0.
 
-    Exits with 2 for options that can't be used, for a Ray that is not installed or can't be reached, and where a node
-    does not start.
+    ``claim`` takes the descriptors, before any library is imported. Exits with 2 for options that can't be used, for a
+    Ray that is not installed or can't be reached, and where a node does not start.
     """
     own, options = _parse(arguments)
     if sys.platform == "win32":
         fail("a fleet is for Linux: Ray has several machines there alone")
     if find_spec("ray") is None:
         fail("fleet needs Ray, on Linux: pip install 'memory-worker[fleet]'")
+    read_fd, write_fd = claim()
+    from worker.core.log import gather, serve_log, set_level  # noqa: PLC0415 - libraries are imported from here on
+    from worker.fleet.surroundings import prepare  # noqa: PLC0415
+
     set_level(own.log_level)
     serve_log()
     say_plainly = gather("ray")
     prepare(alone=own.address is None)
-    from worker.fleet.serve import serve_fleet  # noqa: PLC0415 - imports Ray
+    from worker.fleet.serve import serve_fleet  # noqa: PLC0415 - Ray
+    from worker.fleet.words import FleetError  # noqa: PLC0415
 
     try:
         serve_fleet(own, tuple(options), read_fd, write_fd)

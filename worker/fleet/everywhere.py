@@ -10,7 +10,7 @@ from protocol.vocabulary import DeviceState, HealthState, PressureLevel
 from worker.core.errors import DeviceUnavailableError, WorkerError
 from worker.core.health import Health, PartHealth, worst
 from worker.fleet.asked import Data, How, Run
-from worker.fleet.links import NodeLostError, Pending
+from worker.fleet.links import Pending
 from worker.fleet.merging import MERGES, Answers, worst_level
 from worker.fleet.names import ALL, joined, split
 from worker.fleet.roster import Roster
@@ -67,7 +67,7 @@ class Everywhere:
             try:
                 if ACTIONS[name].changes or each.is_answered():
                     answers[each.link.node_id] = each.answer(call)
-            except NodeLostError as error:
+            except DeviceUnavailableError as error:  # lost, or its worker is being started again
                 failed = error
         if answers:
             return answers
@@ -178,7 +178,7 @@ class Everywhere:
             for link in links:
                 try:
                     found = link.ask("memory.model_optimize", left, call)
-                except NodeLostError:
+                except DeviceUnavailableError:
                     continue
                 answers[link.node_id] = found
                 if left.get("max_models_to_unload") is not None:

@@ -1,8 +1,6 @@
 """A node as its views told of it so far: what a directory and its readers keep. Pure; its owner locks."""
 
-from zlib import crc32
-
-from worker.fleet.pricing import RoomCurve
+from worker.fleet.pricing import RoomCurve, spread
 from worker.fleet.views import DeviceView, ModelView, NodeChange, NodeView
 
 
@@ -35,8 +33,8 @@ class KnownNode:
         """Its devices, the default one first, as its worker tries them."""
         self.draining = view.draining
         self.leased_until_ns = view.leased_until_ns
-        self.place = crc32(self.node_id.encode())
-        """On the ring of nodes."""
+        self.place = spread(self.node_id)
+        """By which nodes stand on their ring."""
         self._curves: dict[str, RoomCurve] = {}
 
     def apply(self, change: NodeChange) -> bool:

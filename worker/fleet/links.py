@@ -14,7 +14,12 @@ from worker.fleet.node_worker import UNDONE
 from worker.fleet.words import Guard, Place
 from worker.stream.work import Call
 
-LOST = (ray.exceptions.RayActorError, ray.exceptions.RaySystemError, ray.exceptions.ObjectLostError)
+LOST = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.ActorUnschedulableError,
+    ray.exceptions.RaySystemError,
+    ray.exceptions.ObjectLostError,
+)
 _LINKS = itertools.count(1)
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import psutil
 import ray
 
 from worker.client.calls import CallOptions, WorkerExitedError
@@ -26,7 +27,6 @@ from worker.fleet.words import (
     LEASE_SECONDS,
     LOOK_SECONDS,
     NAMESPACE,
-    NODE_PREFIX,
     Answered,
     Guard,
     Heard,
@@ -35,6 +35,13 @@ from worker.fleet.words import (
 )
 
 T = TypeVar("T")
+_HIDING = (
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "ONEAPI_DEVICE_SELECTOR",
+)
+"""What says which devices a process sees."""
 Meta = dict[str, Any]
 """As a request's ``meta``: ``deadline_ms``, ``traceparent``."""
 
@@ -42,10 +49,12 @@ Meta = dict[str, Any]
 class Node:
     """One node. Its methods run on one loop; telling the directory has a thread of its own."""
 
-    def __init__(self, node_id: str, options: tuple[str, ...], folder: str | None) -> None:
+    def __init__(self, node_id: str, options: tuple[str, ...], folder: str | None, actor_name: str) -> None:
+        _show_all_devices()
         if folder is not None and os.path.isdir(folder):  # noqa: PTH112 - before anything else
             os.chdir(folder)  # options may name files from there
         self._node_id = node_id
+        self._actor_name = actor_name
         self._options = options
         self._changed = SureCondition()
         # All mutable state: whether there is something to tell, what was told last, and until when it counts.
@@ -237,7 +246,19 @@ class Node:
             self._used_at = now
         if self._used_at + GATEWAY_SECONDS < now and not self._worker.possessions.any_leased():
             self._worker.close()
-            ray.kill(ray.get_actor(f"{NODE_PREFIX}{self._node_id}", NAMESPACE))
+            ray.kill(ray.get_actor(self._actor_name, NAMESPACE))
+
+
+def _show_all_devices() -> None:
+    """Undo what Ray does to a process that it gives no GPU: a worker has all that its machine has, and accounts for them."""
+    given: dict[str, str] = {}
+    with contextlib.suppress(psutil.Error):
+        given = psutil.Process(os.getppid()).environ()  # Ray's own process of this node, as it was started
+    for name in _HIDING:
+        if name in given:
+            os.environ[name] = given[name]
+        else:
+            os.environ.pop(name, None)
 
 
 async def _telling(

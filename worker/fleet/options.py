@@ -1,16 +1,13 @@
 """What it costs to place a request on one node, or why it can't be. Pure."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
-from zlib import crc32
 
 from protocol.vocabulary import DeviceState, ModelState
 from worker.fleet.known import KnownNode
-from worker.fleet.pricing import level_of, load_ms, turn_ms
+from worker.fleet.pricing import level_of, load_ms, spread, turn_ms
 from worker.fleet.reservations import NodeHolds, Reservations
 from worker.fleet.views import Cause, DeviceView, FileLocation, ModelView, Passed, PlacementRequest, Step
-
-RING = 0xFFFFFFFF
-"""Where the ring of nodes closes."""
 
 THERE = frozenset({ModelState.LOADED, ModelState.LOADING})
 """States of a model that is on its node already, or about to be."""
@@ -51,17 +48,31 @@ class Option(NamedTuple):
 class Pricing:
     """Prices nodes for one request: steps 1 to 11 of the decision (``placement.place``)."""
 
-    __slots__ = ("_held", "_now_ns", "_request", "_usual_ms", "load_place", "salt_place")
+    __slots__ = ("_held", "_index", "_now_ns", "_request", "_usual_ms", "load_start", "start")
 
-    def __init__(self, request: PlacementRequest, held: Reservations, now_ns: int, usual_ms: float) -> None:
-        """``usual_ms``: how long leases are held on average."""
+    def __init__(
+        self,
+        request: PlacementRequest,
+        held: Reservations,
+        now_ns: int,
+        usual_ms: float,
+        index: Mapping[str, int],
+    ) -> None:
+        """``usual_ms``: how long leases are held on average; ``index``: where each node is on the ring."""
         self._request = request
         self._usual_ms = usual_ms
         self._held = held
         self._now_ns = now_ns
-        self.salt_place = crc32(request.salt.encode())
-        """On the ring of nodes, where the request begins; where it has to be loaded, all requests of its model do."""
-        self.load_place = self.salt_place if request.model_id is None else crc32(request.model_id.encode())
+        self._index = index
+        self.start = spread(request.salt) % max(1, len(index))
+        """Where on the ring the request begins; where it has to be loaded, all requests of its model do."""
+        self.load_start = self.start
+        if request.model_id is not None:
+            self.load_start = spread(request.model_id) % max(1, len(index))
+
+    def distance(self, node: KnownNode, start: int) -> int:
+        """Return how far a node is from a start, on the ring."""
+        return (self._index[node.node_id] - start) % len(self._index)
 
     def price(self, node: KnownNode) -> Option | Passed:
         """Price one node."""
@@ -108,7 +119,7 @@ class Pricing:
         if model.state is not ModelState.LOADED:  # 7
             ready = model.ready_in_ms if begun is None else begun.wait_ms + begun.load_ms
             wait, step = max(ready, wait), Step.LOADING
-        distance = (node.place - self.salt_place) & RING
+        distance = self.distance(node, self.start)
         return Option(level_of(wait), _RANKS[step], distance, node, device_id, step, wait, wait)
 
     def _turn_ms(self, device: DeviceView, holds: NodeHolds) -> float:
@@ -171,7 +182,7 @@ class Pricing:
             wait = max(queue, self._turn_ms(device, holds) - load)  # it is loaded while others work
         price = wait + load + room
         level = level_of(price) + (_ELSEWHERE if elsewhere else 0)
-        distance = (node.place - self.load_place) & RING
+        distance = self.distance(node, self.load_start)
         return Option(level, NEW, distance, node, device.device_id, step, price, wait, load, room, size)
 
     def _devices(self, node: KnownNode, model: ModelView | None) -> list[DeviceView]:

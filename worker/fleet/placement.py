@@ -58,7 +58,9 @@ def place_among(
 ) -> Placement:
     """Decide as ``place``, by pricing every node."""
     work = Work.of(device for node in nodes for device in node.devices.values())
-    pricing = Pricing(request, held, now_ns, work.usual_ms)
+    ring = sorted(nodes, key=lambda node: (node.place, node.node_id))
+    index = {node.node_id: place for place, node in enumerate(ring)}
+    pricing = Pricing(request, held, now_ns, work.usual_ms, index)
     return decided(request, nodes, pricing, min(_options(nodes, pricing), key=_order, default=None))
 
 

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
 from math import expm1, log2
 from typing import NamedTuple, Self
 
@@ -30,6 +31,11 @@ def level_of(price_ms: float) -> int:
 def level_end(level: int) -> float:
     """Return the price at which a level ends."""
     return float(2 ** (level / _LEVELS_PER_OCTAVE))
+
+
+def spread(name: str) -> int:
+    """Return a number that is the same everywhere and says nothing of the name: names in a row are not side by side."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=4).digest())
 
 
 class Work(NamedTuple):

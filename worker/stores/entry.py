@@ -21,7 +21,7 @@ ENTRY_BYTES = 128
 """What an entry counts for beside its bytes: its head, and its slot of an index that is half full."""
 NEVER = 2**63 - 1
 """The end of what lasts."""
-_FORMS = tuple(Form)
+FORMS = tuple(Form)
 
 
 class Entry:
@@ -112,19 +112,17 @@ def counted(head: tuple[Any, ...]) -> int:
     return int(ENTRY_BYTES + head[7] + head[8] + head[10] + head[11])
 
 
-def entry_at(data: bytes, place: int) -> Entry:
-    """Return the entry of a record's head, key and tags."""
+def entry_at(head: tuple[Any, ...], data: bytes, place: int) -> Entry:
+    """Return the entry of a record's head, and of its key and tags."""
     found = Entry.__new__(Entry)
     found.place = place
     (
         found.hash, found.serial, found.put_ns, found.used_ns, found.expires_ns, found.ttl_ns, found.cost_ms,
         found.content_bytes, found.beside_bytes, found.store, tags, key, form, found.state,
-    ) = HEAD.unpack_from(data)  # fmt: skip
-    found.form = _FORMS[form]
-    end = HEAD_BYTES + key
-    found.key_data = data[HEAD_BYTES:end]
+    ) = head  # fmt: skip
+    found.form = FORMS[form]
+    found.key_data, found.tags_data = data[:key], data[key:]
     found.key = found.key_data.decode("utf-8", "surrogatepass")
-    found.tags_data = data[end : end + tags]
     found.tags = _tags_of(found.tags_data) if tags else ()
     return found
 

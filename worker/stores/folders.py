@@ -82,10 +82,11 @@ class FolderLoader:
         for file in files:
             token.check()
             now = Known(file.size_bytes, file.modified_ns, request.chunk_bytes)
-            if known.pop(file.name, None) == now.tag:
+            before = known.pop(file.name, None)
+            if before == now.tag:
                 unchanged += 1
             else:
-                why = self._load_file(store, file, now, token)
+                why = self._load_file(store, file, now, token, again=before is not None)
                 if why is None:
                     loaded += 1
                 else:
@@ -115,13 +116,16 @@ class FolderLoader:
             )
         return root, found
 
-    def _load_file(self, store: DocumentStore, file: _File, now: Known, token: CancelToken) -> str | None:
+    def _load_file(
+        self, store: DocumentStore, file: _File, now: Known, token: CancelToken, *, again: bool
+    ) -> str | None:
         """Load a file in place of what it was. Returns why not: nothing of it is there then, or what was, if it can't be read."""
         try:
             text, why = _text_of(file)
         except OSError as error:
             return said_of(error, "read")
-        store.delete(Choice(prefix=file.name + _SEPARATOR))
+        if again:  # else there is none to be found, for which all keys would be looked at
+            store.delete(Choice(prefix=file.name + _SEPARATOR))
         if why is not None:
             return why
         chunks = list(pieces(text, now.chunk_bytes)) or [""]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from worker.core.clock import NS_PER_MS
 from worker.plugins import OutOfMemoryError, Usage
 from worker.stores.base import Content, EntryFile, Item, Options
-from worker.stores.entry import Entry, counted, sizes
+from worker.stores.entry import FORMS, Entry, counted, sizes
 from worker.stores.key_index import hash_of
 from worker.stores.prices import Prices
-from worker.stores.segments import Band
+from worker.stores.segments import Band, Head
 from worker.stores.table import EntryTable
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ class HeldEntries:
 
     plain = True
     """Whether nothing else is kept of an entry than its record, so that many can go at once."""
+
+    renews = False
+    """Whether a use changes when an entry ends."""
 
     def __init__(self, kind: "EntryKind", options: Options, file: EntryFile | None) -> None:
         self._kind = kind
@@ -197,16 +200,19 @@ class HeldEntries:
             self._memory.free(entry)
             entry.place = 0
 
-    def _take(self, entry: Entry, data: bytes | bytearray, victims: list[Entry]) -> int:
-        """Do in memory what was done on disk. Returns how many others went."""
+    def _take(self, entry: Entry, data: bytes | bytearray, victims: list[Entry], old: Entry | None) -> int:
+        """Do in memory what was done on disk, in place of an older entry. Returns how many others went."""
         for each in victims:
             self._remove(each)
         self._evictions += len(victims)
         evicted = len(victims)
         if self._file is None:
-            evicted += self._kind.make_room(entry.entry_bytes, self._table.get(entry.key))
+            evicted += self._kind.make_room(entry.entry_bytes, old)
             self._memory.put(entry, data, self._band(entry), alone=True)
-        old = self._table.get(entry.key)
+        if old is not None and (
+            evicted or self._file is not None
+        ):  # it may lie elsewhere by now, or have gone
+            old = self._table.get(entry.key)
         if old is not None:
             self._drop(old)
         self._add(entry)
@@ -217,6 +223,14 @@ class HeldEntries:
     def _warm_content(self, entry: Entry) -> Content | None:
         """Return a copy of an entry's content, which was just looked at; None where it is on disk alone."""
         return Content(self._memory.content(entry), entry.form) if entry.is_warm else None
+
+    def _used(self, place: int, head: Head, now_ns: int) -> Content:
+        """Note a use of what is in memory, and return a copy of it: what ``_use`` and ``_warm_content`` do, of the head alone."""
+        self._hits += 1
+        self._saved_ms += head[6]
+        self.prices.used(head[0], now_ns)
+        self._kind.draws.note_event()
+        return Content(self._memory.used(place, head, now_ns), FORMS[head[12]])
 
     def _use(self, entry: Entry, now_ns: int) -> None:
         self._hits += 1

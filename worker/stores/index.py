@@ -32,7 +32,7 @@ from worker.stores.base import (
     Put,
     Question,
 )
-from worker.stores.entry import Entry, about_bytes, entry_of, listed, row_of
+from worker.stores.entry import WARM, Entry, about_bytes, entry_of, listed, row_of
 from worker.stores.held import HeldEntries
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class EntryStore(HeldEntries):
                 if self._file is not None:
                     self._file.change([row], [each.key for each in victims])
                 with self._kind.lock:
-                    return Put(size, evicted + self._take(entry, data, victims))
+                    return Put(size, evicted + self._take(entry, data, victims, old))
             except BaseException as error:
                 with self._kind.lock:
                     undo()
@@ -143,10 +143,14 @@ class EntryStore(HeldEntries):
         """Return a copy of an entry."""
         with self._kind.lock:
             now = self._kind.now_ns()
-            entry = self._table.get(key)
-            if entry is None or entry.ended(now):
+            place = self._table.place(key)
+            head = self._memory.head(place) if place else None
+            if head is None or head[4] <= now:
                 self._miss(key, now)
                 return None
+            if head[13] >= WARM and not self.renews:
+                return Found(self._used(place, head, now), (now - head[2]) // NS_PER_MS)
+            entry = self._memory.entry(place)
             self._use(entry, now)
             content = self._warm_content(entry)
         content = content or self._read(entry)
@@ -250,6 +254,8 @@ class EntryStore(HeldEntries):
         """Remove what has ended; what can't be removed now, is later, and not found meanwhile. While changing."""
         with self._kind.lock:
             ended = self._table.ended(self._kind.now_ns())
+        if not ended:
+            return
         try:
             self._delete(ended)
         except BaseException as error:

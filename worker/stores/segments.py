@@ -178,25 +178,31 @@ class SegmentMemory:
     def entry(self, place: int) -> Entry:
         """Return the entry of a record."""
         view, begin = self.segments[place >> _OFFSET_BITS].view, place & _OFFSETS
-        _, _, _, _, _, _, _, _, _, _, tags, key, _, _ = HEAD.unpack_from(view, begin)
-        return entry_at(view[begin : begin + HEAD_BYTES + key + tags], place)
+        head = HEAD.unpack_from(view, begin)
+        begin += HEAD_BYTES
+        return entry_at(head, view[begin : begin + head[11] + head[10]], place)
 
     def key(self, place: int) -> bytes:
         """Return the key of a record, as it is kept."""
         view, begin = self.segments[place >> _OFFSET_BITS].view, (place & _OFFSETS) + HEAD_BYTES
         return view[begin : begin + int.from_bytes(view[begin - 4 : begin - 2], "little")]
 
-    def is_of(self, place: int, key: bytes) -> bool:
+    def is_of(self, key: bytes, place: int) -> bool:
         """Tell whether a record is of a key."""
         view, begin = self.segments[place >> _OFFSET_BITS].view, (place & _OFFSETS) + HEAD_BYTES
-        return (
-            view[begin - 4 : begin - 2] == len(key).to_bytes(2, "little")
-            and view[begin : begin + len(key)] == key
-        )
+        size = len(key)
+        return view[begin : begin + size] == key and view[begin - 4] + 256 * view[begin - 3] == size
 
     def is_offered(self, place: int) -> bool:
         """Tell whether a record lies among those that are offered."""
         return self.segments[place >> _OFFSET_BITS].band is not None
+
+    def used(self, place: int, head: Head, now_ns: int) -> bytes:
+        """Write a use of a record, whose end stays, and return a copy of its content, which is there."""
+        view, begin = self.segments[place >> _OFFSET_BITS].view, place & _OFFSETS
+        USED.pack_into(view, begin + USED_AT, now_ns, head[4])
+        begin += HEAD_BYTES + head[10] + head[11]
+        return view[begin : begin + head[7]]
 
     def content(self, entry: Entry) -> bytes:
         """Return a copy of an entry's content, which is there."""

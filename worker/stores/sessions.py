@@ -28,11 +28,13 @@ IDLE_NS = 60 * NS_PER_S
 class SessionPool(StayingStore):
     """The sessions of one scope."""
 
+    renews = True
+
     def __init__(self, kind: EntryKind, name: str, options: Options, file: EntryFile | None) -> None:
         super().__init__(kind, name, options, file)
         # Mutable state besides, guarded by the kind's lock: the keys of sessions that were used since that was told
         # to the file. A use writes nothing by itself.
-        self._used: set[str] = set()
+        self._renewed: set[str] = set()
 
     def put(self, item: Item) -> Put:
         """Store a session; of its history the oldest is cut off where it is too long.
@@ -63,24 +65,24 @@ class SessionPool(StayingStore):
 
     def _tell_uses(self) -> None:
         """Tell the file which sessions were used, so that a restart ends none before its time. While changing."""
-        if self._closed or not self.lasting or not self._used or self._file is None:
+        if self._closed or not self.lasting or not self._renewed or self._file is None:
             return
         with self._kind.lock:
-            used, self._used = self._used, set()
+            used, self._renewed = self._renewed, set()
             behind, entries = self._kind.behind_ns(), [self._table.get(key) for key in used]
             there = {e.key: (e.used_ns + behind) // NS_PER_MS for e in entries if e is not None}
         try:
             self._file.note_uses(there)
         except BaseException:
             with self._kind.lock:
-                self._used |= used
+                self._renewed |= used
             raise
 
     def _use(self, entry: Entry, now_ns: int) -> None:
         entry.expires_ns = end_of(now_ns, entry.ttl_ns)
         super()._use(entry, now_ns)
         if self.lasting:
-            self._used.add(entry.key)
+            self._renewed.add(entry.key)
 
     def _cheapest(self, _need_bytes: int) -> Iterable[Entry]:
         return sorted(self._table, key=_last_used)

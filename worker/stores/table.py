@@ -2,11 +2,12 @@
 
 from array import array
 from collections.abc import Iterable, Iterator
+from functools import partial
 from heapq import nsmallest
 
 from worker.stores.base import Choice
 from worker.stores.due import Due
-from worker.stores.entry import NEVER, Entry, key_bytes
+from worker.stores.entry import ENTRY_BYTES, NEVER, WARM, Entry, key_bytes
 from worker.stores.key_index import KeyIndex, hash_of
 from worker.stores.segments import SegmentMemory
 
@@ -50,11 +51,15 @@ class EntryTable:
         return map(self._memory.entry, self._index.places())
 
     def __contains__(self, key: str) -> bool:
-        return self._place(key) > 0
+        return self.place(key) > 0
+
+    def place(self, key: str) -> int:
+        """Return where the record of a key is; 0 for none."""
+        return self._index.find(hash_of(key), partial(self._memory.is_of, key_bytes(key)))
 
     def get(self, key: str) -> Entry | None:
         """Return the entry of a key."""
-        place = self._place(key)
+        place = self.place(key)
         return self._memory.entry(place) if place else None
 
     def same(self, entry: Entry) -> Entry | None:
@@ -192,14 +197,12 @@ class EntryTable:
 
     # ---- inside ----
 
-    def _place(self, key: str) -> int:
-        data, is_of = key_bytes(key), self._memory.is_of
-        return self._index.find(hash_of(key), lambda place: is_of(place, data))
-
     def _counted(self, entry: Entry, by: int) -> None:
-        self.total_bytes += by * entry.entry_bytes
-        self.held_bytes += by * entry.held_bytes
-        self.large += by * (entry.content_bytes > LARGE_BYTES)
+        about, content = ENTRY_BYTES + len(entry.key_data) + len(entry.tags_data), entry.content_bytes
+        self.total_bytes += by * (about + content + entry.beside_bytes)
+        self.held_bytes += by * (about + content if entry.state >= WARM else about)
+        if content > LARGE_BYTES:
+            self.large += by
 
     def _keys(self) -> Iterator[tuple[bytes, int]]:
         """Return all keys, as they are kept, with their places."""

@@ -368,7 +368,7 @@ CONVERSATIONS: dict[str, list[Step]] = {
         ("memory.get_consumers", {"kind": "store_cache"}),
     ],
     "sessions": [
-        ("store.open", {"store": "chats", "kind": "sessions", "options": {"max_entries": 2}}),
+        ("store.open", {"store": "chats", "kind": "sessions", "options": {"max_entries": 1}}),
         _put("chats", "a", {"history": ["hello"]}, cost_ms=9),
         _put("chats", "b", {"history": []}),
         _put("chats", "c", 1),

@@ -112,7 +112,9 @@ def plain(value: Any) -> Any:
         rows = {
             name: "some" if name == PRICE and learned else plain(each)
             for name, each in value.items()
-            if name not in OF_ITS_OWN and each not in (None, [])
+            if name not in OF_ITS_OWN
+            and each not in (None, [])
+            and not (name == RETURNED and value.keys() == CLEARED)
         }
         return rows | {name: sorted(rows[name]) for name in SETS & rows.keys()}
     if isinstance(value, list):
@@ -131,6 +133,9 @@ OF_ITS_OWN = {
 }  # fmt: skip
 PRICE, STORES = "price_ms_per_mib", {"store", "stores"}
 """What a store's entries cost is learned from their uses, and what they are: the one in memory knows the latter alone."""
+RETURNED = "returned_bytes"
+CLEARED = {"cleared_bytes", RETURNED}
+"""Of a store: the system has back what its memory was cut into, which the one in memory does not do."""
 SETS = {"known_devices"}
 """Lists whose order says nothing."""
 SAID_ALIKE = {

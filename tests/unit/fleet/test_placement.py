@@ -1,5 +1,6 @@
 """Where a request goes: each step of the decision, and what is said of every node passed over."""
 
+from collections import Counter
 from typing import Any
 
 from protocol.vocabulary import DeviceKind, DeviceState, ModelState
@@ -166,3 +167,13 @@ def test_a_model_that_goes_costs_one_load_at_most() -> None:
     chosen = place(LOAD, [full]).chosen
     assert chosen is not None
     assert 5990 < chosen.room_ms < 6000
+
+
+def test_requests_in_a_row_spread_over_nodes_that_are_as_good() -> None:
+    nodes = [node(f"node-{index}") for index in (1, 2, 3)]
+    chosen = [
+        place(PlacementRequest(required_bytes=1, salt=str(salt)), nodes).chosen for salt in range(9, 99)
+    ]
+    counts = Counter(each.node_id for each in chosen if each is not None)
+    assert min(counts.values()) > 15
+    assert len(counts) == 3

@@ -15,6 +15,7 @@ from worker.telemetry.system import SystemMemory
 PAGE = os.sysconf("SC_PAGE_SIZE") if sys.platform != "win32" else 4096
 ZONES = """Node 0, zone    DMA32
   pages free     2000
+        present  3100
         managed  3000
   pagesets
     cpu: 0
@@ -26,6 +27,7 @@ ZONES = """Node 0, zone    DMA32
               count:    20
 Node 0, zone   Normal
   pages free     10
+        present  6000
         managed  5000
       nr_free_pages 10
     cpu: 0
@@ -36,21 +38,23 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these
 
 
 @linux
-def test_all_processors_of_all_zones(tmp_path: Path) -> None:
-    """Every list counts, and nothing else of the file."""
+@pytest.mark.parametrize("total", [8000, 9100])
+def test_all_processors_of_all_zones(tmp_path: Path, total: int) -> None:
+    """Every list counts, and nothing else of the file; also where memory was added that is present alone."""
     path = tmp_path / "zoneinfo"
     path.write_text(ZONES)
-    assert page_list_bytes(8000 * PAGE, path) == 123 * PAGE
+    assert page_list_bytes(total * PAGE, path) == 123 * PAGE
 
 
 @linux
 @pytest.mark.parametrize("text", [ZONES, "", "managed\n  count: x\n"])
-def test_of_another_machine(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("total", [4000, 9101])
+def test_of_another_machine(tmp_path: Path, text: str, total: int) -> None:
     """Where the file is of another machine than the total, or makes no sense, nothing is added."""
     path = tmp_path / "zoneinfo"
     path.write_text(text)
-    assert page_list_bytes(4000 * PAGE, path) == 0
-    assert page_list_bytes(4000 * PAGE, tmp_path / "missing") == 0
+    assert page_list_bytes(total * PAGE, path) == 0
+    assert page_list_bytes(total * PAGE, tmp_path / "missing") == 0
 
 
 @linux
