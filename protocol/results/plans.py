@@ -26,6 +26,20 @@ class PlannedRelease(Record):
     reason: str
 
 
+MOST_KEPT_CONSUMERS = 16
+"""Of a candidate, so many consumers that would be asked for nothing are told of; ``memory.get_consumers`` lists them all."""
+
+
+class KeptConsumer(Record):
+    """A consumer that would be asked for nothing, and why."""
+
+    consumer_id: str
+    kind: str
+    price_ms_per_mib: Cost | None
+    """Of the next MiB; null where none of it can be had for this."""
+    reason: str
+
+
 class PlannedCandidate(Record):
     """Whether one way fits, and what would have to go for it."""
 
@@ -41,6 +55,9 @@ class PlannedCandidate(Record):
     """What it needs: of a model, what is not there yet; null for a model that can't be loaded."""
     releases: tuple[PlannedRelease, ...] = ()
     """What other consumers would be asked for, before the evictions."""
+    consumers_kept: tuple[KeptConsumer, ...] = ()
+    """Of those that hold memory and would be asked for nothing, the first 16: the cheapest first, then those of which nothing can be had, then
+    those on other devices. Empty where nothing has to be freed, or with ``allow_eviction: false``."""
 
 
 class PlanResult(Record):

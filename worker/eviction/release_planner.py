@@ -5,7 +5,7 @@ eviction strategy gives them (``planner``); how much of a need they meet, and ho
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate, chain
@@ -13,6 +13,7 @@ from math import ceil, inf
 from typing import NamedTuple
 
 from protocol.record import Record
+from protocol.results import KeptConsumer
 from worker.core.consumers import ENGINE_PREFIX, MIB, Offer, Quote, Release, told_bytes
 from worker.eviction.planner import (
     NOTHING_NEEDED,
@@ -34,20 +35,13 @@ class ReleaseNeed(Record):
     device_id: str
     free_bytes: int
     models_bytes: int = 0
-    """The part of it that only the worker's own models can free: what is missing below a cap of the worker's own."""
+    """The part of it that only the worker's own can free, models and idle allocations: what is missing below its cap."""
     forced: bool = False
     """Free as much as can be where the whole cannot."""
     host_headroom_bytes: int = 0
     """Host memory that offloaded models may take."""
     excluded: frozenset[str] = frozenset()
     """Consumers that are not asked, by id."""
-
-
-class KeptConsumer(Record):
-    """A consumer of which nothing is taken."""
-
-    consumer_id: str
-    reason: str
 
 
 class ReleasePlan(Record):
@@ -61,8 +55,11 @@ class ReleasePlan(Record):
     """Of the releases and the evictions together."""
     releases: tuple[Release, ...]
     eviction: EvictionPlan
-    why_kept: Callable[[], tuple[KeptConsumer, ...]]
-    """Says of every other consumer of which nothing is taken, why; of models, ``eviction`` does."""
+    why_kept: Callable[[], Iterator[KeptConsumer]]
+    """Says of every other consumer that holds anything, and of which nothing is taken, why; of models, ``eviction`` does.
+
+    The cheapest first, then those without a price, then those on other devices.
+    """
 
 
 class _Choice(NamedTuple):
@@ -80,7 +77,8 @@ def plan_releases(
 ) -> ReleasePlan:
     """Decide what every consumer gives back.
 
-      0. What is kept for reuse counts as headroom already: where anything is needed, it goes first, and besides.
+      0. What is kept for reuse counts as headroom already: where anything is needed, it goes first, and besides. Below a
+         cap of the worker's own, so do idle allocations of its ledger, and meet what they give.
     Of a consumer that is no model of the worker's own nothing is taken, for the first of these that holds:
       1. it is on another device;
       2. it is excluded, or not asked for a while because it was silent;
@@ -102,17 +100,25 @@ def plan_releases(
      12. unless what is enough alone costs less: one of the others, the models by their strategy, or a single model;
      13. the models' part is then decided as ``plan_eviction`` says; without other consumers that is all of it.
     """
+    asked_for = need
+    idle = idle_allocations(quotes, need.device_id, need.excluded) if need.models_bytes > 0 else ()
+    gone = {each.consumer_id for each in idle}
+    given = sum(each.expected_bytes for each in idle)
+    wanted, own = max(0, need.free_bytes - given), max(0, need.models_bytes - given)
+    need = replace(need, free_bytes=wanted, models_bytes=own)
     fixed = [_why_fixed(quote, need) for quote in quotes]  # 1 to 4
     everyone = list(_without_arenas(candidates, quotes, fixed, need))
     models = ranked((each for each in everyone if why_fixed(each, need.device_id) is None), ranking)
-    wanted, own = max(0, need.free_bytes), max(0, need.models_bytes)
-    asked = [index for index, why in enumerate(fixed) if why is None]
+    asked = [
+        index for index, why in enumerate(fixed) if why is None and quotes[index].consumer_id not in gone
+    ]
     curves = Curves(quotes, [index for index in asked if not quotes[index].counted], wanted)
     merged = curves.merged()
     in_models = sum(each.size_bytes for each in models)
     in_others = int(sum([step.expected for step in merged]))
     ceiling = in_models + (min(in_others, max(0, wanted - own)) if wanted else in_others)
     meetable = ceiling >= wanted and in_models >= own
+    rest = _why_nothing(asked_for, given, ceiling + given)
     if need.forced and not meetable:
         own = min(own, in_models)
         ceiling = in_models + min(in_others, wanted - own)
@@ -136,15 +142,18 @@ def plan_releases(
         choice.taken[:0] = [(step, 1.0) for step in chain.from_iterable(kept_for_reuse)]
     costs = {each.model_id: each.cost_ms for each in everyone}
     releases = _releases(quotes, choice.taken, _next_price(models, quotes, curves, choice.taken, eviction))
+    if meetable or need.forced:
+        releases = (*idle, *releases)
+    names = {each.consumer_id for each in releases}
     return ReleasePlan(
-        need_bytes=need.free_bytes,
-        ceiling_bytes=ceiling,
+        need_bytes=asked_for.free_bytes,
+        ceiling_bytes=ceiling + given,
         meetable=meetable,
         cost_ms=sum(each.cost_ms for each in releases)
         + sum(costs[each.model_id] for each in eviction.victims),
         releases=releases,
         eviction=_spared(eviction, releases),
-        why_kept=partial(_kept, quotes, fixed, curves, releases, need, ceiling),
+        why_kept=partial(_kept, quotes, fixed, curves, names, rest, need.device_id),
     )
 
 
@@ -362,27 +371,37 @@ def _spared(eviction: EvictionPlan, releases: tuple[Release, ...]) -> EvictionPl
 
 
 def _kept(
-    quotes: Sequence[Quote], fixed: list[str | None], curves: Curves, releases: tuple[Release, ...],
-    need: ReleaseNeed, ceiling_bytes: int,
-) -> tuple[KeptConsumer, ...]:  # fmt: skip
-    """Say why nothing is taken of those of which nothing is: 1 to 7."""
-    asked = {each.consumer_id for each in releases}
-    rest = None
+    quotes: Sequence[Quote], fixed: Sequence[str | None], curves: Curves, asked: Container[str], rest: str | None, device_id: str,
+) -> Iterator[KeptConsumer]:  # fmt: skip
+    """Say why nothing is taken of those of which nothing is: 1 to 4, ``rest`` (5 and 6), or 7."""
+    kept = list[tuple[bool, float, int]]()
+    for index, quote in enumerate(quotes):
+        if quote.consumer_id not in asked and quote.holding.held_bytes > 0:
+            price = None if fixed[index] else curves.first_price(index)
+            if price is None and not fixed[index]:  # what goes besides, or before all others, is on no curve
+                price = next((step.price for step in steps_of(index, quote, 0)), None)
+            kept.append((quote.device_id != device_id, inf if price is None else price, index))
+    for _, price, index in sorted(kept):
+        told = None if price == inf else round(price * MIB, 6)
+        dearer = "it offers too little" if told is None else f"enough is freed without it, at {_told(price)}"
+        quote = quotes[index]
+        yield KeptConsumer(quote.consumer_id, quote.kind, told, f"stays: {fixed[index] or rest or dearer}")
+
+
+def _why_nothing(need: ReleaseNeed, given: int, ceiling_bytes: int) -> str | None:
+    """Say why nothing is taken of anyone that may be asked: 5 and 6; None where something is."""
+    why = None
     if need.free_bytes <= 0:  # 5
-        rest = "nothing has to be freed"
+        why = "nothing has to be freed"
+    elif need.free_bytes <= given:
+        why = "idle allocations of the worker's own are enough"
     elif need.free_bytes <= need.models_bytes:
-        rest = "only the worker's own models can free what is missing below its cap"
-    elif ceiling_bytes < need.free_bytes and not need.forced:  # 6
-        rest = f"{need.free_bytes} bytes are needed and at most {ceiling_bytes} can be had"
-    kept = []
-    for index, (quote, why) in enumerate(zip(quotes, fixed, strict=True)):
-        if quote.consumer_id not in asked:
-            price = curves.first_price(index)
-            dearer = (
-                "it offers too little" if price is None else f"enough is freed without it, at {_told(price)}"
-            )
-            kept.append(KeptConsumer(quote.consumer_id, f"stays: {why or rest or dearer}"))  # 7
-    return tuple(kept)
+        why = "only the worker's own models can free what is missing below its cap"
+    elif need.forced:
+        pass
+    elif ceiling_bytes < need.free_bytes:  # 6
+        why = f"{need.free_bytes} bytes are needed and at most {ceiling_bytes} can be had"
+    return why
 
 
 def _told(price: float) -> str:

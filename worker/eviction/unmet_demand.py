@@ -19,7 +19,8 @@ Key = tuple[str, str]
 
 _MARGIN = 1.7
 """What they must be worth together, as a multiple of what goes for them: their coming back is foretold, and giving them memory
-that was given away again costs both. Of 1, 1.3 and 1.7 it was the best on seeds 100 to 103 of ``benchmarks/consumers``."""
+that was given away again costs both. Of 1, 1.3 and 1.7 it was the best on ``loops`` 101 to 103, ``bursts`` 101 and ``loops``
+202 of ``benchmarks/consumers``."""
 
 
 class UnmetDemand:

@@ -1,8 +1,15 @@
 """Which of several ways to do the work fits, what would go for it, and the plan that carries it out."""
 
 from dataclasses import replace
+from itertools import islice
 
-from protocol.results import PlannedCandidate, PlannedEviction, PlannedRelease, PlanResult
+from protocol.results import (
+    MOST_KEPT_CONSUMERS,
+    PlannedCandidate,
+    PlannedEviction,
+    PlannedRelease,
+    PlanResult,
+)
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
 from worker.core.consumers import EXTERNAL, Quote, Release
@@ -101,6 +108,7 @@ class ModelPlanner:
                 PlannedRelease(each.consumer_id, each.kind, each.expected_bytes, each.cost_ms, each.reason)
                 for each in releases
             ),
+            consumers_kept=tuple(islice(plan.why_kept(), MOST_KEPT_CONSUMERS)) if plan else (),
         )  # fmt: skip
         there = "an unknown number of" if available is None else available
         needs = f"{way.name!r} needs {way.required_bytes} bytes, {there} available on {device_id}"

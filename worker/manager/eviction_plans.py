@@ -10,7 +10,7 @@ from worker.core.consumers import Quote, Release
 from worker.core.errors import LimitExceededError, OutOfMemoryError
 from worker.core.records import HOST, AllocationRequest
 from worker.eviction.planner import Candidate, EvictionPlan, Need, Victim, plan_eviction
-from worker.eviction.release_planner import ReleaseNeed, ReleasePlan, idle_allocations, plan_releases
+from worker.eviction.release_planner import ReleaseNeed, ReleasePlan, plan_releases
 from worker.manager.eviction_memory import LastUse, ModelMemories
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_table import ModelEntry, SettlingError
@@ -51,29 +51,21 @@ class EvictionPlans:
 
         ``own_bytes`` of it only the worker's own can free: what idle allocations give is taken first, models meet the rest.
         """
-        idle = idle_allocations(quotes, device_id, excluded) if own_bytes else ()
-        given = sum(each.expected_bytes for each in idle)
         with self._changed:
             there = 0 if device_id == HOST else self._manager.pressure.headroom(HOST).available_bytes or 0
-            plan = plan_releases(
+            return plan_releases(
                 quotes,
                 self._candidates(frozenset()),
                 ReleaseNeed(
                     device_id,
-                    max(0, need_bytes - given),
-                    max(0, own_bytes - given),
+                    need_bytes,
+                    own_bytes,
                     forced=forced,
                     host_headroom_bytes=there,
-                    excluded=excluded.union(each.consumer_id for each in idle),
+                    excluded=excluded,
                 ),
                 self._memories.ranking(device_id, EvictionStrategy.ADAPTIVE),
             )
-        return replace(
-            plan,
-            need_bytes=need_bytes,
-            ceiling_bytes=plan.ceiling_bytes + given,
-            releases=(*idle, *plan.releases) if plan.meetable or forced else plan.releases,
-        )
 
     def cost_ms(self, entry: ModelEntry) -> float:
         """Return what losing a loaded model costs: its load, by the uses expected before it would go anyway."""

@@ -1,11 +1,12 @@
 """Every consumer of memory: what it offers now, and having it give that back. What counts is what devices show after it."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from math import inf
 
 from protocol.results import ConsumerStatus
-from protocol.vocabulary import PressureLevel
+from protocol.vocabulary import EventName, PressureLevel
 from worker.core.cancellation import CancelToken
 from worker.core.consumers import (
     OWN_PREFIXES,
@@ -32,6 +33,8 @@ from worker.wiring import Core
 from worker.workers.gone import Gone
 from worker.workers.questions import Questions
 from worker.workers.release_round import AskedConsumer, ReleaseRound
+
+_UNHEARD = f"nobody listens for {EventName.RELEASE_REQUESTED}"
 
 Source = Callable[[str | None], Iterable[Consumer]]
 """Returns the consumers of one kind on a device, or on all."""
@@ -110,7 +113,11 @@ class ConsumerWorker:
 
     def quotes(self, device_id: str | None = None, need_bytes: int = 0) -> tuple[Quote, ...]:
         """Return what all of them offer on a device, or on all. Without any lock: what it calls may be slow."""
-        return tuple(quote for _, quote in self._quoted(device_id, need_bytes))
+        ours = (quote for _, quote in self._quotes_of(self._here(device_id), need_bytes))
+        hosts = self._table.quotes(device_id)
+        if not self._core.events.wanted(ReleaseRequested):
+            hosts = tuple(replace(each, silent=_UNHEARD) for each in hosts)
+        return (*ours, *hosts)
 
     def held_here(self, device_id: str) -> tuple[HeldConsumer, ...]:
         """Return what consumers that were added hold in this process beside the ledger: nothing on other devices."""
@@ -243,9 +250,6 @@ class ConsumerWorker:
             self._limit(consumer, self._table.lower_limit(consumer.consumer_id, held, 0), reason)
 
     # ---- inside ----
-
-    def _quoted(self, device_id: str | None, need_bytes: int) -> list[tuple[Consumer, Quote]]:
-        return [*self._quotes_of(self._here(device_id), need_bytes), *self._heard(device_id)]
 
     def _heard(self, device_id: str | None) -> list[tuple[Consumer, Quote]]:
         """Return what hosts registered and offer, where someone hears the question."""

@@ -28,7 +28,10 @@ internal sealed class HeldConsumer
 
     public long? LastReleasedAt { get; set; }
 
-    public string Kind => Said.Kind ?? "consumer";
+    public string Kind => Said.Kind ?? "host";
+
+    /// <summary>Of the next MiB; null where none of it can be had.</summary>
+    public double? PriceMsPerMib => SpareBytes > 0 && Offers.Count > 0 ? Offers[0].CostMs / Offers[0].Bytes * (1 << 20) : null;
 
     public long SpareBytes => Math.Max(0, HeldBytes - Said.FloorBytes);
 

@@ -7,6 +7,9 @@ internal sealed partial class InMemoryLedger
 {
     private const double MiB = 1 << 20;
 
+    /// <summary>The most consumers that a candidate of a plan names of those that would be asked for nothing.</summary>
+    private const int MostKeptConsumers = 16;
+
     /// <summary>How the names of the worker's own consumers begin.</summary>
     private static readonly string[] OwnConsumers = ["model:", "engine:", "pool:", "external:", "server:"];
 
@@ -80,7 +83,7 @@ internal sealed partial class InMemoryLedger
         Hits = one.Said.Hits,
         Misses = one.Said.Misses,
         SavedMs = one.Said.SavedMs,
-        PriceMsPerMib = one.SpareBytes > 0 && one.Offers.Count > 0 ? one.Offers[0].CostMs / one.Offers[0].Bytes * MiB : null,
+        PriceMsPerMib = one.PriceMsPerMib,
         ClaimedBytes = one.ClaimedBytes,
         ReturnedBytes = one.ReturnedBytes,
         LastReleasedMsAgo = one.LastReleasedAt is { } at ? Since(at) : null,
@@ -127,5 +130,55 @@ internal sealed partial class InMemoryLedger
                 CultureInfo.InvariantCulture,
                 $"{one.Key.Said.ConsumerId}: {one.Value.Bytes / MiB:0.###} MiB at {one.Value.CostMs / one.Value.Bytes * MiB:0.###} ms/MiB"),
         })];
+    }
+
+    /// <summary>Of the consumers that are asked for nothing the first of as many as are told of, and why; the cheapest first.</summary>
+    private List<KeptConsumer> Kept(FakeDevice device, IReadOnlyList<PlannedRelease> releases, string? whyNothing) =>
+    [
+        .. _consumers
+            .Where(one => one.HeldBytes > 0 && !releases.Any(asked => asked.ConsumerId == one.Said.ConsumerId))
+            .Select(one => (Consumer: one, WhyFixed: WhyFixed(one, device)))
+            .Select(one => (
+                one.Consumer,
+                PriceMsPerMib: one.WhyFixed is null ? one.Consumer.PriceMsPerMib : null,
+                Why: one.WhyFixed ?? whyNothing))
+            .OrderBy(one => one.Consumer.Device != device)
+            .ThenBy(one => one.PriceMsPerMib ?? double.PositiveInfinity)
+            .Take(MostKeptConsumers)
+            .Select(one => new KeptConsumer
+            {
+                ConsumerId = one.Consumer.Said.ConsumerId,
+                Kind = one.Consumer.Kind,
+                PriceMsPerMib = one.PriceMsPerMib,
+                Reason = "stays: " + (one.Why ?? string.Create(
+                    CultureInfo.InvariantCulture, $"enough is freed without it, at {one.PriceMsPerMib:0.###} ms/MiB")),
+            }),
+    ];
+
+    /// <summary>Why nothing can be had of a consumer whatever is needed; null if something can.</summary>
+    private string? WhyFixed(HeldConsumer one, FakeDevice device)
+    {
+        if (one.Device != device)
+        {
+            return $"it is on {one.Device.DeviceId}, memory is needed on {device.DeviceId}";
+        }
+
+        if (!readers.Wants(EventName.MemoryReleaseRequested))
+        {
+            return $"nobody listens for {EventName.MemoryReleaseRequested.ToWord()}";
+        }
+
+        if (one.SilentUntil > clock.GetUtcNow())
+        {
+            var left = (long)(one.SilentUntil - clock.GetUtcNow()).TotalMilliseconds;
+            return $"it did not answer when it was asked, and is asked again in {left} ms";
+        }
+
+        if (one.SpareBytes == 0)
+        {
+            return $"of its {one.HeldBytes} bytes {one.Said.FloorBytes} are its floor and 0 in use";
+        }
+
+        return one.Offers.Count == 0 ? "it offers nothing" : null;
     }
 }

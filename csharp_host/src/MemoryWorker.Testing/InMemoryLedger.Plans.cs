@@ -103,6 +103,7 @@ internal sealed partial class InMemoryLedger
         ReloadMs = needed.Victims.Count == 0 ? 0 : null,
         RequiredBytes = bytes,
         Releases = needed.Releases,
+        ConsumersKept = needed.Kept,
     };
 
     /// <summary>
@@ -114,7 +115,7 @@ internal sealed partial class InMemoryLedger
         var missing = Math.Max(0, bytes - Headroom(device));
         if (missing == 0 || !mayEvict)
         {
-            return new(missing, 0, [], []);
+            return new(missing, 0, [], [], []);
         }
 
         var evictable = Evictable(device).ToList();
@@ -123,13 +124,14 @@ internal sealed partial class InMemoryLedger
             + (isCapped ? 0 : Releases(device, long.MaxValue).Sum(one => one.ExpectedBytes));
         if (ceiling < missing)
         {
-            return new(missing, ceiling, [], []);
+            return new(missing, ceiling, [], [], Kept(device, [], $"{missing} bytes are needed and at most {ceiling} can be had"));
         }
 
         IReadOnlyList<PlannedRelease> releases = isCapped ? [] : Releases(device, missing);
         var left = missing - releases.Sum(one => one.ExpectedBytes);
         var victims = left > 0 ? Choose([.. evictable.Select(one => one.Model.SizeBytes)], left, null).Select(one => evictable[one]).ToList() : [];
-        return new(missing, ceiling, releases, victims);
+        var kept = Kept(device, releases, isCapped ? "only the worker's own models can free what is missing below its cap" : null);
+        return new(missing, ceiling, releases, victims, kept);
     }
 
     private HeldPlan HeldPlan(string given, string action)

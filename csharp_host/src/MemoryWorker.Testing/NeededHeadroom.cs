@@ -7,8 +7,13 @@ namespace MemoryWorker.Testing;
 /// <param name="CeilingBytes">How much all that may go would free.</param>
 /// <param name="Releases">What consumers are asked for.</param>
 /// <param name="Victims">The models that go after it.</param>
+/// <param name="Kept">Consumers that are asked for nothing, and why.</param>
 internal sealed record NeededHeadroom(
-    long MissingBytes, long CeilingBytes, IReadOnlyList<PlannedRelease> Releases, IReadOnlyList<LoadedModel> Victims)
+    long MissingBytes,
+    long CeilingBytes,
+    IReadOnlyList<PlannedRelease> Releases,
+    IReadOnlyList<LoadedModel> Victims,
+    IReadOnlyList<KeptConsumer> Kept)
 {
     public bool Suffices => MissingBytes <= CeilingBytes;
 }

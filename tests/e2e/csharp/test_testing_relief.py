@@ -101,11 +101,20 @@ def test_a_consumer_makes_headroom(memory: Any) -> None:
     cache = Cache(memory, 7)
     in_vain = make(PostMemoryAllocateRequest, SizeBytes=16 * MIB, MakeRoom=True)
     assert refusal(memory.PostMemoryAllocateAsync(in_vain))[0] == "out_of_memory"
+    (unheard,) = plan(memory, more=16 * MIB).Candidates[0].ConsumersKept
+    assert (unheard.ConsumerId, unheard.PriceMsPerMib, unheard.Reason) == (
+        *("cache", None, "stays: nobody listens for memory.release_requested"),
+    )
     with cache:
         until(lambda: plan(memory, more=16 * MIB).Selected == "more")  # from here on it is heard
         (way,) = plan(memory, more=16 * MIB).Candidates
         (release,) = way.Releases
         assert (release.ConsumerId, release.ExpectedBytes, release.CostMs) == ("cache", 8 * MIB, 1.0)
+        assert not way.ConsumersKept.Count
+        (kept,) = plan(memory, more=64 * MIB).Candidates[0].ConsumersKept
+        assert (kept.ConsumerId, kept.PriceMsPerMib, kept.Reason) == (
+            *("cache", 0.125, f"stays: {56 * MIB} bytes are needed and at most {48 * MIB} can be had"),
+        )
         made = allocate(memory, 16 * MIB, MakeRoom=True)
         (gave,) = made.Released
         assert (gave.ConsumerId, gave.Kind, gave.ClaimedBytes, gave.ReturnedBytes, gave.CostMs) == (

@@ -85,17 +85,39 @@ def test_each_that_goes_and_each_that_stays_says_why() -> None:
     assert [each.reason for each in made.releases] == [
         "responses: 64 MiB at 0.3 ms/MiB, before model b at 4.1 ms/MiB"
     ]
-    assert {each.consumer_id: each.reason for each in made.why_kept()} == {
-        "all floor": f"stays: of its {10 * MIB} bytes {10 * MIB} are its floor and 0 in use",
-        "elsewhere": "stays: it is on sim:0, memory is needed on cpu",
-        "nothing": "stays: it offers nothing",
-        "mute": "stays: it did not answer",
-        "liar": "stays: nothing came back of what it promised before",
-        "dearer": "stays: enough is freed without it, at 50 ms/MiB",
-    }
+    assert [(each.consumer_id, each.price_ms_per_mib, each.reason) for each in made.why_kept()] == [
+        ("dearer", 50.0, "stays: enough is freed without it, at 50 ms/MiB"),
+        ("all floor", None, f"stays: of its {10 * MIB} bytes {10 * MIB} are its floor and 0 in use"),
+        ("nothing", None, "stays: it offers nothing"),
+        ("mute", None, "stays: it did not answer"),
+        ("liar", None, "stays: nothing came back of what it promised before"),
+        ("elsewhere", None, "stays: it is on sim:0, memory is needed on cpu"),
+    ]
     assert [each.reason for each in made.eviction.survivors] == [
         "stays: what is needed is had for less from responses"
     ]
+
+
+def test_where_nothing_goes_each_says_why_and_what_it_costs() -> None:
+    """The need cannot be met, by the device or below the worker's own cap; what idle allocations give counts."""
+    dear, cheap = cache("dear", 20, (20, 40.0)), cache("cheap", 20, (20, 2.0))
+    pool = replace(cache("pool:cpu", 30, (30, 0.0)), counted=True)
+    idle = replace(cache("idle", 10, (10, 0.0)), allocated=True)
+
+    def why(need: int, own: int = 0) -> dict[str, tuple[float | None, str]]:
+        made = plan([dear, cheap, pool, idle], [model("m", 5, 1.0)], need, models_bytes=own * MIB)
+        return {each.consumer_id: (each.price_ms_per_mib, each.reason) for each in made.why_kept()}
+
+    short = f"stays: {100 * MIB} bytes are needed and at most {55 * MIB} can be had"
+    assert why(100) == {
+        "pool:cpu": (0.0, short), "idle": (0.0, short), "cheap": (0.1, short), "dear": (2.0, short),
+    }  # fmt: skip
+    assert why(100, 10) == why(100)
+    own = "stays: only the worker's own models can free what is missing below its cap"
+    assert why(15, 15) == {"pool:cpu": (0.0, own), "cheap": (0.1, own), "dear": (2.0, own)}
+    enough = "stays: idle allocations of the worker's own are enough"
+    assert why(10, 10) == {"pool:cpu": (0.0, enough), "cheap": (0.1, enough), "dear": (2.0, enough)}
+    assert why(0)["cheap"] == (0.1, "stays: nothing has to be freed")
 
 
 def test_only_what_is_needed_is_asked_for() -> None:
@@ -253,7 +275,8 @@ def test_no_limit_is_crossed(
         assert made.eviction.freed_bytes >= min(own, wanted) * MIB
     elif not forced:
         assert freed == 0
-    assert len(made.releases) + len(made.why_kept()) == len(offered)
+    told = [each.consumer_id for each in (*made.releases, *made.why_kept())]
+    assert sorted(told) == sorted(each.consumer_id for each in offered if each.holding.held_bytes)
     assert made == replace(
         plan_releases(offered, there, ReleaseNeed(CPU, wanted * MIB, own * MIB, forced=forced), ranking),
         why_kept=made.why_kept,

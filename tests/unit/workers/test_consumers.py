@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from protocol.results import AllocateResult, PressureThresholds
+from protocol.results import MOST_KEPT_CONSUMERS, AllocateResult, PressureThresholds
 from protocol.vocabulary import Executed, ModelState, OptimizationLevel, PressureLevel, UnloadMode
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
@@ -511,6 +511,28 @@ def test_a_plan_counts_on_offers_and_is_carried_out_as_it_was_said(machine: Mach
     made = make_room(machine, 8 * MIB, plan_id=planned.plan_id)
     assert [each.model_id for each in made.models_unloaded] == [each.model_id for each in row.evictions]
     assert [each.consumer_id for each in made.released] == [each.consumer_id for each in row.releases]
+
+
+def test_a_plan_says_of_those_that_stay_why(machine: Machine) -> None:
+    """The first sixteen, the cheapest first; where nobody hears the question, that is why; of what holds nothing, nothing."""
+    Cache(machine)
+    for number in range(20):
+        offers = (Offer(MIB, DEAR + number, ""),)
+        said = Registration(f"dear {number}", "cache", DEVICE, MIB, 0, offers)
+        machine.memory.consumers.register(said)
+    machine.memory.consumers.register(Registration("empty", "cache", DEVICE, 0, 0, ()))
+
+    def kept() -> list[tuple[str, float | None, str]]:
+        way = WayToPlan("more", 6 * MIB, DEVICE)
+        (row,) = machine.memory.models.plan((way,), machine.token(), allow_eviction=True).candidates
+        return [(each.consumer_id, each.price_ms_per_mib, each.reason) for each in row.consumers_kept]
+
+    assert [(name, price) for name, price, _ in kept()] == [
+        (f"dear {number}", DEAR + number) for number in range(MOST_KEPT_CONSUMERS)
+    ]
+    machine.listening = False
+    assert kept()[0] == ("cache", None, "stays: nobody listens for memory.release_requested")
+    assert len(kept()) == MOST_KEPT_CONSUMERS
 
 
 def test_a_plan_whose_promise_was_not_kept_is_stale(machine: Machine) -> None:

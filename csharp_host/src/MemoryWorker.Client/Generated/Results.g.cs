@@ -5353,6 +5353,11 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
     /// <summary>What other consumers would be asked for, before the evictions.</summary>
     public IReadOnlyList<PlannedRelease> Releases { get => _releases; init { _releases = value; _assigned |= 0x2; } }
 
+    private readonly IReadOnlyList<KeptConsumer> _consumersKept = [];
+
+    /// <summary>Of those that hold memory and would be asked for nothing, the first 16: the cheapest first, then those of which nothing can be had, then those on other devices. Empty where nothing has to be freed, or with <c>allow_eviction: false</c>.</summary>
+    public IReadOnlyList<KeptConsumer> ConsumersKept { get => _consumersKept; init { _consumersKept = value; _assigned |= 0x4; } }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlannedCandidate() { }
 
@@ -5403,6 +5408,10 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
             {
                 Releases = WireReader.List(ref reader, "releases", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<PlannedRelease>(ref reader, member, strict));
             }
+            else if (WireReader.IsAt(ref reader, "consumers_kept"u8))
+            {
+                ConsumersKept = WireReader.List(ref reader, "consumers_kept", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<KeptConsumer>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "PlannedCandidate", refuse: strict);
@@ -5443,6 +5452,11 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
         {
             writer.WritePropertyName("releases"u8);
             WireWriter.List(writer, Releases, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("consumers_kept"u8);
+            WireWriter.List(writer, ConsumersKept, static (writer, item) => WireWriter.Value(writer, item));
         }
         writer.WriteEndObject();
     }
@@ -5608,6 +5622,84 @@ public sealed record PlannedRelease : IWireRecord<PlannedRelease>
         WireWriter.Value(writer, ExpectedBytes);
         writer.WritePropertyName("cost_ms"u8);
         WireWriter.Value(writer, CostMs);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A consumer that would be asked for nothing, and why.</summary>
+public sealed record KeptConsumer : IWireRecord<KeptConsumer>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>kind</c></summary>
+    public required string Kind { get; init; }
+
+    /// <summary>Of the next MiB; null where none of it can be had for this.</summary>
+    public required double? PriceMsPerMib { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public KeptConsumer() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private KeptConsumer(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "KeptConsumer");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireReader.String(ref reader, "kind", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "price_ms_per_mib"u8))
+            {
+                PriceMsPerMib = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "price_ms_per_mib", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x8;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "KeptConsumer", refuse: strict);
+            }
+        }
+        if (seen != 0xf)
+        {
+            WireReader.Require(strict ? seen : seen | 0x4, "KeptConsumer", "consumer_id", "kind", "price_ms_per_mib", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static KeptConsumer Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, Kind);
+        writer.WritePropertyName("price_ms_per_mib"u8);
+        WireWriter.Value(writer, PriceMsPerMib);
         writer.WritePropertyName("reason"u8);
         WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
