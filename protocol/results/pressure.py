@@ -113,7 +113,7 @@ class SuspectedLeak(Record):
     device_id: str
     kind: LeakKind
     owner: str | None
-    """Of Python objects: the file and line that made them."""
+    """Of Python objects: the file and line that made them; of a process: the operation (`operation:NAME`) in which it grew, null where none stands out."""
     purpose: str | None
     allocation_count: Count | None
     allocated_bytes: Bytes

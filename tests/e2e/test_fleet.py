@@ -82,15 +82,19 @@ def allocated(gateway: Worker) -> int:
     return sum(each["allocated_bytes"] for each in devices)
 
 
-def test_a_host_needs_no_change(gateway: Worker) -> None:
+@pytest.mark.usefixtures("gateway")
+def test_a_host_needs_no_change(cluster: FleetCluster, models: Path) -> None:
     """The walk through the protocol goes as with one worker: the same answers have data, the same are refused and why."""
     lines = [json.loads(each) for each in (ROOT / "examples" / "conversation.jsonl").read_text().splitlines()]
     others = {"worker.shutdown", "worker.subscribe", "memory.reload_models", "fleet.drain"}
     lines = [each for each in lines if each["action"] not in others]
-    with Worker("--simulated-device", SIMULATED) as lone:
+    with (
+        Worker("--simulated-device", SIMULATED) as lone,
+        fleet(cluster, models) as fresh,
+    ):  # it counts its ids
         for each in lines:
             asked = {"meta": each.get("meta")} if "meta" in each else {}
-            one, many = (host.ask(each["action"], each.get("data"), **asked) for host in (lone, gateway))
+            one, many = (host.ask(each["action"], each.get("data"), **asked) for host in (lone, fresh))
             told = f"{each['request_id']}: {many}"
             assert many["success"] == one["success"], told
             if one["success"]:

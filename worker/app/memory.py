@@ -61,7 +61,13 @@ def compose(core: Core, surroundings: Surroundings) -> Parts:
     allocations, restarts = AllocationWorker(core), RestartWorker(core, monitor)
     consumers = ConsumerWorker(core, monitor, Questions(core.clock))
     consumers.add_source(partial(pools, core))
-    leaks = LeakWatch(core.manager, core.clock, consumers.held_here, surroundings.python_lines)
+    leaks = LeakWatch(
+        core.manager,
+        core.clock,
+        consumers.held_here,
+        core.history.operations_grown,
+        surroundings.python_lines,
+    )
     workers = Workers(
         allocations=allocations,
         transfers=TransferWorker(core, allocations),

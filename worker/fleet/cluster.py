@@ -43,6 +43,9 @@ class Cluster:
 
     def __init__(self, address: str | None) -> None:
         self._folder: _Folder | None = None
+        # All mutable state: by name Ray's node that is there, and those that were.
+        self._present: dict[str, str] = {}
+        self._past: set[str] = set()
         logging.getLogger("ray").setLevel(logging.ERROR)
         shared: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "configure_logging": False}
         if address is not None:
@@ -62,20 +65,34 @@ class Cluster:
         self.own_ray_id: str = ray.get_runtime_context().get_node_id()
 
     def machines(self) -> dict[str, Machine]:
-        """Return the machines that are there now, by name: as ``ray start --node-name`` said, else the host's name."""
+        """Return the machines that are there now, by name: as Ray calls its node, else the host's name."""
         found: dict[str, Machine] = {}
-        rows = [each for each in ray.nodes() if each["Alive"]]
-        for row in sorted(rows, key=lambda each: str(each["NodeID"])):
-            named = row.get("NodeName") or ""
-            name = base = node_name(
-                row["NodeManagerHostname"] if named in {"", row["NodeManagerAddress"]} else named
-            )
-            count = 1
+        for (base, _), ray_ids in self._by_name().items():
+            name, count = base, 1
             while name in found:
                 count += 1
                 name = f"{base}-{count}"
-            found[name] = self._machine(name, row["NodeID"])
+            found[name] = self._machine(name, self._newest(name, ray_ids))
         return {name: found[name] for name in in_order(found)}
+
+    def _by_name(self) -> dict[tuple[str, str], list[str]]:
+        """Return the ids of Ray's nodes by name and address: two where Ray was started anew, and the old one is not missed yet."""
+        named: dict[tuple[str, str], list[str]] = {}
+        for row in sorted(ray.nodes(), key=lambda each: str(each["NodeID"])):
+            if row["Alive"] and row["NodeID"] not in self._past:
+                address, said = row["NodeManagerAddress"], row.get("NodeName") or ""
+                base = node_name(row["NodeManagerHostname"] if said in {"", address} else said)
+                named.setdefault((base, address), []).append(row["NodeID"])
+        return named
+
+    def _newest(self, name: str, ray_ids: list[str]) -> str:
+        """Return which of them is there: one that was there before another came is past."""
+        known = self._present.get(name)
+        others = [each for each in ray_ids if each != known]
+        chosen = others[0] if others else ray_ids[0]
+        self._past.update(each for each in ray_ids if each != chosen)
+        self._present[name] = chosen
+        return chosen
 
     def local_machines(self, count: int) -> dict[str, Machine]:
         """Return so many machines that are all this one."""

@@ -75,7 +75,8 @@ class History:
         self._minute_ends_ns = 0
         self._before: dict[str, _ActionSlot] = {}
         """Each action since the start, up to the present minute."""
-        self._operations: set[str] = set()
+        self._operations: Counter[str] = Counter()
+        """What the process had grown by at the ends of each, added up."""
         self._timelines: dict[str, Timeline] = {}
         self._expirations: deque[tuple[int, Expiration]] = deque(maxlen=_DECISIONS_KEPT)
         self._evictions: deque[tuple[int, Eviction]] = deque(maxlen=_DECISIONS_KEPT)
@@ -109,12 +110,17 @@ class History:
         with self._lock:
             if name not in self._operations and len(self._operations) >= _OPERATIONS_KEPT:
                 name = "other"
-            self._operations.add(name)
+            self._operations[name] += delta_bytes or 0
             slot = self._slot(OPERATION + name, now_ns)
             slot.counts[index] = slot.counts.get(index, 0) + 1
             slot.errors += failed
             slot.total_us += duration_us
             slot.note_memory(peak_bytes, delta_bytes)
+
+    def operations_grown(self) -> dict[str, int]:
+        """Return what the process had grown by at the ends of each operation since the start, in sum, by name."""
+        with self._lock:
+            return {OPERATION + name: grown for name, grown in self._operations.items()}
 
     def _slot(self, action: str, now_ns: int) -> _ActionSlot:
         """Return an action's slot in the present minute. The lock is held."""

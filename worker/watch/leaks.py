@@ -12,6 +12,7 @@ from worker.core.sure_lock import SureLock
 from worker.manager.manager_memory import MemoryManager
 from worker.policy.growth import Growth, growth
 from worker.policy.holders import HeldConsumer, unexplained_bytes
+from worker.watch.leaking_operations import OperationGrowth
 from worker.watch.low_water import LowWaterMarks
 
 SAMPLE_NS = 2 * NS_PER_S
@@ -47,19 +48,23 @@ class LeakWatch:
         manager: MemoryManager,
         clock: Clock,
         held_here: Callable[[str], Iterable[HeldConsumer]],
+        operations_grown: Callable[[], Mapping[str, int]],
         python_lines: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         """``held_here`` tells what consumers in this process hold of a device, which is explained.
 
+        ``operations_grown`` tells what the process had grown by at the ends of each operation, in sum.
         ``python_lines`` tells the bytes of Python objects by the line that made them; None where not traced.
         """
         self._manager = manager
         self._held_here = held_here
+        self._operations_grown = operations_grown
         self._python_lines = python_lines
         self._clock = clock
         self._lock = SureLock()
         # All mutable state.
         self._marks: dict[Subject, LowWaterMarks] = {}
+        self._operations = OperationGrowth()
         self._sizes: dict[Subject, int] = {}
         self._began: dict[Subject, int] = {}
         self._sampled_ns: int | None = None
@@ -78,7 +83,9 @@ class LeakWatch:
             unexplained = self._unexplained(device_id)
             if unexplained is not None:
                 sizes[Subject(device_id, LeakKind.PROCESS)] = unexplained
+        grown = self._operations_grown()
         with self._lock:
+            self._operations.add(now, grown)
             due = self._python_ns is None or now - self._python_ns >= PYTHON_NS
             if due and self._python_lines is not None:
                 self._python_ns = now
@@ -125,7 +132,7 @@ class LeakWatch:
         self._sizes = sizes
 
     def _risen(self, subject: Subject, risen: Growth, now: int) -> SuspectedLeak:
-        size = self._sizes.get(subject, 0)
+        size, owner = self._sizes.get(subject, 0), subject.owner
         count, age_ns = None, now - self._began[subject]
         if subject.kind is LeakKind.ALLOCATIONS:
             live = self._manager.usage.unleased(subject.device_id).get(
@@ -141,8 +148,13 @@ class LeakWatch:
             f"{what} came down to a higher low-water mark again and again: {risen.grown_bytes} bytes in"
             f" {risen.span_ns // NS_PER_MS} ms, {risen.windows} windows"
         )
+        if subject.kind is LeakKind.PROCESS and subject.device_id == HOST:
+            operation = self._operations.behind(risen)
+            if operation is not None:
+                owner = operation.name
+                evidence += f"; {owner} had grown by {operation.grown_bytes} bytes at its ends, in sum"
         return SuspectedLeak(
-            subject.device_id, subject.kind, subject.owner, subject.purpose, count, size,
+            subject.device_id, subject.kind, owner, subject.purpose, count, size,
             age_ns // NS_PER_MS, risen.bytes_per_second, risen.confidence, evidence,
         )  # fmt: skip
 

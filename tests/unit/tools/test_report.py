@@ -272,6 +272,10 @@ CLEARED = {"step": "memory.clear", "data": {}, "expected_bytes": MIB}
             ("leak", "the process may leak 3 B that nothing explains", "e, confidence 1.0", 2),
         ),
         (
+            event("memory.leak_suspected", kind="process", owner="operation:index", allocated_bytes=3, confidence=1.0, evidence="e"),
+            ("leak", "the process may leak 3 B that nothing explains, growing in operation:index", "e, confidence 1.0", 2),
+        ),
+        (
             event("memory.leak_suspected", kind="python", owner="a.py:5", allocated_bytes=3, confidence=1.0),
             ("leak", "Python objects of a.py:5 may leak 3 B", ", confidence 1.0", 2),
         ),

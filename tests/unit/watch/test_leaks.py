@@ -3,6 +3,7 @@
 import random
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from worker.core.consumers import Holding, Offer
 from worker.core.events import LeakSuspected
 from worker.policy.growth import MIN_CONFIDENCE, MIN_WINDOWS, Growth, growth
 from worker.telemetry.python_memory import PythonMemory
-from worker.telemetry.system import SystemMemory
+from worker.telemetry.system import FixedSystemMemory, SystemMemory, SystemReading
 from worker.watch.leaks import PYTHON_NS, SAMPLE_NS
 from worker.watch.low_water import CAPACITY, WINDOW_NS, LowWaterMarks
 
@@ -142,6 +143,61 @@ def test_lines_of_python(tmp_path: Path) -> None:
         machine.parts.leaks.sample(("cpu",))
         machine.pass_time(PYTHON_NS)
     assert suspects(machine) == [(LeakKind.PYTHON, "leak.py:7", None)]
+
+
+class GrowingSystem(FixedSystemMemory):
+    """A machine on which this process takes what a test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken_bytes = 100 * MIB
+
+    def read(self) -> SystemReading:
+        """Return what is usual, but for this process."""
+        return replace(super().read(), process_rss_bytes=self.taken_bytes)
+
+
+def test_a_leaking_operation_is_named(tmp_path: Path) -> None:
+    """Of a process that grows the operation at whose ends it had grown is told; not one that gives all back, and no large first one."""
+    system = GrowingSystem()
+    machine = Machine(tmp_path, SimulatedDevice(MIB), system=system)
+    machine.process_bytes = lambda: system.taken_bytes
+    parts = machine.parts
+    monitor = PressureMonitor(parts.core, machine.memory, parts.trends, parts.leaks, parts.pace)
+    parts.pace.set(0)
+    operations = machine.memory.operations
+    with operations.operation("warm"):
+        system.taken_bytes += 512 * MIB
+    for _ in range(100):
+        with operations.operation("tidy"):
+            system.taken_bytes += 64 * MIB
+            system.taken_bytes -= 64 * MIB
+        begun = operations.begin("index")
+        system.taken_bytes += 2 * MIB
+        operations.end(begun, failed=False)
+        monitor.run_due()
+        machine.pass_time(SAMPLE_NS)
+    assert suspects(machine) == [(LeakKind.PROCESS, "operation:index", None)]
+    (leak,) = machine.parts.leaks.suspects(("cpu",))
+    assert "operation:index had grown by" in leak.evidence
+
+
+@pytest.mark.parametrize("share", [0, 0.4])
+def test_an_operation_that_is_not_behind_it_is_not_named(tmp_path: Path, share: float) -> None:
+    """What gains less than half of what the process grows by is not blamed for it."""
+    system = GrowingSystem()
+    machine = Machine(tmp_path, SimulatedDevice(MIB), system=system)
+    machine.process_bytes = lambda: system.taken_bytes
+    parts = machine.parts
+    monitor = PressureMonitor(parts.core, machine.memory, parts.trends, parts.leaks, parts.pace)
+    parts.pace.set(0)
+    for _ in range(100):
+        with machine.memory.operations.operation("index"):
+            system.taken_bytes += int(share * 4 * MIB)
+        system.taken_bytes += int((1 - share) * 4 * MIB)
+        monitor.run_due()
+        machine.pass_time(SAMPLE_NS)
+    assert suspects(machine) == [(LeakKind.PROCESS, None, None)]
 
 
 def test_a_process_that_grows_is_seen_and_suspected(tmp_path: Path) -> None:

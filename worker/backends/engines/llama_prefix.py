@@ -128,6 +128,8 @@ class PrefixCaching:
         # be worked out, put and had back; and what was told.
         self._slots = [_Slot(each) for each in range(slots)]
         self._ms: dict[str, float] = {}
+        self._of_late: dict[str, tuple[float, float]] = {}
+        """What that is of: tokens, and their milliseconds."""
         self._told: set[str] = set()
         self._off = False
         """Whether the cache is of a kind that is not taken apart."""
@@ -226,7 +228,7 @@ class PrefixCaching:
     ) -> None:
         worked_out, took_ms = int(timings["prompt_n"]), float(timings["prompt_ms"])
         if worked_out >= _FEW:
-            self._mean("prefill", took_ms / worked_out)
+            self._mean("prefill", worked_out, took_ms)
         if "prefill" not in self._ms:
             return
         stored = slot.stored[1] if slot.stored is not None and slot.stored[0] == scope else 0
@@ -282,10 +284,14 @@ class PrefixCaching:
                 sys.stderr.write(f"{cause}\n")
 
     def _note(self, what: str, tokens: int, began: float) -> None:
-        self._mean(what, (time.perf_counter() - began) * 1000 / tokens)
+        self._mean(what, tokens, (time.perf_counter() - began) * 1000)
 
-    def _mean(self, what: str, ms: float) -> None:
-        self._ms[what] = (self._ms.get(what, ms) + ms) / 2
+    def _mean(self, what: str, tokens: int, took_ms: float) -> None:
+        """Note how long tokens took: each time before counts half as much, and the many of a long prompt more than a few."""
+        before_tokens, before_ms = self._of_late.get(what, (0.0, 0.0))
+        tokens_of_late, ms_of_late = before_tokens / 2 + tokens, before_ms / 2 + took_ms
+        self._of_late[what] = tokens_of_late, ms_of_late
+        self._ms[what] = ms_of_late / tokens_of_late
 
 
 def _mapped(file: BinaryIO) -> memoryview:

@@ -89,7 +89,9 @@ def _leak(data: dict[str, Any]) -> Told:
         case "python":
             title = f"Python objects of {owner} may leak {held}"
         case _:
-            title = f"the process may leak {held} that nothing explains"
+            title = f"the process may leak {held} that nothing explains" + (
+                f", growing in {owner}" if owner else ""
+            )
     speed = data.get("bytes_per_second")
     reasons = [str(data.get("evidence", ""))]
     reasons += [] if speed is None else [rate(speed)]

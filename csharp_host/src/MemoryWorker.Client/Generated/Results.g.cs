@@ -4336,7 +4336,7 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
     /// <summary><c>kind</c></summary>
     public required LeakKind Kind { get; init; }
 
-    /// <summary>Of Python objects: the file and line that made them.</summary>
+    /// <summary>Of Python objects: the file and line that made them; of a process: the operation (`operation:NAME`) in which it grew, null where none stands out.</summary>
     public required string? Owner { get; init; }
 
     /// <summary><c>purpose</c></summary>

@@ -198,6 +198,18 @@ def test_what_takes_longer_to_have_than_to_work_out_is_worked_out(model: Path, a
         assert count(world) == WHOLE // BLOCK
 
 
+def test_the_price_of_a_token_is_that_of_long_prompts(model: Path) -> None:
+    """A few tokens take their request's own time, too: they count as the few that they are."""
+    world = World()
+    with opened(model, world.stores) as writer:
+        caching = writer.session.session._caching
+        for tokens, took_ms in ((1000, 400.0), (20, 200.0)):
+            caching._mean("prefill", tokens, took_ms)
+        assert caching._ms["prefill"] == pytest.approx((400 / 2 + 200) / (1000 / 2 + 20))
+        caching._mean("prefill", 1000, 400.0)
+        assert caching._ms["prefill"] == pytest.approx(0.4, rel=0.25)
+
+
 @pytest.mark.parametrize(
     "more", [{"cache_prompt": False}, {"prompt": [TEXT, TEXT]}, {"prompt": ["a"]}, {"n": 2}, {"id_slot": 5}]
 )
