@@ -90,11 +90,15 @@ class Worker:
         return request_id
 
     def send_bytes(self, data: bytes) -> None:
-        """Write all of these bytes."""
+        """Write all of these bytes. BrokenPipeError, with how the worker ended, where it reads no more."""
         left = memoryview(data)
         assert self.process.stdin is not None
-        while left:
-            left = left[self.process.stdin.write(left) or 0 :]
+        try:
+            while left:
+                left = left[self.process.stdin.write(left) or 0 :]
+        except BrokenPipeError as error:
+            error.add_note(f"exit code {self.process.poll()}; {self._last_words()}")
+            raise
 
     def close_input(self) -> None:
         """Let the worker see the end of its input."""

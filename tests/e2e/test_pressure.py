@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import psutil
@@ -164,17 +165,23 @@ def test_automatic_mode(models: Path) -> None:
         assert "automatic" in up.event("memory.model_unloaded")["data"]["reason"]
 
 
+_UNREAD_SECONDS = 2.0
+"""The longest that the slow reader lets answers lie."""
+
+
 def test_a_reader_that_is_slow() -> None:
     """Events while nobody reads pile up nowhere: later ones stand for earlier ones, and the numbers have no gap."""
+    asked = b"".join(
+        line("memory.allocate", {"size_bytes": 62 * MIB, "device_id": "sim:0"}, request_id=f"a{number}")
+        + line("memory.deallocate", {"allocation_id": f"alloc-{number + 1}"}, request_id=f"d{number}")
+        for number in range(400)
+    )
     with Worker("--simulated-device", "64MiB", reading=False) as up:
         up.send("worker.subscribe", {"events": EVENTS}, request_id="s")
-        for number in range(400):
-            up.send_bytes(
-                line(
-                    "memory.allocate", {"size_bytes": 62 * MIB, "device_id": "sim:0"}, request_id=f"a{number}"
-                )
-                + line("memory.deallocate", {"allocation_id": f"alloc-{number + 1}"}, request_id=f"d{number}")
-            )
+        # A worker whose answers fill the pipe reads no more: whoever writes all before it reads may wait for ever.
+        sending = Thread(target=up.send_bytes, args=(asked,), daemon=True)
+        sending.start()
+        sending.join(_UNREAD_SECONDS)
         up.start_reading()
         up.reply("d399")
         told = up.events("memory.pressure_changed")

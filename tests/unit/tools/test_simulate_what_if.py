@@ -1,6 +1,7 @@
 """What other keep-alives, times to live and bounds would have cost."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,18 @@ def test_the_command_tells_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as caught:
         simulate_command.main([str(path), "--what-if", "--within", "-1"])
     assert caught.value.code == 2
+
+
+def test_who_watches_is_told_how_far_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each replay is announced on a terminal, on one line, and nowhere else."""
+    path = tmp_path / "models.jsonl"
+    path.write_text("\n".join(lines(("a", 0), ("b", 400))), encoding="utf-8")
+    assert simulate_command.main([str(path), "--what-if"]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert simulate_command.main([str(path), "--what-if"]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("\rreplay 1 of at most 22 \rreplay 2 of at most 22 ")
+    assert said.count("\n") == 1

@@ -8,12 +8,12 @@ from worker.tools.simulate.consumer_replay import Rules, replay_planned
 from worker.tools.simulate.consumer_trace import ConsumerTrace
 from worker.tools.simulate.replay import replay_held
 from worker.tools.simulate.trace import ChangeKind, Trace
-from worker.tools.simulate.what_if import SECONDS, Change, Outcome, WhatIf, told_bytes, what_if
+from worker.tools.simulate.what_if import SECONDS, Change, Outcome, Tell, WhatIf, told_bytes, untold, what_if
 
 _MS = (*(1000 * seconds for seconds in SECONDS), None)
 
 
-def models_what_if(trace: Trace, strategy: EvictionStrategy, within: float) -> WhatIf:
+def models_what_if(trace: Trace, strategy: EvictionStrategy, within: float, tell: Tell = untold) -> WhatIf:
     """Try keep-alives for all models that are not pinned, and bounds of the device, under one strategy."""
 
     def outcome(change: Change | None) -> Outcome:
@@ -22,7 +22,7 @@ def models_what_if(trace: Trace, strategy: EvictionStrategy, within: float) -> W
 
     changes = [Change("keep_alive_ms", value) for value in _MS] if trace.timed else []
     instead_of = {"keep_alive_ms": _kept(trace), "capacity_bytes": told_bytes(trace.capacity_bytes)}
-    return what_if(outcome, trace.capacity_bytes, changes, within, instead_of)
+    return what_if(outcome, trace.capacity_bytes, changes, within, instead_of, tell)
 
 
 def _kept(trace: Trace) -> str:
@@ -35,7 +35,7 @@ def _kept(trace: Trace) -> str:
     return "none" if kept_ms is None else f"{kept_ms / 1000:g}"
 
 
-def consumers_what_if(trace: ConsumerTrace, within: float) -> WhatIf:
+def consumers_what_if(trace: ConsumerTrace, within: float, tell: Tell = untold) -> WhatIf:
     """Try keep-alives and times to live for all consumers and for each alone, and bounds of what they share."""
 
     def outcome(change: Change | None) -> Outcome:
@@ -58,7 +58,7 @@ def consumers_what_if(trace: ConsumerTrace, within: float) -> WhatIf:
         for seconds in (SECONDS if trace.timed else ())
     ]
     words = {"keep_alive_ms": "none", "ttl_ms": "none", "capacity_bytes": told_bytes(trace.capacity_bytes)}
-    return what_if(outcome, trace.capacity_bytes, changes, within, words)
+    return what_if(outcome, trace.capacity_bytes, changes, within, words, tell)
 
 
 def _changed(trace: Trace, change: Change | None) -> Trace:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 from protocol.record import Record
@@ -55,6 +56,13 @@ class WhatIf(Record):
 
 Replay = Callable[[Change | None], Outcome]
 
+Tell = Callable[[int, int], None]
+"""Takes which replay begins, and the most that there will be."""
+
+
+def untold(_step: int, _steps: int) -> None:
+    """Tell nobody how far it is."""
+
 
 def what_if(
     replay: Replay,
@@ -62,18 +70,29 @@ def what_if(
     changes: Sequence[Change],
     within: float,
     instead_of: dict[str, str],
+    tell: Tell = untold,
 ) -> WhatIf:
-    """Try every change alone, then bounds, and halve towards the smallest bound within ``within``, a part of the cost."""
-    as_it_is = replay(None)
+    """Try every change alone, then bounds, and halve towards the smallest bound within ``within``, a part of the cost.
+
+    ``tell`` is called before each replay.
+    """
     bounds = [Change("capacity_bytes", max(1, round(capacity_bytes * part))) for part in FRACTIONS]
-    tried = tuple((change, replay(change)) for change in (*changes, *bounds))
+    steps = count(1)
+    most_steps = 1 + len(changes) + len(bounds) + _HALVINGS
+
+    def replayed(change: Change | None) -> Outcome:
+        tell(next(steps), most_steps)
+        return replay(change)
+
+    as_it_is = replayed(None)
+    tried = tuple((change, replayed(change)) for change in (*changes, *bounds))
     most = as_it_is.reload_ms * (1 + within)
     low, high, best = 0, capacity_bytes, as_it_is
     for _ in range(_HALVINGS):
         middle = (low + high) // 2
         if middle in {low, high}:
             break
-        outcome = replay(Change("capacity_bytes", middle))
+        outcome = replayed(Change("capacity_bytes", middle))
         if outcome.reload_ms <= most:
             high, best = middle, outcome
         else:
