@@ -10,8 +10,14 @@ from tests.e2e.process import MIB, ROOT, Worker, eventually, worker
 from tests.rigs.model_files import write_model
 
 YEARS = 10 * 365 * 86_400
-MAY_ASK = {"worker/core/clock.py", "worker/core/log.py", "worker/servers/ollama.py"}
-"""They give it to a reader, or hold a server's time of day against ours to tell whether it is past: nothing waits for it."""
+MAY_ASK = {
+    "worker/core/clock.py",
+    "worker/core/log.py",
+    "worker/servers/ollama.py",
+    "worker/fleet/node_worker.py",
+}
+"""They give it to a reader, hold a server's time of day against ours to tell whether it is past, or order the starts of a
+node's worker, also across restarts of its machine: nothing waits for it."""
 
 
 def models(folder: Path) -> Path:

@@ -159,7 +159,11 @@ class NodeWorker:
     def _take_over(self) -> None:
         """Note that another worker runs, which holds nothing."""
         self.possessions.clear()
-        self.incarnation = f"{time.time_ns():016x}-{secrets.token_hex(4)}"
+        before = int(self.incarnation.partition("-")[0] or "0", 16)
+        started = max(
+            time.time_ns(), before + 1
+        )  # a clock that is set back makes no later worker an earlier one
+        self.incarnation = f"{started:016x}-{secrets.token_hex(4)}"
         self._known = self._workers.running
         self._on_change()
 
