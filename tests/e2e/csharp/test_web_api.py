@@ -5,6 +5,7 @@ import socket
 import struct
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -396,19 +397,26 @@ def test_events_are_a_stream(web: Web) -> None:
 )
 def test_a_pace_of_figures_that_is_none(web: Web, query: str, says: str) -> None:
     """It is refused before the stream begins, with what would do."""
-    refused = web.answer("GET", f"/api/events?{query}")
-    assert (refused.status, refused.body["code"]) == (400, "invalid_request")
-    assert says in refused.body["detail"]
+    with (
+        pytest.raises(urllib.error.HTTPError) as refused,
+        urllib.request.urlopen(f"{web.address}/api/events?{query}", timeout=15),
+    ):
+        pass  # A stream would not end by itself.
+    with refused.value as answer:
+        told = json.load(answer)
+    assert (answer.code, told["code"]) == (400, "invalid_request")
+    assert says in told["detail"]
 
 
 def test_figures_come_as_often_as_asked(web: Web) -> None:
-    """Twice within the time limit at a second's pace, of which the default's 30 s would bring one."""
+    """Twice before the comment that comes every 15 s, of which the default's 30 s would bring one."""
     with urllib.request.urlopen(
         f"{web.address}/api/events?event=memory.figures&figures_every_ms=1000", timeout=15
     ) as stream:
         told = []
         while len(told) < 2:
             line = stream.readline()
+            assert line != b":\n"
             if line.startswith(b"data: "):
                 told.append(json.loads(line.removeprefix(b"data: ")))
     schema: Any = json.loads((REPOSITORY / "schemas" / "FiguresData.json").read_text())
