@@ -1,5 +1,8 @@
 """A node's view of itself, out of what its worker answers."""
 
+from collections import Counter
+from dataclasses import replace
+from statistics import median
 from typing import Any
 
 from protocol.vocabulary import DeviceKind, DeviceState, ModelState
@@ -19,12 +22,18 @@ def observe(ask: Ask, node_id: str, incarnation: str, *, draining: bool) -> Node
     consumers = ask("memory.get_consumers")["consumers"]
     default = ask("memory.plan", _QUESTION)["candidates"][0]["device_id"]
     fixed = {each["model_id"] for each in models if each["pinned"] or each["in_use"]}
+    in_use: Counter[str] = Counter()
+    for each in models:
+        in_use[each["device_id"]] += each["in_use"]
     return NodeView(
         node_id,
         incarnation,
         0,
-        tuple(_device(each, consumers, fixed) for each in status["devices"]),
-        tuple(map(_model, models)),
+        tuple(
+            replace(_device(each, consumers, fixed), in_use=in_use[each["device_id"]])
+            for each in status["devices"]
+        ),
+        _with_read_speed([_model(each) for each in models]),
         default,
         draining,
     )
@@ -78,3 +87,10 @@ def _model(row: dict[str, Any]) -> ModelView:
         in_use=row["in_use"],
         refused=row["state_reason"] if state is ModelState.FAILED else None,
     )
+
+
+def _with_read_speed(models: list[ModelView]) -> tuple[ModelView, ...]:
+    """Have models that were never loaded here expected at the pace of those that were: its disk, or its link, is the same."""
+    paces = [each.size_bytes * 1000 / each.load_ms for each in models if each.size_bytes and each.load_ms]
+    pace = median(paces) if paces else None
+    return tuple(replace(each, read_bytes_per_s=pace) for each in models)

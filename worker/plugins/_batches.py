@@ -220,9 +220,8 @@ class Batches(Generic[T]):
         most = fit.most if fit is not None else None
         if available is None:  # no source tells: the device itself will
             return most or self._total or 1
-        size = batch_size(
-            available + self._worker.idle_bytes(device_id), self._per_item, self._fixed, self._fraction
-        )
+        available += self._worker.idle_bytes(device_id)
+        size = batch_size(available, self._per_item, self._fixed, self._fraction)
         if size < 1:
             needed = self._fixed + self._per_item
             message = f"{device_id} has {available} bytes of headroom, and a batch of one item needs {needed}"

@@ -188,6 +188,15 @@ def test_without_a_way_left_it_is_the_callers_error_and_nothing_is_lost() -> Non
         run(Devices(gpu=10, cpu=10).batches([1]), lambda _device, _items: MemoryError())
 
 
+def test_the_headroom_that_is_told_has_what_is_kept_for_nothing() -> None:
+    """It is what was planned with: the figure does not depend on what an earlier batch left idle."""
+    devices = Devices(cpu=5)
+    devices.idle["cpu"] = 4
+    with pytest.raises(OutOfMemoryError, match="cpu has 9 bytes of headroom") as caught:
+        run(devices.batches(range(2), device="cpu"))
+    assert caught.value.details["available_bytes"] == 9
+
+
 def test_any_other_error_goes_on() -> None:
     """It is the block's own, as is what it did."""
     with pytest.raises(ZeroDivisionError):
