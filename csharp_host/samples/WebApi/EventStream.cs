@@ -1,6 +1,9 @@
+using System.Globalization;
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using MemoryWorker.Client;
 using MemoryWorker.Client.Protocol;
+using Microsoft.Extensions.Primitives;
 
 namespace WebApi;
 
@@ -10,17 +13,29 @@ internal static class EventStream
     /// <summary>How often a comment is sent, so that a reader that has gone is noticed and proxies keep the connection.</summary>
     private static readonly TimeSpan Quiet = TimeSpan.FromSeconds(15);
 
+    private const string FiguresEvery = "figures_every_ms";
+
     private static readonly Dictionary<string, EventName> Names = WireEvents.All.ToDictionary(one => one.ToWord());
 
-    public static async Task WriteAsync(HttpContext context, IServiceMemory memory, IHostApplicationLifetime host)
+    /// <summary>How often figures may come, and do where nothing is said, as the document has it.</summary>
+    private static readonly JsonNode Pace =
+        JsonNode.Parse(Operations.Document)!["paths"]!["/api/events"]!["get"]!["parameters"]!.AsArray()
+            .Single(one => one!["name"]!.GetValue<string>() == FiguresEvery)!["schema"]!;
+
+    public static async Task WriteAsync(
+        HttpContext context, IServiceMemory memory, IPythonWorkerService worker, IHostApplicationLifetime host)
     {
         var wanted = context.Request.Query["event"].Select(Named).ToList();
+        var pace = Every(context.Request.Query[FiguresEvery], wanted);
+        await worker.StartAsync(context.RequestAborted); // Where there is none, and can be none, that is the answer.
         using var ends = CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted, host.ApplicationStopping);
         var response = context.Response;
         response.ContentType = "text/event-stream";
         response.Headers.CacheControl = "no-cache";
         response.Headers["X-Accel-Buffering"] = "no"; // For nginx, which would collect them.
-        await using var events = memory.GetMemoryEventsAsync(wanted.Count == 0 ? null : wanted, ends.Token).GetAsyncEnumerator(ends.Token);
+        await using var events = (wanted.Count == 0
+            ? memory.GetMemoryEventsAsync(null, ends.Token)
+            : worker.ReadEventsAsync(wanted, pace, ends.Token)).GetAsyncEnumerator(ends.Token);
         using var quiet = new PeriodicTimer(Quiet);
         var silence = quiet.WaitForNextTickAsync(ends.Token).AsTask();
         var coming = events.MoveNextAsync().AsTask();
@@ -70,6 +85,25 @@ internal static class EventStream
     private static EventName Named(string? text) => Names.TryGetValue(text ?? string.Empty, out var name)
         ? name
         : throw new BadHttpRequestException($"there is no event '{text}'; there are {string.Join(", ", Names.Keys)}");
+
+    private static TimeSpan Every(StringValues text, List<EventName> wanted)
+    {
+        if (text.Count == 0)
+        {
+            return TimeSpan.FromMilliseconds(Pace["default"]!.GetValue<long>());
+        }
+
+        var (least, most) = (Pace["minimum"]!.GetValue<long>(), Pace["maximum"]!.GetValue<long>());
+        if (!long.TryParse(text.ToString(), CultureInfo.InvariantCulture, out var every) || every < least || every > most)
+        {
+            throw new BadHttpRequestException($"{FiguresEvery} is '{text}', and a whole number from {least} to {most} is expected");
+        }
+
+        return wanted.Contains(EventName.MemoryFigures)
+            ? TimeSpan.FromMilliseconds(every)
+            : throw new BadHttpRequestException(
+                $"{FiguresEvery} is how often {WireEvents.Figures} comes, which is not asked for: add event={WireEvents.Figures}");
+    }
 
     private static string Text(WorkerEvent one)
     {

@@ -44,8 +44,11 @@ CHECKS = {
         "StorePutParams: value and allocation_id: at most one is taken",
     ),
     "StoreSearchParams": (
-        "(Vector is null) == (Text is null)",
-        "StoreSearchParams: exactly one of vector and text is needed",
+        (
+            "((Vector is null ? 0 : 1) + (Text is null ? 0 : 1) + (Tokens is null ? 0 : 1) != 1"
+            " || (Key is null) != (Tokens is null))"
+        ),
+        "StoreSearchParams: exactly one of vector, text and tokens is needed, and key with tokens alone",
     ),
     "Thresholds": (
         "!(Moderate < High && High < Critical)",

@@ -74,16 +74,19 @@ def _operation(name: str, action: Action, schemas: "_Schemas") -> tuple[str, str
     required = schema.get("required", [])
     path = f"/api/{domain}/{verb.removeprefix('get_')}" + "".join(f"/{{{one}}}" for one in required)
     parameters = [
-        {
-            "name": field,
-            "in": "path" if field in required else "query",
-            "required": field in required,
-            **({"description": told["description"]} if "description" in told else {}),
-            "schema": _said(told),
-        }
-        for field, told in schema["properties"].items()
+        _parameter(field, told, in_path=field in required) for field, told in schema["properties"].items()
     ]
     return path, "get", operation | {"parameters": parameters} | answers
+
+
+def _parameter(field: str, told: Json, *, in_path: bool = False) -> Json:
+    return {
+        "name": field,
+        "in": "path" if in_path else "query",
+        "required": in_path,
+        **({"description": told["description"]} if "description" in told else {}),
+        "schema": _said(told),
+    }
 
 
 def _said(schema: Json) -> Json:
@@ -100,6 +103,8 @@ def _own_paths(events: Json) -> dict[str, Json]:
     paths = copy.deepcopy(PATHS)
     stream = paths["/api/events"]["get"]
     stream["parameters"][0]["schema"]["items"]["enum"] = list(events)
+    paced = "figures_every_ms"
+    stream["parameters"].append(_parameter(paced, json_schema("SubscribeParams")["properties"][paced]))
     stream["responses"]["200"]["content"]["text/event-stream"]["x-events"] = events
     return paths
 

@@ -25,9 +25,9 @@ PATHS: dict[str, dict[str, Any]] = {
                     "name": "event",
                     "in": "query",
                     "required": False,
-                    "description": "Which events; none for all.",
+                    "description": "Which events; none for all that tell of what happened: `memory.figures` has to be named.",
                     "schema": {"type": "array", "items": {"type": "string", "enum": []}},
-                }
+                },
             ],
             "responses": {"200": _answer("Until the reader leaves.", "text/event-stream", {"type": "string"})}
             | _PROBLEM,

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -165,3 +166,20 @@ def test_a_refusal_has_its_status(web: Web) -> None:
         asked(web, "POST", "operations/clear", body, 400)
     asked(web, "GET", "nothing/here", None, 404)
     asked(web, "PUT", "status", {}, 405)
+
+
+def test_what_was_started_and_where_stays_with_the_host(toolchain: Toolchain, tmp_path: Path) -> None:
+    """A start that fails is told in a sentence; the log has the command."""
+    options = (
+        "--MemoryWorker:StartWithHost=false",
+        "--MemoryWorker:MaxRestarts=0",
+        f"--MemoryWorker:FileName={tmp_path / 'hunter2'}",
+    )
+    with web_host(toolchain, PROJECT, *options) as web:
+        errors = [asked(web, "GET", "status", None, 503) for _ in range(2)]
+        log = web.log_until("hunter2")
+    assert [error["code"] for error in errors] == ["worker_start_failed"] * 2
+    assert errors[0]["message"] == "the worker did not start"
+    assert errors[1]["message"].endswith("the last time: the worker did not start")
+    assert str(tmp_path) not in str(errors)
+    assert "could not be started" in log

@@ -264,7 +264,10 @@ def test_an_environment_that_lacks_something_fails_the_start(load: Any, venv: Pa
     with pytest.raises(WorkerStartException, match="failed too often") as broken:
         wait(service.StartAsync())
     wait(service.DisposeAsync())
-    assert f"the last time: '{python_of(venv)}' has no memory-worker: run '" in broken.value.Message
+    assert (
+        f"the last time: the worker has no Python that it could run in; '{python_of(venv)}' has no memory-worker: run '"
+        in broken.value.Message
+    )
 
 
 def test_the_probe_is_understood_by_an_old_python() -> None:

@@ -3,7 +3,9 @@
 import json
 import socket
 import struct
+import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,11 +240,42 @@ def test_an_open_breaker_says_when_to_come_again(toolchain: Toolchain) -> None:
         for _ in range(3):
             answer = web.answer("GET", "/api/memory/status")
             assert (answer.status, answer.body["code"]) == (503, "worker_start_failed")
-        assert 0 < int(answer.headers["retry-after"]) <= 30
+        for path in ("/api/memory/status", "/api/events", "/api/events?event=memory.figures"):
+            answer = web.answer("GET", path)
+            assert (answer.status, answer.body["code"]) == (503, "worker_start_failed"), path
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert 0 < int(answer.headers["retry-after"]) <= 30
         health = web.answer("GET", "/health")
         assert (health.status, health.body["parts"]["memory_worker"]["status"]) == (503, "unhealthy")
         assert health.body["parts"]["devices"]["description"] == "not known: the worker is BreakerOpen"
         assert web.ask("GET", "/health/live") == (200, {"status": "healthy", "parts": {}})
+
+
+@pytest.mark.parametrize("fault", ["no executable", "no folder", "ends", "no environment"])
+def test_what_was_started_and_where_stays_with_the_host(
+    toolchain: Toolchain, tmp_path: Path, fault: str
+) -> None:
+    """A start that fails is told in a sentence; the command, the folder and the remedy are in the log."""
+    hidden = tmp_path / "hunter2"
+    (tmp_path / "worker.py").write_text("raise SystemExit(3)\n")
+    options = {
+        "no executable": ["FileName=" + str(hidden)],
+        "no folder": ["WorkingDirectory=" + str(hidden)],
+        "ends": [f"Arguments:0={tmp_path / 'worker.py'}", "Arguments:1=hunter2"],
+        "no environment": [f"Python:Interpreter={hidden}"],
+    }[fault]
+    always = ["StartWithHost=false", "MaxRestarts=0"]
+    with web_host(toolchain, PROJECT, *(f"--MemoryWorker:{one}" for one in [*options, *always])) as web:
+        answers = [
+            web.answer("GET", path)
+            for path in ("/api/memory/status", "/api/events", "/monitoring/memory", "/metrics", "/health")
+        ]
+        log = web.log_until("hunter2")
+    assert [answer.status for answer in answers] == [503] * 5
+    assert answers[0].body["detail"].startswith("the worker ")
+    assert "failed too often" in answers[1].body["detail"]
+    assert not any(word in str(answers) for word in ("hunter2", sys.executable, str(REPOSITORY))), answers
+    assert "nhandled" not in log
 
 
 @pytest.mark.parametrize("moment", ["at its start", "while it works"])
@@ -349,3 +382,44 @@ def test_events_are_a_stream(web: Web) -> None:
     schema: Any = json.loads((REPOSITORY / "schemas" / "AllocationExpiredData.json").read_text())
     Draft202012Validator(schema).validate(told)
     assert told["freed_bytes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("event=memory.figures&figures_every_ms=soon", "a whole number from 1000 to 86400000"),
+        ("event=memory.figures&figures_every_ms=999", "is '999'"),
+        ("event=memory.figures&figures_every_ms=86400001", "from 1000 to 86400000"),
+        ("event=memory.figures&figures_every_ms=1000&figures_every_ms=2000", "is '1000,2000'"),
+        ("figures_every_ms=1000", "add event=memory.figures"),
+        ("event=memory.pressure_changed&figures_every_ms=1000", "add event=memory.figures"),
+    ],
+)
+def test_a_pace_of_figures_that_is_none(web: Web, query: str, says: str) -> None:
+    """It is refused before the stream begins, with what would do."""
+    with (
+        pytest.raises(urllib.error.HTTPError) as refused,
+        urllib.request.urlopen(f"{web.address}/api/events?{query}", timeout=15),
+    ):
+        pass  # A stream would not end by itself.
+    with refused.value as answer:
+        told = json.load(answer)
+    assert (answer.code, told["code"]) == (400, "invalid_request")
+    assert says in told["detail"]
+
+
+def test_figures_come_as_often_as_asked(web: Web) -> None:
+    """Twice before the comment that comes every 15 s, of which the default's 30 s would bring one."""
+    with urllib.request.urlopen(
+        f"{web.address}/api/events?event=memory.figures&figures_every_ms=1000", timeout=15
+    ) as stream:
+        told = []
+        while len(told) < 2:
+            line = stream.readline()
+            assert line != b":\n"
+            if line.startswith(b"data: "):
+                told.append(json.loads(line.removeprefix(b"data: ")))
+    schema: Any = json.loads((REPOSITORY / "schemas" / "FiguresData.json").read_text())
+    for one in told:
+        Draft202012Validator(schema).validate(one)
+        assert [device["device_id"] for device in one["devices"]] == ["cpu", "sim:0"]

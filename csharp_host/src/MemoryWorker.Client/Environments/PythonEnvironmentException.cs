@@ -8,7 +8,12 @@ public sealed class PythonEnvironmentException : WorkerStartException
 {
     /// <summary>Says what is wrong, and what mends it.</summary>
     public PythonEnvironmentException(PythonEnvironmentProblem problem, string message, WorkerFailure? failure = null)
-        : base("python_environment", message, failure ?? new(), null) => Problem = problem;
+        : base("python_environment", message, failure ?? new(), null)
+    {
+        Problem = problem;
+        Summary = "the worker has no Python that it could run in";
+        ForHost = message;
+    }
 
     /// <summary>What is wrong.</summary>
     public PythonEnvironmentProblem Problem { get; }

@@ -15,14 +15,15 @@ public abstract class WorkerException : Exception
         RequestId = failure.RequestId;
         ProcessId = failure.ProcessId;
         ExitCode = failure.ExitCode;
+        ForHost = failure.ForHost;
         StderrTail = failure.StderrTail;
     }
 
     /// <summary>The wire's error code, or the host's own: <c>worker_start_failed</c>, <c>python_environment</c>, <c>worker_exited</c>, <c>protocol_violation</c>, <c>timeout</c>.</summary>
     public string Code { get; }
 
-    /// <summary>What happened, in one line and without <see cref="StderrTail"/>, which <see cref="Exception.Message"/> has: what a host may tell callers of its own.</summary>
-    public string Summary { get; }
+    /// <summary>What happened, in one line, which a host may tell callers of its own: without the command, the folder and the <see cref="StderrTail"/> that <see cref="Exception.Message"/> has.</summary>
+    public string Summary { get; private protected init; }
 
     /// <summary>Whether the request changed anything.</summary>
     public Executed Executed { get; }
@@ -41,4 +42,7 @@ public abstract class WorkerException : Exception
 
     /// <summary>Its last lines on stderr, oldest first.</summary>
     public IReadOnlyList<string> StderrTail { get; }
+
+    /// <inheritdoc cref="WorkerFailure.ForHost"/>
+    internal string? ForHost { get; private protected init; }
 }

@@ -23,6 +23,9 @@ public sealed record WorkerFailure
     /// <inheritdoc cref="WorkerException.StderrTail"/>
     public IReadOnlyList<string> StderrTail { get; init; } = [];
 
+    /// <summary>What was started, where, and what mends it: in the message, and not in <see cref="WorkerException.Summary"/>.</summary>
+    internal string? ForHost { get; init; }
+
     internal static WorkerFailure Of(WorkerException problem) => new()
     {
         Executed = problem.Executed,
@@ -31,11 +34,15 @@ public sealed record WorkerFailure
         ProcessId = problem.ProcessId,
         ExitCode = problem.ExitCode,
         StderrTail = problem.StderrTail,
+        ForHost = problem.ForHost,
     };
 
-    internal string Describe(string message) =>
-        StderrTail.Count == 0
-            ? message
-            : $"{message}{Environment.NewLine}Last lines on stderr:{Environment.NewLine}"
+    internal string Describe(string message)
+    {
+        var all = ForHost is null ? message : $"{message}; {ForHost}";
+        return StderrTail.Count == 0
+            ? all
+            : $"{all}{Environment.NewLine}Last lines on stderr:{Environment.NewLine}"
                 + string.Join(Environment.NewLine, StderrTail.TakeLast(12));
+    }
 }

@@ -3296,9 +3296,9 @@ public sealed record StoreSearchParams : IWireRecord<StoreSearchParams>
         {
             WireReader.Require(seen, "StoreSearchParams", "store");
         }
-        if (strict && (Vector is null) == (Text is null))
+        if (strict && ((Vector is null ? 0 : 1) + (Text is null ? 0 : 1) + (Tokens is null ? 0 : 1) != 1 || (Key is null) != (Tokens is null)))
         {
-            throw new JsonException("StoreSearchParams: exactly one of vector and text is needed");
+            throw new JsonException("StoreSearchParams: exactly one of vector, text and tokens is needed, and key with tokens alone");
         }
     }
 

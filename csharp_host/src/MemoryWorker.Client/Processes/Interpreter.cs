@@ -32,9 +32,12 @@ internal static class Interpreter
         if (options.WorkingDirectory is { Length: > 0 } folder && !Directory.Exists(folder))
         {
             throw new WorkerStartException(
-                $"{nameof(options.WorkingDirectory)} '{folder}' is not there (looked for '{Path.GetFullPath(folder)}'); "
-                    + $"'{options.FileName}' was not started",
-                new WorkerFailure());
+                "the worker did not start",
+                new WorkerFailure
+                {
+                    ForHost = $"{nameof(options.WorkingDirectory)} '{folder}' is not there (looked for '{Path.GetFullPath(folder)}'); "
+                        + $"'{options.FileName}' was not started",
+                });
         }
     }
 

@@ -81,7 +81,7 @@ internal sealed class WorkerProcess : IDisposable
             process.Dispose();
             Release(job);
             throw new WorkerStartException(
-                Interpreter.NotStarted(options, problem.Message), new WorkerFailure(), problem);
+                "the worker did not start", new WorkerFailure { ForHost = Interpreter.NotStarted(options, problem.Message) }, problem);
         }
 
         if (OperatingSystem.IsWindows())

@@ -229,7 +229,7 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
         {
             // Anything else than a WorkerStartException is a bug, which must not stop the attempts that follow.
             var problem = unexpected as WorkerStartException
-                ?? new WorkerStartException($"the worker did not start: {unexpected.Message}", new WorkerFailure(), unexpected);
+                ?? new WorkerStartException("the worker did not start", new WorkerFailure { ForHost = unexpected.Message }, unexpected);
             lock (_gate)
             {
                 _lastProblem = problem;
@@ -296,6 +296,7 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
             ProcessId = last?.ProcessId,
             ExitCode = last?.ExitCode,
             StderrTail = last?.StderrTail ?? [],
+            ForHost = last?.ForHost,
         };
         return new WorkerStartException(
             $"the worker failed too often ({_options.Restart.MaxRestarts} restarts are allowed in "

@@ -88,11 +88,13 @@ internal sealed partial class WorkerConnection
 
     private static WorkerStartException NotStarted(Exception problem, WorkerConnection connection, WorkerExit? exit)
     {
+        var stderr = connection._stderr.Tail;
         var failure = new WorkerFailure
         {
             ProcessId = connection.ProcessId,
             ExitCode = problem is WorkerExitedException ? exit?.ExitCode : null,
-            StderrTail = connection._stderr.Tail,
+            StderrTail = stderr,
+            ForHost = Interpreter.Describe(connection._options, stderr),
         };
         var why = problem switch
         {
@@ -100,9 +102,8 @@ internal sealed partial class WorkerConnection
             WorkerTimeoutException late => $"it did not answer within {late.Timeout.TotalSeconds:0.###} s",
             _ => problem.Message,
         };
-        var started = Interpreter.Describe(connection._options, failure.StderrTail);
         return new WorkerStartException(
-            $"the worker (process {connection.ProcessId}) did not start: {why}; {started}", failure, problem);
+            $"the worker (process {connection.ProcessId}) did not start: {why}", failure, problem);
     }
 
     /// <summary>Ends the worker: asks it to, closes its input, waits, kills it. Bounded at every step; does not throw.</summary>
