@@ -64,11 +64,8 @@ def test_no_proc() -> None:
         assert 0 < device["available_bytes"] < device["total_bytes"]
         assert device["process_used_bytes"] is None
         assert started.call("memory.allocate", {"size_bytes": MIB, "device_id": "cpu"})["actual_bytes"] == MIB
-        assert started.call("memory.get_pressure")["devices"][0]["pressure_level"] in {
-            "low",
-            "moderate",
-            "high",
-        }
+        # what is cached counts as used, for nothing says how much that is: any level but none
+        assert started.call("memory.get_pressure")["devices"][0]["pressure_level"] != "unknown"
         started.close_input()
         assert started.exit_code() == 0
     assert "/proc does not say" in doctor(command)
