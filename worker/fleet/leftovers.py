@@ -5,12 +5,12 @@ Run as a script, in a process of its own whose input ends with the gateway; stan
 
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 
+_KILL = 9  # SIGKILL: a fleet is on Linux, and Windows' ``signal`` lacks the name
 _GRACE_SECONDS, _LOOK_SECONDS, _PATIENCE_SECONDS = 5.0, 0.1, 15.0
 """How long processes may take to end by themselves, which workers do in order; and how long they are looked for."""
 
@@ -24,7 +24,7 @@ def main(folder: str) -> None:
         if time.monotonic() > ended_at + _GRACE_SECONDS:
             for pid in left:
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+                    os.kill(pid, _KILL)
         time.sleep(_LOOK_SECONDS)
     shutil.rmtree(folder, ignore_errors=True)
 
