@@ -46,7 +46,7 @@ def test_every_error_a_plugin_may_meet_is_exported() -> None:
     of_requests_alone = {
         ErrorCode.INVALID_JSON, ErrorCode.UNKNOWN_ACTION, ErrorCode.FRAME_TOO_LARGE,
         ErrorCode.DUPLICATE_REQUEST_ID, ErrorCode.OVERLOADED, ErrorCode.SHUTTING_DOWN, ErrorCode.PLAN_STALE,
-        ErrorCode.CONSUMER_NOT_FOUND, ErrorCode.OPERATION_NOT_FOUND,
+        ErrorCode.CONSUMER_NOT_FOUND, ErrorCode.OPERATION_NOT_FOUND, ErrorCode.NODE_NOT_FOUND,
     }  # fmt: skip
     exported = [getattr(worker.plugins, name) for name in worker.plugins.__all__ if name.endswith("Error")]
     assert {kind.code for kind in exported if kind is not WorkerError} == set(ErrorCode) - of_requests_alone
