@@ -18,7 +18,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -145,21 +145,24 @@ class PrefixCaching:
         """Have a completion done, with what the store has of its prompt."""
         worker, body = asker(), dict(body)
         scope = (str(body.pop("user_id", "default_user")), str(body.pop("project_id", "default")))
-        if (
+        slot, tokens = None, None
+        if not (
             worker is None
             or self._off
             or body.get("cache_prompt") is False
             or body.get("lora")
             or body.get("n", 1) != 1
         ):
-            return run(body, on_piece)
-        try:
-            tokens = tokens_of(body)
-        except (OSError, ValueError, TypeError, KeyError):  # llama.cpp says by itself what is wrong with it
-            tokens = None
-        slot = None if not tokens else self._taken(tokens, body.get("id_slot"))
-        if slot is None or not tokens:
-            return run(body, on_piece)
+            with suppress(
+                OSError, ValueError, TypeError, KeyError
+            ):  # llama.cpp says by itself what is wrong with it
+                tokens = tokens_of(body)
+            slot = self._taken(tokens, body.get("id_slot")) if tokens else None
+        if worker is None or slot is None or not tokens:
+            try:
+                return run(body, on_piece)
+            finally:
+                self.forget()  # it had whichever sequence was free
         try:
             self._guarded("given back", self._restore, worker, scope, slot, tokens)
             return self._run(worker, scope, slot, tokens, body, on_piece, run)
@@ -251,6 +254,9 @@ class PrefixCaching:
             self._off = True
             message = f"llama.cpp's cache of this model is of a kind of which no prefixes are kept: {error}"
             raise ValueError(message) from error
+        if _common(state.tokens, slot.tokens) < min(len(state.tokens), len(slot.tokens)):
+            slot.forget()  # another prompt had the sequence since, perhaps of another scope
+            return
         known, slot.tokens = slot.tokens, state.tokens
         first = min(stored, _common(known, state.tokens)) // BLOCK
         blocks = [state.block(n * BLOCK, (n + 1) * BLOCK) for n in range(first, len(state.tokens) // BLOCK)]
