@@ -7,7 +7,9 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from protocol.vocabulary import DeviceKind, DeviceState, ModelState
+import psutil
+
+from protocol.vocabulary import DeviceKind, DeviceState, FileLocation, ModelState
 from worker.core.consumers import MIB, MODEL_PREFIX
 from worker.fleet.pace import Pace, UnderWay
 from worker.fleet.pricing import load_ms
@@ -15,6 +17,8 @@ from worker.fleet.views import DeviceView, ModelView, NodeView, PriceStep
 
 UNKNOWN_MS_PER_MIB = 1.0
 """What rebuilding is taken to cost where it was never measured: reading at 1 GiB/s, as a disk of today does."""
+_OF_A_FILE = 0.94
+"""What of a link's speed is left to a file: 1,448 of the 1,538 bytes that a full frame of Ethernet takes."""
 _QUESTION = {"candidates": [{"name": "default device", "required_bytes": 0}]}
 Ask = Any
 
@@ -29,6 +33,7 @@ class Observer:
         self.incarnation = incarnation
         self._pace = pace
         self._now = now
+        self._link = _link_bytes_per_s()
         # All mutable state: of models that are being loaded, when that was seen first.
         self._loading: dict[str, float] = {}
 
@@ -40,14 +45,24 @@ class Observer:
         default = ask("memory.plan", _QUESTION)["candidates"][0]["device_id"]
         fixed = {each["model_id"] for each in rows if each["pinned"] or each["in_use"]}
         under_way = self._pace.under_way()
-        models = self._ready(_with_read_speed([_model(each, under_way) for each in rows]))
+        models = self._ready(self._with_read_speed([_model(each, under_way) for each in rows]))
         self._pace.loaded(models, [each["device_id"] for each in status])
         devices = (self._used(_device(each, consumers, fixed), models, under_way) for each in status)
         return NodeView(
             self._node_id, self.incarnation, 0, tuple(devices), models, default, draining, down_ms=down_ms
         )
 
-    def _ready(self, models: tuple[ModelView, ...]) -> tuple[ModelView, ...]:
+    def _with_read_speed(self, models: list[ModelView]) -> list[ModelView]:
+        """Have models that were never loaded here expected at the pace of those that were: its disk, or its link, is the same."""
+        paces: dict[FileLocation, list[float]] = {}
+        for each in models:
+            if each.size_bytes and each.load_ms:
+                paces.setdefault(each.file, []).append(each.size_bytes * 1000 / each.load_ms)
+        found: dict[FileLocation, float | None] = {FileLocation.SHARED: self._link}
+        found.update((location, median(measured)) for location, measured in paces.items())
+        return [replace(each, read_bytes_per_s=found.get(each.file)) for each in models]
+
+    def _ready(self, models: list[ModelView]) -> tuple[ModelView, ...]:
         """Have models that are being loaded say how long that still takes: what loading them takes, less what it took so far."""
         now, before = self._now(), self._loading
         loading = {each.model_id for each in models if each.state is ModelState.LOADING}
@@ -127,13 +142,14 @@ def _model(row: dict[str, Any], under_way: UnderWay) -> ModelView:
         size,
         row["device_id"] if there else None,
         load_ms=row["load_ms"],
+        file=FileLocation(row["file_location"] or FileLocation.LOCAL),
         in_use=max(row["in_use"], sum(under_way.get(row["model_id"], {}).values())),
         refused=row["state_reason"] if state is ModelState.FAILED else None,
     )
 
 
-def _with_read_speed(models: list[ModelView]) -> tuple[ModelView, ...]:
-    """Have models that were never loaded here expected at the pace of those that were: its disk, or its link, is the same."""
-    paces = [each.size_bytes * 1000 / each.load_ms for each in models if each.size_bytes and each.load_ms]
-    pace = median(paces) if paces else None
-    return tuple(replace(each, read_bytes_per_s=pace) for each in models)
+def _link_bytes_per_s() -> float | None:
+    """Return what this machine's fastest link carries of a file at most, by the system; None where that does not say."""
+    links = (each.speed for name, each in psutil.net_if_stats().items() if each.isup and name != "lo")
+    megabits = max(links, default=0)
+    return megabits * 1e6 / 8 * _OF_A_FILE if megabits > 0 else None

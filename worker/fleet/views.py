@@ -8,18 +8,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from protocol.record import Record
-from protocol.vocabulary import DeviceKind, DeviceState, ModelState
-
-
-class FileLocation(StrEnum):
-    """Where a node finds a model's file."""
-
-    LOCAL = "local"
-    """On a disk of its own."""
-    SHARED = "shared"
-    """On a share, over a link."""
-    ABSENT = "absent"
-    """Nowhere: it can't load that model."""
+from protocol.vocabulary import DeviceKind, DeviceState, FileLocation, ModelState
 
 
 class PriceStep(Record):

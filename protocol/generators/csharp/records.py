@@ -110,10 +110,12 @@ def _value(schema: Schema, member: str, enums: set[str]) -> Value:
     write = "WireWriter.Value(writer, {0})"
     match schema:
         case {"$ref": _} if (name := pascal(str(resolve(schema)))) in enums:
+            # A property that has its type's name, and may be null, hides the type.
+            kind = f"Protocol.{name}" if pascal(member) == name else name
             return Value(
                 name,
                 f"WireWords.Read{name}({told}, strict, ref unknown)",
-                f"WireWriter.Value(writer, WireWriter.Kept({{0}} == {name}.Unknown, UnknownWords, {quoted(member)})"
+                f"WireWriter.Value(writer, WireWriter.Kept({{0}} == {kind}.Unknown, UnknownWords, {quoted(member)})"
                 " ?? this.{0}.ToWord())",
                 is_word=True,
             )

@@ -221,7 +221,7 @@ public sealed record GetUsageParams : IWireRecord<GetUsageParams>
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("group_by"u8);
-            WireWriter.Value(writer, WireWriter.Kept(GroupBy == GroupBy.Unknown, UnknownWords, "group_by") ?? this.GroupBy.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(GroupBy == Protocol.GroupBy.Unknown, UnknownWords, "group_by") ?? this.GroupBy.ToWord());
         }
         writer.WriteEndObject();
     }
@@ -502,12 +502,12 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("memory_type"u8);
-            WireWriter.Value(writer, WireWriter.Kept(MemoryType == MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(MemoryType == Protocol.MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
         }
         if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("initialize"u8);
-            WireWriter.Value(writer, WireWriter.Kept(Initialize == Initialize.Unknown, UnknownWords, "initialize") ?? this.Initialize.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(Initialize == Protocol.Initialize.Unknown, UnknownWords, "initialize") ?? this.Initialize.ToWord());
         }
         if ((_assigned & 0x8) != 0)
         {
@@ -773,12 +773,12 @@ public sealed record TransferParams : IWireRecord<TransferParams>
         if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("transfer_type"u8);
-            WireWriter.Value(writer, WireWriter.Kept(TransferType == TransferType.Unknown, UnknownWords, "transfer_type") ?? this.TransferType.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(TransferType == Protocol.TransferType.Unknown, UnknownWords, "transfer_type") ?? this.TransferType.ToWord());
         }
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("memory_type"u8);
-            WireWriter.Value(writer, WireWriter.Kept(MemoryType == MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(MemoryType == Protocol.MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
         }
         if ((_assigned & 0x4) != 0)
         {
@@ -924,7 +924,7 @@ public sealed record ClearParams : IWireRecord<ClearParams>
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("clear_type"u8);
-            WireWriter.Value(writer, WireWriter.Kept(ClearType == ClearType.Unknown, UnknownWords, "clear_type") ?? this.ClearType.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(ClearType == Protocol.ClearType.Unknown, UnknownWords, "clear_type") ?? this.ClearType.ToWord());
         }
         if ((_assigned & 0x4) != 0)
         {
@@ -1077,7 +1077,7 @@ public sealed record OptimizeParams : IWireRecord<OptimizeParams>
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("optimization_level"u8);
-            WireWriter.Value(writer, WireWriter.Kept(OptimizationLevel == OptimizationLevel.Unknown, UnknownWords, "optimization_level") ?? this.OptimizationLevel.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(OptimizationLevel == Protocol.OptimizationLevel.Unknown, UnknownWords, "optimization_level") ?? this.OptimizationLevel.ToWord());
         }
         if ((_assigned & 0x4) != 0)
         {
