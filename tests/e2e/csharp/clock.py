@@ -27,7 +27,7 @@ def _kind() -> Any:
     import System
     from System.Threading import Timeout
 
-    class Clock(System.TimeProvider):  # type: ignore[misc]  # on purpose, for the test
+    class Clock(System.TimeProvider):
         __namespace__ = "Tests.Clocks"
 
         def GetUtcNow(self) -> Any:
