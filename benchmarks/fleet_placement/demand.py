@@ -1,7 +1,7 @@
 """What is asked of a fleet: models, machines and requests, made from a seed."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -97,7 +97,8 @@ def make(shape: str, nodes: int, seconds: float, seed: int) -> Demand:
     return Demand(machines, models, tuple(requests), tuple(failures), seconds)
 
 
-def _drawn(shape: str, rng: random.Random, models: tuple[Model, ...]):  # noqa: ANN202 - a function of the time
+def _drawn(shape: str, rng: random.Random, models: tuple[Model, ...]) -> Callable[[float], Model]:
+    """Return what gives the model that is asked for at a time."""
     exponent = rng.uniform(0.8, 1.1)
     cumulative = list(accumulate(1 / (rank + 1) ** exponent for rank in range(len(models))))
     order = rng.sample(models, len(models))

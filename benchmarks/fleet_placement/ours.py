@@ -11,7 +11,7 @@ from benchmarks.fleet_placement.world import Node, World
 from protocol.vocabulary import DeviceKind, ModelState
 from worker.fleet.candidates import Candidates
 from worker.fleet.changes import EVERY_NS, RENEW_NS, Outbox
-from worker.fleet.views import DeviceView, ModelView, NodeChange, NodeView, PlacementRequest, PriceStep, Step
+from worker.fleet.views import DeviceView, ModelView, NodeChange, NodeView, PlacementRequest, PriceStep
 
 GATEWAYS = 2
 DELAY_S = 0.005
@@ -30,7 +30,6 @@ class Told:
         self.outbox = Outbox()
         self.refused = False
         self.at, self.due = -inf, inf
-        self.messages = 0
         self.bytes = 0
         self._unloaded = {each.name: self._unloaded_view(each) for each in models}
         self._views = dict(self._unloaded)
@@ -88,7 +87,6 @@ class Ours(Rule):
         self.gateways = [Candidates() for _ in range(GATEWAYS)]
         self.told = {name: Told(node, world.demand.models) for name, node in world.nodes.items()}
         self.decision_s: list[float] = []
-        self.steps: dict[Step, int] = dict.fromkeys(Step, 0)
         world.touched = self._touched
         for told in self.told.values():
             self._tell(told, delay_s=0.0)
@@ -112,7 +110,6 @@ class Ours(Rule):
         message = told.outbox.next_message(told.view(world.now), int(world.now * 1e9), refused=told.refused)
         if message is not None:
             told.at, told.refused = world.now, False
-            told.messages += 1
             told.bytes += len(pickle.dumps(message, 5)) if isinstance(message, NodeChange) else 0
             world.at(world.now + delay_s, lambda: self._hear(message))
         self._schedule(told, told.at + RENEW_S)
@@ -156,5 +153,4 @@ class Ours(Rule):
     def accepted(self) -> None:
         """Note that the node that was tried last took it."""
         gateway, key, told, chosen = self.last
-        self.steps[chosen.step] += 1
         gateway.reservations.accepted(key, chosen.node_id, str(told.node.start), told.outbox.next_revision)

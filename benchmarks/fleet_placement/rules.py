@@ -1,6 +1,7 @@
 """Rules that requests are placed by, for comparison. They know every node as it is at the moment, for nothing."""
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from benchmarks.fleet_placement.demand import Request
@@ -9,8 +10,8 @@ from benchmarks.fleet_placement.world import Node, World
 REPLICAS_EVERY_S = 30.0
 
 
-class Rule:
-    """A rule: gives the nodes to be tried for a request, in order."""
+class Rule(ABC):
+    """Where requests go."""
 
     by_price = True
     """Whether nodes evict by their own prices, as the worker does; else what was used longest ago."""
@@ -19,8 +20,9 @@ class Rule:
         self.world = world
         self.rng = random.Random(seed)
 
+    @abstractmethod
     def nodes(self, request: Request) -> Iterator[Node]:
-        raise NotImplementedError
+        """Give the nodes to be tried, in order."""
 
     def there(self, request: Request) -> list[Node]:
         return list(self.world.where[request.model.name].values())

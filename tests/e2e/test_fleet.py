@@ -264,6 +264,18 @@ def test_a_lost_node_is_answered_for(gateway: Worker) -> None:
     )
 
 
+def test_a_worker_that_dies_was_away_until_the_next_one_answers(gateway: Worker) -> None:
+    """What it had is named as lost, and for how long there was none is told."""
+    made = gateway.call("memory.allocate", {"size_bytes": MIB, "device_id": "node-2/cpu"})
+    lost, back = len(gateway.events("device.lost")), len(gateway.events("device.recovered"))
+    workers()["node-2"].kill()
+    eventually(lambda: len(gateway.events("device.recovered")) >= back + 2, "node-2 is back", START_SECONDS)
+    gone_with_it = [each["data"]["allocation_ids"] for each in gateway.events("device.lost")[lost:]]
+    assert gone_with_it == [[made["allocation_id"]], []]
+    away = [each["data"]["lost_ms"] for each in gateway.events("device.recovered")[back:]]
+    assert min(away) > 20  # no Python starts faster
+
+
 def test_a_machine_goes_and_comes_back(cluster: FleetCluster, gateway: Worker) -> None:
     """Its devices are lost, and nothing is placed there; once Ray is started on it again, it takes part again."""
     lost, back = len(gateway.events("device.lost")), len(gateway.events("device.recovered"))

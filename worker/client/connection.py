@@ -55,6 +55,11 @@ class Connection:
         self.pid = self._process.pid
 
     @property
+    def ended_at(self) -> float:
+        """When it ended, by ``time.monotonic``; only of one that did."""
+        return self._started + self.lived_seconds
+
+    @property
     def alive(self) -> bool:
         """Whether calls can still be answered."""
         return self._pending is not None

@@ -182,9 +182,11 @@ class Candidates:
     def _load_row(self, model_id: str) -> list[float]:
         row = self._loads.get(model_id)
         if row is None:
-            row = self._loads[model_id] = [_load_floor(node, model_id) for node in self._ring]
-            for node in self._ring:
-                self._note_need(node.models.get(model_id))
+            row = [_load_floor(node, model_id) for node in self._ring]
+            if min(row, default=inf) < inf:  # a name that no node knows leaves nothing behind
+                self._loads[model_id] = row
+                for node in self._ring:
+                    self._note_need(node.models.get(model_id))
         return row
 
     def _room_row(self, devices: tuple[str, ...], size_bytes: int) -> list[float]:

@@ -1,7 +1,7 @@
 """A node as its views told of it so far: what a directory and its readers keep. Pure; its owner locks."""
 
 from worker.fleet.pricing import RoomCurve, spread
-from worker.fleet.views import DeviceView, ModelView, NodeChange, NodeView
+from worker.fleet.views import DeviceView, NodeChange, NodeView
 
 
 class KnownNode:
@@ -11,6 +11,7 @@ class KnownNode:
         "_curves",
         "default_device_id",
         "devices",
+        "down_ms",
         "draining",
         "incarnation",
         "leased_until_ns",
@@ -33,6 +34,7 @@ class KnownNode:
         """Its devices, the default one first, as its worker tries them."""
         self.draining = view.draining
         self.leased_until_ns = view.leased_until_ns
+        self.down_ms = view.down_ms
         self.place = spread(self.node_id)
         """By which nodes stand on their ring."""
         self._curves: dict[str, RoomCurve] = {}
@@ -60,10 +62,6 @@ class KnownNode:
             curve = self._curves[device.device_id] = RoomCurve(device.prices, self.models)
         return curve
 
-    def model(self, model_id: str) -> ModelView | None:
-        """Return what it says of a model; None where it does not know it."""
-        return self.models.get(model_id)
-
     def view(self) -> NodeView:
         """Return it as one view."""
         return NodeView(
@@ -75,4 +73,5 @@ class KnownNode:
             self.default_device_id,
             self.draining,
             self.leased_until_ns,
+            self.down_ms,
         )

@@ -38,7 +38,9 @@ class Said(dict[str, Any]):
 class Link:
     """One node. Its requests reach its worker in the order in which they are sent. Thread-safe."""
 
-    def __init__(self, node_id: str, handle: Any, gateway: str, on_lost: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, node_id: str, handle: Any, gateway: str, on_lost: Callable[["Link", str], None]
+    ) -> None:
         self.node_id = node_id
         self.handle = handle
         self.gateway = gateway
@@ -83,7 +85,7 @@ class Link:
     def lost(self, error: Exception, action: str) -> NodeLostError:
         """Note that the node is lost, and make the error of a request that was on its way."""
         why = str(error).strip().partition("\n")[0]
-        self._on_lost(self.node_id, why)
+        self._on_lost(self, why)
         told = NodeLostError(f"{self.node_id} is lost: {why}", node=self.node_id)
         told.executed = UNDONE.get(action, Executed.UNKNOWN)
         return told

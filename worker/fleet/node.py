@@ -33,6 +33,7 @@ from worker.fleet.words import (
     Place,
     Told,
 )
+from worker.stream.failures import wire_error
 
 T = TypeVar("T")
 _HIDING = (
@@ -184,13 +185,18 @@ class Node:
             self._changed.notify_all()
 
     def _tell_for_ever(self) -> None:
+        """Look at the worker and tell the directory: the guard of this thread."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._dirty, LOOK_SECONDS)
                 self._dirty = False
-            with contextlib.suppress(WorkerError, WorkerExitedError, ray.exceptions.RayError, ValueError):
+            try:
                 if self._worker.restart():
                     self._tell()
+            except (WorkerError, WorkerExitedError, ray.exceptions.RayError, ValueError):
+                pass  # it is asked, or told, again
+            except Exception as error:  # noqa: BLE001 - a bug: the thread must not end, or nothing is placed here any more
+                wire_error(error, "telling the directory", None)
             time.sleep(EVERY_NS / 1e9)
 
     def _tell(self) -> None:
@@ -220,7 +226,10 @@ class Node:
         with self._changed:
             self._building = True
         try:
-            now = observe(self._worker.ask, self._node_id, self._worker.incarnation, draining=self._draining)
+            worker = self._worker
+            now = observe(
+                worker.ask, self._node_id, worker.incarnation, draining=self._draining, down_ms=worker.down_ms
+            )
         finally:
             with self._changed:
                 self._building = False

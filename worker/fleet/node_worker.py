@@ -41,11 +41,13 @@ class NodeWorker:
     def __init__(self, options: tuple[str, ...], on_change: Callable[[], None]) -> None:
         self._on_change = on_change
         self._lock = SureLock()
-        # All mutable state: calls on their way, what gateways have, events that were not told yet, and which worker it is.
+        # All mutable state: calls on their way, what gateways have, events that were not told yet, which worker it is,
+        # and how long there was none before it.
         self._calls: dict[str, tuple[Connection, str]] = {}
         self.possessions = Possessions()
         self._events: list[tuple[str, Any]] = []
         self.incarnation = ""
+        self.down_ms = 0.0
         self._closed = False
         self._known: Connection | None = None
         self._workers = Workers(options, None, restart=True, on_exit=self._exited)
@@ -164,6 +166,8 @@ class NodeWorker:
             time.time_ns(), before + 1
         )  # a clock that is set back makes no later worker an earlier one
         self.incarnation = f"{started:016x}-{secrets.token_hex(4)}"
+        if self._known is not None:
+            self.down_ms = (time.monotonic() - self._known.ended_at) * 1000
         self._known = self._workers.running
         self._on_change()
 

@@ -15,7 +15,7 @@ _QUESTION = {"candidates": [{"name": "default device", "required_bytes": 0}]}
 Ask = Any
 
 
-def observe(ask: Ask, node_id: str, incarnation: str, *, draining: bool) -> NodeView:
+def observe(ask: Ask, node_id: str, incarnation: str, *, draining: bool, down_ms: float = 0.0) -> NodeView:
     """Ask the worker for all that a view has, but for its revision. Raises what it refuses with."""
     status = ask("memory.get_status")
     models = ask("memory.get_model_status")["models"]
@@ -36,6 +36,7 @@ def observe(ask: Ask, node_id: str, incarnation: str, *, draining: bool) -> Node
         _with_read_speed([_model(each) for each in models]),
         default,
         draining,
+        down_ms=down_ms,
     )
 
 

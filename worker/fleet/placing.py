@@ -73,7 +73,7 @@ class Placing:
     def plugin(self, name: str, data: Data, how: How) -> Run:
         """Run a plugin's action where the model that it names is placed; on the gateway's own node where it names none."""
         model_id = data.get("model_id")
-        if not isinstance(model_id, str) or not self._knows(model_id):
+        if not isinstance(model_id, str) or not self._roster.knows(model_id):
             return (
                 self._roster.link(self._own).send(name, data, how.meta, progress=how.progress).answer_plainly
             )
@@ -129,13 +129,6 @@ class Placing:
             return answer
 
         return run
-
-    def _knows(self, model_id: str) -> bool:
-        return any(
-            each.model_id == model_id
-            for name in self._roster.names()
-            for each in getattr(self._roster.view(name), "models", ())
-        )
 
     def _planned(self, candidate: Data) -> tuple[str, Data]:
         asked = candidate.get("device_id")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 import ray
@@ -14,13 +15,13 @@ from worker.core.health import PartHealth
 from worker.core.log import log
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureCondition, SureEvent
+from worker.fleet.candidates import Candidates
 from worker.fleet.cluster import Cluster, Machine
 from worker.fleet.holdings import LATEST
 from worker.fleet.known import KnownNode
 from worker.fleet.links import LOST, Link
 from worker.fleet.names import in_order, joined, split
-from worker.fleet.placement import Placement, place_among
-from worker.fleet.reservations import Reservations
+from worker.fleet.placement import Placement
 from worker.fleet.views import Choice, NodeChange, NodeView, PlacementRequest, Step
 from worker.fleet.words import LEASE_SECONDS, Guard, News, Since
 from worker.stream.failures import wire_error
@@ -57,14 +58,13 @@ class Roster:
         self._cluster, self._gateway, self._machines, self._options = cluster, gateway, machines, options
         self._on_event, self._on_lost, self._on_back = on_event, on_lost, on_back
         self._changed = SureCondition()
-        # All mutable state, under its lock: links, the last views, until when each is placed on, what was placed and no
-        # view shows yet, which nodes are lost and since when, and what ends with each node's process.
+        # All mutable state, under its lock: to each node the link that it is reached by since it was last back, the last
+        # views and what was placed that none shows yet, which nodes are lost and since when, and what ends with a link.
         self._links: dict[str, Link] = {}
         self._machines_now: dict[str, Machine] = {}
-        self._known: dict[str, KnownNode] = {}
-        self._reservations = Reservations()
+        self._candidates = Candidates()
         self._lost: dict[str, tuple[float, str]] = {}
-        self._watches: dict[Any, str] = {}
+        self._watches: dict[Any, Link] = {}
         self._closed = False
         self.plugins: frozenset[str] = frozenset()
         """Actions that the nodes have beside the contract's: all have the same options."""
@@ -80,7 +80,7 @@ class Roster:
             self.plugins |= frozenset(self._hello(name, deadline)["actions"]) - ACTIONS.keys()
         with self._changed:
             self._changed.wait_for(
-                lambda: self._known.keys() >= self._links.keys(), deadline - time.monotonic()
+                lambda: all(map(self._candidates.get, self._links)), deadline - time.monotonic()
             )
 
     def _hello(self, name: str, deadline: float) -> dict[str, Any]:
@@ -139,23 +139,28 @@ class Roster:
     def view(self, node_id: str) -> NodeView | None:
         """Return what a node said last."""
         with self._changed:
-            known = self._known.get(node_id)
+            known = self._candidates.get(node_id)
             return None if known is None else known.view()
+
+    def knows(self, model_id: str) -> bool:
+        """Tell whether any node has heard of a model."""
+        with self._changed:
+            return any(model_id in each.models for each in self._candidates.nodes)
 
     def devices(self) -> tuple[tuple[str, DeviceState], ...]:
         """Return every device in the fleet's names, and its state."""
         with self._changed:
             return tuple(
                 (joined(name, each.device_id), DeviceState.LOST if name in self._lost else each.state)
-                for name in in_order(self._known)
-                for each in self._known[name].devices.values()
+                for name, known in self._known().items()
+                for each in known.devices.values()
             )
 
     def health(self) -> Iterator[PartHealth]:
         """Tell of each node whether it can be asked and placed on."""
         with self._changed:
             lost = dict(self._lost)
-            leases = {name: each.leased_until_ns or 0 for name, each in self._known.items()}
+            leases = {each.node_id: each.leased_until_ns or 0 for each in self._candidates.nodes}
             names = in_order(self._links)
         for name in names:
             state, said = HealthState.OK, None
@@ -171,68 +176,84 @@ class Roster:
     # ---- placing ----
 
     def place(self, request: PlacementRequest) -> Placement:
-        """Decide where something goes, by what is known now."""
+        """Decide where something goes, by what is known now. Where it goes nowhere, it is also said now why."""
         with self._changed:
-            nodes = [each for name, each in self._known.items() if name not in self._lost]
-            return place_among(request, nodes, self._reservations, time.monotonic_ns())
+            if self._lost:
+                request = replace(request, excluded=request.excluded | self._lost.keys())
+            placement = self._candidates.place(request, time.monotonic_ns())
+            if placement.chosen is not None:
+                return placement
+            passed = placement.why_passed()
+        return replace(placement, why_passed=lambda: passed)
 
     def reserve(self, key: str, choice: Choice, model_id: str | None) -> Guard:
         """Count a placement from now on. Returns what the node is to compare with what it is."""
         with self._changed:
-            self._reservations.add(key, choice, model_id)
-            return Guard(self._known[choice.node_id].incarnation, choice.revision)
+            self._candidates.reservations.add(key, choice, model_id)
+            known = self._candidates.get(choice.node_id)
+            return Guard("" if known is None else known.incarnation, choice.revision)
 
     def settle(self, key: str, node_id: str, incarnation: str, revision: int, *, taken: bool) -> None:
         """Note what a node answered; a refused one is counted no more."""
         with self._changed:
             if taken:
-                self._reservations.accepted(key, node_id, incarnation, revision)
+                self._candidates.reservations.accepted(key, node_id, incarnation, revision)
             else:
-                self._reservations.refused(key, node_id)
+                self._candidates.reservations.refused(key, node_id)
 
     def note_loaded(self, model_id: str, device: str) -> None:
         """Note a load that was not placed, until views show it: the second one from now on does."""
         node, device_id = split(device)
         with self._changed:
-            known = self._known.get(node or "")
+            known = self._candidates.get(node or "")
             if known is not None:
+                reservations = self._candidates.reservations
                 key = f"{model_id} on {device}"
                 choice = Choice(known.node_id, device_id, known.revision, Step.FITS, 0.0, 0.0, 0.0, 0, "")
-                self._reservations.add(key, choice, model_id)
-                self._reservations.accepted(key, known.node_id, known.incarnation, known.revision + 2)
+                reservations.add(key, choice, model_id)
+                reservations.accepted(key, known.node_id, known.incarnation, known.revision + 2)
 
     def having(self, model_id: str) -> tuple[Link, ...]:
         """Return the nodes where a model is, or is about to be."""
         with self._changed:
             return tuple(
                 self._links[name]
-                for name, known in self._known.items()
+                for name, known in self._known().items()
                 if name in self._links and name not in self._lost and self._has(known, model_id)
             )
+
+    def _known(self) -> dict[str, KnownNode]:
+        """Return the nodes that said anything, in the order of their names."""
+        known = {each.node_id: each for each in self._candidates.nodes}
+        return {name: known[name] for name in in_order(known)}
 
     def _has(self, known: KnownNode, model_id: str) -> bool:
         model = known.models.get(model_id)
         there = model is not None and model.state not in {ModelState.UNLOADED, ModelState.FAILED}
-        return there or model_id in self._reservations.of(known.node_id).loads
+        return there or model_id in self._candidates.reservations.of(known.node_id).loads
 
     def take(self, view: NodeView) -> None:
         """Take a view over that a node sent with its answer."""
         with self._changed:
             self._take(view)
 
-    def lose(self, node_id: str, why: str, before: str | None = None) -> None:
-        """Note that a node is lost: once, until it is back. ``before``: the start of its worker that is not."""
+    def lose(self, link: Link, why: str) -> None:
+        """Note that a node is lost by which a link ended; nothing of one that is back, and has another link since."""
         with self._changed:
-            if node_id in self._lost or node_id not in self._links or self._closed:
-                return
-            self._lost[node_id] = (time.monotonic(), why)
-            self._machines_now.pop(node_id, None)  # where its actor is not started again, another is
-            self._reservations.lost(node_id)
-            known = self._known.get(node_id)
-            view = None if known is None else known.view()
+            if self._links.get(link.node_id) is link:
+                self._lose(link.node_id, why, time.monotonic())
+
+    def _lose(self, node_id: str, why: str, at: float, before: str | None = None) -> None:
+        """Note that a node is lost: once, until it is back. ``before``: the start of its worker that is not."""
+        if node_id in self._lost or node_id not in self._links or self._closed:
+            return
+        self._lost[node_id] = (at, why)
+        self._machines_now.pop(node_id, None)  # where its actor is not started again, another is
+        self._candidates.reservations.lost(node_id)
         log("warning", "a node is lost", node=node_id, reason=why)
-        if view is not None:
-            self._on_lost(node_id, why, view, before or view.incarnation + LATEST)
+        known = self._candidates.get(node_id)
+        if known is not None:
+            self._on_lost(node_id, why, known.view(), before or known.incarnation + LATEST)
 
     def close(self, patience: float) -> None:
         """Have every node free what this gateway has there, and leave."""
@@ -267,7 +288,9 @@ class Roster:
                 self._look_for_machines()
         if state.question is None:
             state.question = self._directory.follow.remote(self._gateway, state.since, _PATIENCE_SECONDS)
-        ready, _ = ray.wait([state.question, *self._watches], timeout=_MACHINES_SECONDS)
+        with self._changed:
+            awaited = [state.question, *self._watches]
+        ready, _ = ray.wait(awaited, timeout=_MACHINES_SECONDS)
         for ref in ready:
             if ref is state.question:
                 state.question = None
@@ -285,8 +308,7 @@ class Roster:
                     )  # something was missed: all is asked for anew
             now = time.monotonic_ns()
             for name, left in news.leases.items():
-                if name in self._known:
-                    self._known[name].leased_until_ns = now + round(left * 1e9)
+                self._candidates.renew(name, now + round(left * 1e9))
             self._changed.notify_all()
         for node_id, name, data in news.events:
             self._on_event(node_id, name, data)
@@ -294,21 +316,20 @@ class Roster:
 
     def _take(self, said: NodeView | NodeChange) -> bool:
         """Take over what a node said. False where it does not follow on what is known."""
-        name, known = said.node_id, self._known.get(said.node_id)
+        name, known = said.node_id, self._candidates.get(said.node_id)
         if known is not None and (said.incarnation, said.revision) <= (known.incarnation, known.revision):
             return True
         if isinstance(said, NodeChange):
-            if known is None or not known.apply(said):
+            if not self._candidates.apply(said):
                 return False
-            self._reservations.seen(known)
             self._note_alive(name)
             return True
         again = known is not None and said.incarnation != known.incarnation
-        if again and name not in self._lost:
-            self.lose(name, "its worker died", said.incarnation)
-        now = self._known[name] = KnownNode(said)
-        now.leased_until_ns = 0 if known is None else known.leased_until_ns
-        self._reservations.seen(now)
+        if again:
+            self._lose(name, "its worker died", time.monotonic() - said.down_ms / 1000, said.incarnation)
+        self._candidates.update(said)
+        if known is None:
+            self._candidates.renew(name, 0)  # until the directory says how long it lasts
         if again and name in self._lost and name in self._links:
             self._bring_back(name)
         return True
@@ -322,22 +343,28 @@ class Roster:
 
     def _bring_back(self, name: str) -> None:
         lost_at, why = self._lost.pop(name)
-        view = self._known[name].view()
-        self._watch(name)
+        self._link(name, self._links[name].handle)
+        view = self._known()[name].view()
         log("info", "a node is back, empty", node=name)
         self._on_lost(name, why, view, view.incarnation, again=True)
         self._on_back(name, time.monotonic() - lost_at, view)
 
     def _note_end(self, ref: Any) -> None:
-        name = self._watches.pop(ref)
-        try:
-            ray.get(ref)
-        except LOST as error:
-            self.lose(name, _last_words(error))
+        with self._changed:
+            link = self._watches.pop(ref, None)
+        if link is not None:
+            try:
+                ray.get(ref)
+            except LOST as error:
+                self.lose(link, _last_words(error))
 
-    def _watch(self, name: str) -> None:
-        if name not in self._watches.values():
-            self._watches[self._links[name].handle.watch.remote()] = name
+    def _link(self, name: str, handle: Any) -> None:
+        """Reach a node by a new link from now on: what ends an older one says nothing of it any more."""
+        for ref in [ref for ref, link in self._watches.items() if link.node_id == name]:
+            del self._watches[ref]
+            ray.cancel(ref)
+        link = self._links[name] = Link(name, handle, self._gateway, self.lose)
+        self._watches[handle.watch.remote()] = link
 
     def _look_for_machines(self) -> None:
         """Start a node on every machine that has none, also where one came back."""
@@ -347,8 +374,7 @@ class Roster:
             handle = self._cluster.node(machine, self._options)
             with self._changed:
                 self._machines_now[name] = machine
-                self._links[name] = Link(name, handle, self._gateway, self.lose)
-                self._watch(name)
+                self._link(name, handle)
 
 
 class _Following:

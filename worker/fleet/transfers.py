@@ -262,10 +262,13 @@ class _Copy:
     def _await(self, piece: tuple[int, Any, Any], whole: Any, note: Any) -> None:
         self._call.check()
         completed, digest, written = piece
+        asked = self._ends.source
         try:
-            expected, found = ray.get(digest), ray.get(written)
+            expected = ray.get(digest)
+            asked = self._ends.destination
+            found = ray.get(written)
         except LOST as error:
-            raise self._ends.source.lost(error, "memory.transfer") from None
+            raise asked.lost(error, "memory.transfer") from None
         if expected != found:
             raise ChecksumMismatchError(
                 f"what arrived has {found.hex()} where {expected.hex()} was sent; it was discarded",

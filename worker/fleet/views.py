@@ -99,6 +99,8 @@ class NodeView(Record):
     """Nothing new is placed there."""
     leased_until_ns: int | None = None
     """When its lease with the directory ends, by the clock of whoever holds this view; None for one that does not end."""
+    down_ms: float = 0.0
+    """How long it had no worker before this start of it; 0 for the node's first one."""
 
 
 class NodeChange(Record):

@@ -20,7 +20,7 @@ from worker.core.models import ModelSpec, Role
 from worker.core.records import ModelDemand, Report
 from worker.interface.model_optimize import ModelOptimizer, merged
 from worker.interface.model_plan import ModelPlanner
-from worker.manager.model_table import ModelEntry
+from worker.manager.model_entry import ModelEntry
 from worker.manager.plan_table import Plan
 from worker.policy.holders import HeldModel
 from worker.policy.recommendations import IDLE_NS

@@ -12,7 +12,8 @@ from worker.core.clock import NS_PER_MS, Clock
 from worker.core.records import Decision, DecisionKind, EvictionCause
 from worker.eviction.planner import Candidate, Ranking
 from worker.manager.manager_memory import MemoryManager
-from worker.manager.model_table import ModelEntry, ModelTable, Residence
+from worker.manager.model_entry import ModelEntry, Residence
+from worker.manager.model_table import ModelTable
 
 if TYPE_CHECKING:
     from worker.eviction.state import EvictionState

@@ -13,7 +13,8 @@ from worker.eviction.planner import Candidate, EvictionPlan, Need, Victim, plan_
 from worker.eviction.release_planner import ReleaseNeed, ReleasePlan, plan_releases
 from worker.manager.eviction_memory import LastUse, ModelMemories
 from worker.manager.manager_memory import MemoryManager
-from worker.manager.model_table import ModelEntry, SettlingError
+from worker.manager.model_entry import ModelEntry
+from worker.manager.model_table import SettlingError
 from worker.manager.plan_table import Plan, PlannedVictim, PlanTable
 from worker.policy.admission import does_not_fit
 

@@ -11,7 +11,8 @@ from worker.eviction.planner import Victim
 from worker.manager.eviction_memory import ModelMemories
 from worker.manager.eviction_plans import EvictionPlans
 from worker.manager.manager_memory import MemoryManager
-from worker.manager.model_table import ModelEntry, PendingEviction, Residence, SettlingError
+from worker.manager.model_entry import ModelEntry, Residence
+from worker.manager.model_table import PendingEviction, SettlingError
 
 
 class Evictions:

@@ -22,14 +22,8 @@ from worker.manager.eviction_memory import ModelMemories
 from worker.manager.eviction_plans import EvictionPlans
 from worker.manager.evictions import Evictions
 from worker.manager.manager_memory import MemoryManager
-from worker.manager.model_table import (
-    IN_TRANSIT,
-    EvictingReservation,
-    ModelEntry,
-    ReleasesToMake,
-    Residence,
-    SettlingError,
-)
+from worker.manager.model_entry import IN_TRANSIT, ModelEntry, Residence
+from worker.manager.model_table import EvictingReservation, ReleasesToMake, SettlingError
 from worker.manager.plan_table import Plan
 
 

@@ -18,7 +18,8 @@ from worker.core.log import log
 from worker.core.records import Footprint, Receipt, Report
 from worker.core.sure_lock import SureLock
 from worker.loaders.base import load_failed
-from worker.manager.model_table import COMES_BACK, ModelEntry, Residence
+from worker.manager.model_entry import ModelEntry, Residence
+from worker.manager.model_table import COMES_BACK
 from worker.manager.models import ModelManager
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core

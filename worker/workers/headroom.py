@@ -7,7 +7,8 @@ from worker.core.cancellation import CancelToken
 from worker.core.consumers import Quote, Release
 from worker.core.errors import WorkerError
 from worker.core.records import HOST, AllocationRequest, Reservation
-from worker.manager.model_table import EvictingReservation, ModelEntry, ReleasesToMake
+from worker.manager.model_entry import ModelEntry
+from worker.manager.model_table import EvictingReservation, ReleasesToMake
 from worker.manager.models import ModelManager
 from worker.manager.plan_table import Plan
 from worker.watch.device_monitor import DeviceMonitor

@@ -6,7 +6,7 @@ from protocol.vocabulary import ModelState, UnloadMode
 from worker.core.cancellation import CancelToken
 from worker.core.consumers import ENGINE, ENGINE_PREFIX, EXTERNAL, MODEL_PREFIX, Holding, Offer
 from worker.core.errors import ModelBusyError
-from worker.manager.model_table import ModelEntry, Residence
+from worker.manager.model_entry import ModelEntry, Residence
 from worker.manager.models import ModelManager
 from worker.wiring import Core
 from worker.workers.model_owners import UNHEARD, ExternalWorker, external_id

@@ -15,7 +15,7 @@ from worker.core.sure_lock import SureEvent
 from worker.loaders.base import CheckedLoader, EngineLoader, FileLoader, ObjectLoader, reason_of
 from worker.loaders.registry import BUILT_IN, inferred, loader_of
 from worker.manager.manager_memory import MemoryManager
-from worker.manager.model_table import ModelEntry
+from worker.manager.model_entry import ModelEntry
 from worker.workers.engine_launches import EngineLaunches
 
 _WITH_HEADER = frozenset(BUILT_IN) - {"module"}

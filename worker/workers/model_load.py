@@ -19,7 +19,8 @@ from worker.core.log import log
 from worker.core.models import ModelSpec, Role
 from worker.core.records import AllocationRequest, Report, no_report
 from worker.loaders.base import reason_of
-from worker.manager.model_table import EvictingReservation, ModelEntry, Residence
+from worker.manager.model_entry import ModelEntry, Residence
+from worker.manager.model_table import EvictingReservation
 from worker.manager.models import ModelManager
 from worker.manager.plan_table import Plan
 from worker.watch.device_monitor import DeviceMonitor

@@ -10,7 +10,7 @@ from worker.core.consumers import EXTERNAL_PREFIX
 from worker.core.errors import ModelBusyError, UnsupportedError
 from worker.core.events import ModelUnloaded, UnloadRequested
 from worker.core.log import log
-from worker.manager.model_table import ModelEntry
+from worker.manager.model_entry import ModelEntry
 from worker.manager.models import ModelManager
 from worker.wiring import Core
 from worker.workers.questions import Questions, silence

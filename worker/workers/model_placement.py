@@ -5,7 +5,7 @@ from worker.core.cancellation import CancelToken
 from worker.core.errors import ModelNotFoundError, UnsupportedError
 from worker.core.records import HOST
 from worker.manager.footprints import FootprintMargins
-from worker.manager.model_table import ModelEntry
+from worker.manager.model_entry import ModelEntry
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
 from worker.workers.weights import ModelWeights, Source

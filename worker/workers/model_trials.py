@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from worker.core.cancellation import CancelToken
 from worker.core.errors import ModelLoadFailedError, WorkerError
 from worker.loaders.base import reason_of
-from worker.manager.model_table import ModelEntry
+from worker.manager.model_entry import ModelEntry
 from worker.workers.model_placement import ModelPlacement
 
 

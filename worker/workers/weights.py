@@ -20,7 +20,7 @@ from worker.loaders.mapping import check_mappable, map_weights
 from worker.loaders.model_path import Identity, identity_of, model_files
 from worker.loaders.placing import place, place_through
 from worker.loaders.registry import inferred, loader_of
-from worker.manager.model_table import ModelEntry, Residence
+from worker.manager.model_entry import ModelEntry, Residence
 from worker.telemetry.process_figures import private_bytes
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core

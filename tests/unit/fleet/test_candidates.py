@@ -243,3 +243,12 @@ def test_a_nodes_lease_outlives_its_views_and_ends() -> None:
     assert [each.cause for each in candidates.place(request, 50).why_passed()] == [Cause.LEASE_ENDED]
     candidates.renew("n1", 100)
     assert candidates.place(request, 50).chosen is not None
+
+
+def test_names_that_no_node_knows_leave_nothing_behind() -> None:
+    """A host may ask for any number of them."""
+    candidates = Candidates(scanned=0)
+    candidates.update(NodeView("n1", "a", 1, (DeviceView("cpu", DeviceKind.CPU),), (ModelView("m0"),)))
+    for name in ("m0", *(f"no-{number}" for number in range(9))):
+        candidates.place(PlacementRequest(name))
+    assert candidates._loads.keys() == {"m0"}

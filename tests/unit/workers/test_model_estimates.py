@@ -10,7 +10,7 @@ from worker.core.clock import FixedClock
 from worker.core.errors import OutOfMemoryError
 from worker.core.models import ModelSpec
 from worker.manager.manager_memory import MemoryManager
-from worker.manager.model_table import ModelEntry
+from worker.manager.model_entry import ModelEntry
 from worker.workers import model_estimates
 from worker.workers.model_estimates import ModelEstimates
 

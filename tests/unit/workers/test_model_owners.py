@@ -24,7 +24,7 @@ from worker.core.errors import (
 from worker.core.events import UnloadRequested
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest, ModelDemand, WayToPlan
-from worker.manager.model_table import ModelEntry
+from worker.manager.model_entry import ModelEntry
 from worker.plugins._leases import Models
 
 DEVICE = "sim:0"
