@@ -70,6 +70,7 @@ class LlamaSession:
                 f"llama.cpp refuses it: {said}; see that it is whole, and one that the installed version runs"
             ) from error
         self._http = ServerHttp(self.session.listening_address, self._key)
+        self._erase(0)  # answered by its loop: dropped before that runs, the server waits for its end for ever
         if self._states is not None and model == self._identity():  # else the file was replaced meanwhile
             cache = PrefixCaching(self._http.ask, self._states, params["n_parallel"], str(model))
             self.session.begin(cache, self._http.ask)
@@ -80,9 +81,12 @@ class LlamaSession:
     def shrink(self) -> None:
         """Clear the cache: what was said in every sequence is worked out anew by whoever goes on with it."""
         for slot in range(self._params["n_parallel"]):
-            self._http.ask("POST", f"/slots/{slot}?action=erase", None)
+            self._erase(slot)
         if isinstance(self.session, PrefixServer):
             self.session.forget()
+
+    def _erase(self, slot: int) -> None:
+        self._http.ask("POST", f"/slots/{slot}?action=erase", None)
 
     def close(self) -> None:
         """Drop the server: its threads, its port, its cache and its mapped file go with it."""
