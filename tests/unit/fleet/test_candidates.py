@@ -115,8 +115,7 @@ def a_fleet(rng: Random) -> Candidates:
                 request = a_request(rng)
                 chosen = candidates.place(request, NOW_NS).chosen
                 if chosen is not None:
-                    uses = request.model_id is not None and rng.random() < 0.5
-                    candidates.reservations.add(str(number), chosen, request.model_id, uses=uses)
+                    candidates.reservations.add(str(number), chosen, request.model_id)
                     if rng.random() < 0.5:
                         candidates.reservations.accepted(str(number), chosen.node_id, "a", 3)
             case "change" if node is not None:
