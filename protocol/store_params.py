@@ -1,22 +1,11 @@
 """What the stores' actions take: memory of an application that is bounded in bytes, priced, and kept apart by scope."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from protocol import vocabulary as words
-from protocol.params import (
-    Choice,
-    Choosing,
-    Name,
-    Params,
-    Part,
-    SizeBytes,
-    Way,
-    at_most,
-    at_most_one,
-    exactly_one,
-)
+from protocol.params import Name, Params, Part, SizeBytes, at_most, exactly_one
 from protocol.vocabulary import INT64_MAX
 
 KEY_MAX = 1024
@@ -80,10 +69,8 @@ class StoreOpenParams(ScopedParams):
     options: StoreOptions | None = None
 
 
-class StorePutParams(ScopedParams, Choosing):
+class StorePutParams(ScopedParams):
     """Put an entry into a store, in place of the one of that key. Nothing is stored where that fails."""
-
-    choices: ClassVar = (at_most_one("value", "allocation_id"),)
 
     key: Key
     value: Any = None
@@ -99,6 +86,24 @@ class StorePutParams(ScopedParams, Choosing):
     """Null for the store's."""
     tags: Tags = ()
 
+    @model_validator(mode="after")
+    def _one_content(self) -> Self:
+        if self.allocation_id is not None and self.value is not None:
+            raise ValueError("value and allocation_id: at most one is taken")
+        return self
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "not": {
+                "required": ["value", "allocation_id"],
+                "properties": {
+                    "value": {"not": {"type": "null"}},
+                    "allocation_id": {"not": {"type": "null"}},
+                },
+            }
+        }
+    )
+
 
 class StoreGetParams(ScopedParams):
     """Get a copy of an entry. What is not there is not made."""
@@ -106,13 +111,18 @@ class StoreGetParams(ScopedParams):
     key: Key
 
 
-class StoreSearchParams(ScopedParams, Choosing):
-    """Find the entries nearest to a vector or a text, or those that a prompt begins with."""
+_GIVEN: dict[str, Any] = {"not": {"type": "null"}}
+_LEFT_OUT: dict[str, Any] = {"type": "null"}
+_KEY_WITH_TOKENS: dict[str, Any] = {
+    "oneOf": [
+        {"required": ["key", "tokens"], "properties": {"key": _GIVEN, "tokens": _GIVEN}},
+        {"properties": {"key": _LEFT_OUT, "tokens": _LEFT_OUT}},
+    ]
+}
 
-    choices: ClassVar = (
-        exactly_one("vector", "text", "tokens"),
-        Choice("key is needed with tokens, and with them alone", Way("key", "tokens"), Way()),
-    )
+
+class StoreSearchParams(ScopedParams):
+    """Find the entries nearest to a vector or a text, or those that a prompt begins with."""
 
     vector: Vector | None = None
     text: Annotated[str, Field(min_length=1, max_length=65_536)] | None = None
@@ -123,6 +133,18 @@ class StoreSearchParams(ScopedParams, Choosing):
     limit: Annotated[int, Field(ge=1, le=ENTRIES_MAX)] = 10
     tags: Tags = ()
     """Only entries that have all of these."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"allOf": [exactly_one("vector", "text", "tokens"), _KEY_WITH_TOKENS]}
+    )
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        if sum(each is not None for each in (self.vector, self.text, self.tokens)) != 1:
+            raise ValueError("exactly one of vector, text and tokens is needed")
+        if (self.key is None) is not (self.tokens is None):
+            raise ValueError("key is needed with tokens, and with them alone")
+        return self
 
 
 class StoreLoadFolderParams(ScopedParams):
@@ -146,14 +168,20 @@ class StoreListParams(ScopedParams):
     limit: Annotated[int, Field(ge=1, le=ENTRIES_MAX)] = 100
 
 
-class StoreDeleteParams(ScopedParams, Choosing):
+class StoreDeleteParams(ScopedParams):
     """Delete entries: one, those with a tag, or those whose keys begin alike."""
-
-    choices: ClassVar = (exactly_one("key", "tag", "prefix"),)
 
     key: Key | None = None
     tag: Name | None = None
     prefix: Key | None = None
+
+    model_config = ConfigDict(json_schema_extra=exactly_one("key", "tag", "prefix"))
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Self:
+        if sum(each is not None for each in (self.key, self.tag, self.prefix)) != 1:
+            raise ValueError("exactly one of key, tag and prefix is needed")
+        return self
 
 
 class StoreClearParams(ScopedParams):

@@ -203,5 +203,5 @@ def test_limits_fall_under_pressure_and_rise_again_but_not_in_a_loop(machine: Ma
         if rises and rises[-1] is None:
             break
     assert rises[-1] is None, "there is headroom: no limit any more"
-    assert rises[:-1] == sorted(rises[:-1])  # type: ignore[type-var]  # on purpose, for the test
+    assert rises[:-1] == sorted(rises[:-1])
     assert cache.register()[1] is None

@@ -21,10 +21,10 @@ internal sealed class PendingCall<TRequest, TResponse>(
         var reader = new Utf8JsonReader(data);
         reader.Read();
         var response = TResponse.Read(ref reader, strict: false);
-        ledger.Observe(Action, request, response);
+        ledger.Observe(request, response);
         if (!_done.TrySetResult(response))
         {
-            ledger.Orphan(Action, request, response);
+            ledger.Orphan(request, response);
         }
     }
 
