@@ -111,7 +111,9 @@ class Pricing:
     def _there(self, node: KnownNode, model: ModelView, holds: NodeHolds) -> Option | Passed:
         """Price a model where it is loaded already, or is about to be."""
         begun = holds.loads.get(model.model_id)
-        device_id = begun.device_id if begun is not None else model.device_id or ""
+        device_id = begun.device_id if begun is not None else model.device_id
+        if device_id is None:  # its load has only begun, and its worker will choose
+            device_id = next(iter(node.order), "")
         device = node.devices.get(device_id)
         if device is None or not self._will_do(device):  # 5
             return _passed(node, Cause.NO_DEVICE, f"{model.model_id!r} is on {device_id} there")

@@ -192,7 +192,7 @@ class ModelEntry:
             model_id=self.model_id,
             state=self.state,
             state_reason=self.state_reason,
-            device_id=place.device_id if place is not None else self.spec.device_id,
+            device_id=place.device_id if place is not None else self.reserved_on or self.spec.device_id,
             loader=self.loader,
             declared_bytes=self.spec.declared_bytes,
             estimated_bytes=self.estimated_bytes,

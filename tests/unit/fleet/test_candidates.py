@@ -115,7 +115,8 @@ def a_fleet(rng: Random) -> Candidates:
                 request = a_request(rng)
                 chosen = candidates.place(request, NOW_NS).chosen
                 if chosen is not None:
-                    candidates.reservations.add(str(number), chosen, request.model_id)
+                    uses = request.model_id is not None and rng.random() < 0.5
+                    candidates.reservations.add(str(number), chosen, request.model_id, uses=uses)
                     if rng.random() < 0.5:
                         candidates.reservations.accepted(str(number), chosen.node_id, "a", 3)
             case "change" if node is not None:
