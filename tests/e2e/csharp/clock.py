@@ -51,7 +51,7 @@ def _kind() -> Any:
             self.Dispose()
             return ValueTask.CompletedTask
 
-    class Clock(System.TimeProvider):  # type: ignore[misc]  # on purpose, for the test
+    class Clock(System.TimeProvider):
         __namespace__ = "Tests.Clocks"
 
         def GetUtcNow(self) -> Any:

@@ -2500,6 +2500,16 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
     /// <summary>What other consumers than models gave back, or in a dry run would be asked for; not among the steps.</summary>
     public IReadOnlyList<ReleasedMemory> Released { get => _released; init { _released = value; _assigned |= 0x1; } }
 
+    private readonly IReadOnlyList<KeptModel> _modelsKept = [];
+
+    /// <summary>The worker's own models on these devices that stay, and why.</summary>
+    public IReadOnlyList<KeptModel> ModelsKept { get => _modelsKept; init { _modelsKept = value; _assigned |= 0x2; } }
+
+    private readonly IReadOnlyList<KeptConsumer> _consumersKept = [];
+
+    /// <summary>Of the consumers of which nothing goes the first 16 of each device, and why: those that would go but for the level or their silence, then the cheapest first, then those of which nothing can be had.</summary>
+    public IReadOnlyList<KeptConsumer> ConsumersKept { get => _consumersKept; init { _consumersKept = value; _assigned |= 0x4; } }
+
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
@@ -2546,6 +2556,14 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
             {
                 Released = WireReader.List(ref reader, "released", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleasedMemory>(ref reader, member, strict));
             }
+            else if (WireReader.IsAt(ref reader, "models_kept"u8))
+            {
+                ModelsKept = WireReader.List(ref reader, "models_kept", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<KeptModel>(ref reader, member, strict));
+            }
+            else if (WireReader.IsAt(ref reader, "consumers_kept"u8))
+            {
+                ConsumersKept = WireReader.List(ref reader, "consumers_kept", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<KeptConsumer>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "OptimizeResult", refuse: strict);
@@ -2580,6 +2598,16 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
         {
             writer.WritePropertyName("released"u8);
             WireWriter.List(writer, Released, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("models_kept"u8);
+            WireWriter.List(writer, ModelsKept, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("consumers_kept"u8);
+            WireWriter.List(writer, ConsumersKept, static (writer, item) => WireWriter.Value(writer, item));
         }
         writer.WriteEndObject();
     }
@@ -2667,6 +2695,142 @@ public sealed record OptimizeStep : IWireRecord<OptimizeStep>
         WireWriter.Value(writer, ExpectedBytes);
         writer.WritePropertyName("returned_bytes"u8);
         WireWriter.Value(writer, ReturnedBytes);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A model that stays, and why.</summary>
+public sealed record KeptModel : IWireRecord<KeptModel>
+{
+    /// <summary><c>model_id</c></summary>
+    public required string ModelId { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public KeptModel() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private KeptModel(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "KeptModel");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "model_id"u8))
+            {
+                ModelId = WireReader.String(ref reader, "model_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "KeptModel", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "KeptModel", "model_id", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static KeptModel Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("model_id"u8);
+        WireWriter.Value(writer, ModelId);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A consumer of which nothing goes, and why.</summary>
+public sealed record KeptConsumer : IWireRecord<KeptConsumer>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>kind</c></summary>
+    public required string Kind { get; init; }
+
+    /// <summary>Of the next MiB; null where none of it can be had for this.</summary>
+    public required double? PriceMsPerMib { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public KeptConsumer() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private KeptConsumer(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "KeptConsumer");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireReader.String(ref reader, "kind", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "price_ms_per_mib"u8))
+            {
+                PriceMsPerMib = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "price_ms_per_mib", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x8;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "KeptConsumer", refuse: strict);
+            }
+        }
+        if (seen != 0xf)
+        {
+            WireReader.Require(strict ? seen : seen | 0x4, "KeptConsumer", "consumer_id", "kind", "price_ms_per_mib", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static KeptConsumer Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, Kind);
+        writer.WritePropertyName("price_ms_per_mib"u8);
+        WireWriter.Value(writer, PriceMsPerMib);
         writer.WritePropertyName("reason"u8);
         WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
@@ -3302,64 +3466,6 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
         WireWriter.Value(writer, GoalMet);
         writer.WritePropertyName("message"u8);
         WireWriter.Value(writer, Message);
-        writer.WriteEndObject();
-    }
-}
-
-/// <summary>A model that stays, and why.</summary>
-public sealed record KeptModel : IWireRecord<KeptModel>
-{
-    /// <summary><c>model_id</c></summary>
-    public required string ModelId { get; init; }
-
-    /// <summary><c>reason</c></summary>
-    public required string Reason { get; init; }
-
-    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public KeptModel() { }
-
-    #pragma warning disable CS8618 // Require, below, sees to the required members.
-    [SetsRequiredMembers]
-    private KeptModel(ref Utf8JsonReader reader, bool strict)
-    #pragma warning restore CS8618
-    {
-        var seen = 0UL;
-        WireReader.Begin(ref reader, "KeptModel");
-        while (WireReader.Next(ref reader))
-        {
-            if (WireReader.IsAt(ref reader, "model_id"u8))
-            {
-                ModelId = WireReader.String(ref reader, "model_id", strict);
-                seen |= 0x1;
-            }
-            else if (WireReader.IsAt(ref reader, "reason"u8))
-            {
-                Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 0x2;
-            }
-            else
-            {
-                WireReader.Unknown(ref reader, "KeptModel", refuse: strict);
-            }
-        }
-        if (seen != 0x3)
-        {
-            WireReader.Require(seen, "KeptModel", "model_id", "reason");
-        }
-    }
-
-    /// <inheritdoc/>
-    public static KeptModel Read(ref Utf8JsonReader reader, bool strict) =>
-        new(ref reader, strict);
-
-    /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer)
-    {
-        writer.WriteStartObject();
-        writer.WritePropertyName("model_id"u8);
-        WireWriter.Value(writer, ModelId);
-        writer.WritePropertyName("reason"u8);
-        WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
     }
 }
@@ -5642,84 +5748,6 @@ public sealed record PlannedRelease : IWireRecord<PlannedRelease>
         WireWriter.Value(writer, ExpectedBytes);
         writer.WritePropertyName("cost_ms"u8);
         WireWriter.Value(writer, CostMs);
-        writer.WritePropertyName("reason"u8);
-        WireWriter.Value(writer, Reason);
-        writer.WriteEndObject();
-    }
-}
-
-/// <summary>A consumer that would be asked for nothing, and why.</summary>
-public sealed record KeptConsumer : IWireRecord<KeptConsumer>
-{
-    /// <summary><c>consumer_id</c></summary>
-    public required string ConsumerId { get; init; }
-
-    /// <summary><c>kind</c></summary>
-    public required string Kind { get; init; }
-
-    /// <summary>Of the next MiB; null where none of it can be had for this.</summary>
-    public required double? PriceMsPerMib { get; init; }
-
-    /// <summary><c>reason</c></summary>
-    public required string Reason { get; init; }
-
-    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public KeptConsumer() { }
-
-    #pragma warning disable CS8618 // Require, below, sees to the required members.
-    [SetsRequiredMembers]
-    private KeptConsumer(ref Utf8JsonReader reader, bool strict)
-    #pragma warning restore CS8618
-    {
-        var seen = 0UL;
-        WireReader.Begin(ref reader, "KeptConsumer");
-        while (WireReader.Next(ref reader))
-        {
-            if (WireReader.IsAt(ref reader, "consumer_id"u8))
-            {
-                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
-                seen |= 0x1;
-            }
-            else if (WireReader.IsAt(ref reader, "kind"u8))
-            {
-                Kind = WireReader.String(ref reader, "kind", strict);
-                seen |= 0x2;
-            }
-            else if (WireReader.IsAt(ref reader, "price_ms_per_mib"u8))
-            {
-                PriceMsPerMib = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "price_ms_per_mib", strict, minimum: 0);
-                seen |= 0x4;
-            }
-            else if (WireReader.IsAt(ref reader, "reason"u8))
-            {
-                Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 0x8;
-            }
-            else
-            {
-                WireReader.Unknown(ref reader, "KeptConsumer", refuse: strict);
-            }
-        }
-        if (seen != 0xf)
-        {
-            WireReader.Require(strict ? seen : seen | 0x4, "KeptConsumer", "consumer_id", "kind", "price_ms_per_mib", "reason");
-        }
-    }
-
-    /// <inheritdoc/>
-    public static KeptConsumer Read(ref Utf8JsonReader reader, bool strict) =>
-        new(ref reader, strict);
-
-    /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer)
-    {
-        writer.WriteStartObject();
-        writer.WritePropertyName("consumer_id"u8);
-        WireWriter.Value(writer, ConsumerId);
-        writer.WritePropertyName("kind"u8);
-        WireWriter.Value(writer, Kind);
-        writer.WritePropertyName("price_ms_per_mib"u8);
-        WireWriter.Value(writer, PriceMsPerMib);
         writer.WritePropertyName("reason"u8);
         WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
