@@ -264,7 +264,7 @@ class CpuBackend:
             if buffer.is_wanted():
                 start_thread(partial(_give_way, buffer), "give way")
 
-    def defragment(self, device_id: str) -> Defragmented | None:  # noqa: ARG002 - as all of them are called
+    def defragment(self, device_id: str) -> Defragmented | None:  # noqa: ARG002 - every backend is called alike
         """Do nothing: virtual memory does not fragment."""
         return None
 

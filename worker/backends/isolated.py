@@ -263,7 +263,7 @@ class IsolatedBackend:
             self._held.drop(name)
             return returned
 
-    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002 - as all of them are called
+    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002 - every backend is called alike
         """Return None: what another process has can only be copied."""
         return None
 

@@ -158,7 +158,7 @@ class MonitorClient:
             frame = success_frame(request_id, result)
             if request.ignored is not None:
                 frame = with_ignored(frame, request.ignored, _REPLY_BYTES)
-            return frame, then  # noqa: TRY300 - what makes it is what may fail
+            return frame, then  # noqa: TRY300 - what is above may fail, and what it made is returned
         except WorkerError as error:
             head = line.head if isinstance(line, Oversize) else line
             return error_frame(request_id or find_request_id(head), error, _REPLY_BYTES), None

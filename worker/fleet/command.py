@@ -23,15 +23,15 @@ def fleet(arguments: list[str], claim: Callable[[], tuple[int, int]]) -> NoRetur
     if find_spec("ray") is None:
         fail("fleet needs Ray, on Linux: pip install 'memory-worker[fleet]'")
     read_fd, write_fd = claim()
-    from worker.core.log import gather, serve_log, set_level  # noqa: PLC0415 - libraries are imported from here on
-    from worker.fleet.surroundings import prepare  # noqa: PLC0415
+    from worker.core.log import gather, serve_log, set_level  # noqa: PLC0415 - libraries may write to stdout: only once it is claimed
+    from worker.fleet.surroundings import prepare  # noqa: PLC0415 - as above
 
     set_level(own.log_level)
     serve_log()
     say_plainly = gather("ray")
     prepare(alone=own.address is None)
-    from worker.fleet.serve import serve_fleet  # noqa: PLC0415 - Ray
-    from worker.fleet.words import FleetError  # noqa: PLC0415
+    from worker.fleet.serve import serve_fleet  # noqa: PLC0415 - Ray reads its surroundings as it is imported
+    from worker.fleet.words import FleetError  # noqa: PLC0415 - as above
 
     try:
         serve_fleet(own, tuple(options), read_fd, write_fd)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.csharp.host import CLIENT, ask, make, milliseconds, options, strings, wait
-from tests.e2e.csharp.test_packages import STANDS_FOR_ONE, python_3_10, script
+from tests.e2e.csharp.interpreters import STANDS_FOR_ONE, python_3_10, script
 from tests.rigs.dotnet.pack import make_wheel
 
 VERSION = "0.1.0"

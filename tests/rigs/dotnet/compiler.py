@@ -15,7 +15,7 @@ def start(root: str, roslyn: str) -> None:
     """Load the runtime and Roslyn. Nothing of .NET can be imported before."""
     import pythonnet
 
-    os.environ["DOTNET_EnableDiagnostics"] = "0"  # else each run leaves a debugger's pipes behind  # noqa: SIM112 - its name, as it is
+    os.environ["DOTNET_EnableDiagnostics"] = "0"  # else each run leaves a debugger's pipes behind  # noqa: SIM112 - .NET writes its name so
     version = next(Path(root, "shared", "Microsoft.NETCore.App").iterdir()).name
     options = {
         "framework": {"name": "Microsoft.NETCore.App", "version": version},

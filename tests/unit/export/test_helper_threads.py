@@ -84,7 +84,7 @@ def test_live_views_are_let_in_after_a_shortage(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(monitor_socket, "_SHORT_SECONDS", 0.0)
     tmp_path.chmod(0o700)
     clock, path = SystemClock(), tmp_path / "s"
-    view = MonitorSocket(path, lambda _client: lambda *_: None, clock, Alarm(clock), lambda *_: None)  # type: ignore[arg-type, return-value]  # on purpose, for the test
+    view = MonitorSocket(path, lambda _client: lambda *_: None, clock, Alarm(clock), lambda *_: None)
     short: list[BaseException] = [OSError(errno.EMFILE, os.strerror(errno.EMFILE)), MemoryError()]
     monkeypatch.setattr(monitor_socket, "_is_owner", failing(short, monitor_socket._is_owner))
     view.start()

@@ -2,15 +2,16 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 from worker.backends.engines.arrays import Segments
 from worker.backends.isolation.answers import Answers, Call
 from worker.backends.isolation.caller import Caller
-from worker.core.errors import OutOfMemoryError
+from worker.core.errors import OutOfMemoryError, WorkerError
 from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureLock
 
 _working = threading.local()
 
@@ -62,9 +63,11 @@ class Questions:
         self._answers = answers
         self._segments = segments
         self._answer = answer
-        # All mutable state: where the last answer lies until it was looked at, and what was asked.
+        self._lock = SureLock()
+        # All mutable state: where the last answer lies until it was looked at, and what was asked; whether the call ended.
         self._sent: dict[str, Any] | None = None
-        self._asked: Any = None
+        self._asked: dict[str, Any] | None = None
+        self._over = False
 
     def __call__(self, call: Call, question: Any) -> None:
         """Have a question answered."""
@@ -77,23 +80,34 @@ class Questions:
         """Note that the process has ended: what it was about to use may have been the cause, and is not given again."""
         asked, self._asked = self._asked, None
         if asked is not None:
-            self._answer(asked | {"do": "forget"})
+            with suppress(WorkerError):  # how the process ended is what its caller is told
+                self._answer(asked | {"do": "forget"})
 
     def over(self) -> None:
-        """Take back what was not looked at: the call has ended."""
-        self._segments.done(self._sent)
-        self._sent = self._asked = None
+        """Take back what was not looked at, or is being made still: the call has ended."""
+        with self._lock:
+            self._over = True
+        self._take_back()
+
+    def _take_back(self) -> None:
+        with self._lock:
+            sent, self._sent, self._asked = self._sent, None, None
+        self._segments.done(sent)
 
     def _serve(self, call: Call, question: Any) -> None:
-        self.over()
+        self._take_back()
         if question is None:
             self._answers.reply(call, None)
             return
-        rest = why = None
+        rest = sent = why = None
         try:
             asked = self._segments.receive(question["question"], question["arrays"], copied=False)
-            rest, self._sent = self._segments.send(self._answer(asked))
-            self._asked = asked if self._sent is not None else None
+            rest, sent = self._segments.send(self._answer(asked))
         except Exception as error:  # noqa: BLE001 - the engine works on without an answer
             why = str(error) or repr(error)
-        self._answers.reply(call, {"error": why, "answer": rest, "arrays": self._sent})
+        if sent is not None:
+            with self._lock:
+                self._sent, self._asked, over = sent, asked, self._over
+            if over:
+                self._take_back()
+        self._answers.reply(call, {"error": why, "answer": rest, "arrays": sent})

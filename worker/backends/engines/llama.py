@@ -12,7 +12,7 @@ import xllamacpp
 
 from worker.backends.engines.base import EngineError
 from worker.backends.engines.llama_prefix import PrefixCaching, StateFolder, identity
-from worker.backends.engines.llama_server import PrefixServer, ServerHttp
+from worker.backends.engines.llama_server import LlamaServer, ServerHttp
 from worker.core.cancellation import CancelToken
 
 _ERRORS_ONLY = 1
@@ -62,14 +62,17 @@ class LlamaSession:
         model = None if self._states is None else self._identity()
         try:
             with _complaints(lines):
-                kind = xllamacpp.Server if self._states is None else PrefixServer
-                self.session = kind(_common(path, params, self._key, self._states))
+                self.session = LlamaServer(_common(path, params, self._key, self._states))
         except RuntimeError as error:
+            if self._states is not None:
+                self._states.close()
             said = _cause(lines) or str(error)
             raise EngineError(
                 f"llama.cpp refuses it: {said}; see that it is whole, and one that the installed version runs"
             ) from error
         self._http = ServerHttp(self.session.listening_address, self._key)
+        # Its thread has to run before it is told to end, or it never does: this is answered by that.
+        self._http.ask("GET", "/slots", None)
         if self._states is not None and model == self._identity():  # else the file was replaced meanwhile
             cache = PrefixCaching(self._http.ask, self._states, params["n_parallel"], str(model))
             self.session.begin(cache, self._http.ask)
@@ -81,8 +84,7 @@ class LlamaSession:
         """Clear the cache: what was said in every sequence is worked out anew by whoever goes on with it."""
         for slot in range(self._params["n_parallel"]):
             self._http.ask("POST", f"/slots/{slot}?action=erase", None)
-        if isinstance(self.session, PrefixServer):
-            self.session.forget()
+        self.session.forget()
 
     def close(self) -> None:
         """Drop the server: its threads, its port, its cache and its mapped file go with it."""

@@ -18,7 +18,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -135,9 +135,11 @@ class PrefixCaching:
         """Whether the cache is of a kind that is not taken apart."""
 
     def forget(self) -> None:
-        """Note that llama.cpp's own cache was cleared."""
-        for each in self._slots:
-            each.forget()
+        """Note that llama.cpp's own cache was cleared, or had by who took no sequence. Who has one notes by itself what it has."""
+        with self._lock:
+            for each in self._slots:
+                if not each.busy:
+                    each.forget()
 
     def completed(
         self, body: dict[str, Any], on_piece: Callable[[Any], Any] | None, run: Run, tokens_of: Callable[[dict[str, Any]], list[int] | None],
@@ -145,19 +147,8 @@ class PrefixCaching:
         """Have a completion done, with what the store has of its prompt."""
         worker, body = asker(), dict(body)
         scope = (str(body.pop("user_id", "default_user")), str(body.pop("project_id", "default")))
-        slot, tokens = None, None
-        if not (
-            worker is None
-            or self._off
-            or body.get("cache_prompt") is False
-            or body.get("lora")
-            or body.get("n", 1) != 1
-        ):
-            with suppress(
-                OSError, ValueError, TypeError, KeyError
-            ):  # llama.cpp says by itself what is wrong with it
-                tokens = tokens_of(body)
-            slot = self._taken(tokens, body.get("id_slot")) if tokens else None
+        tokens = None if worker is None else self._tokens(body, tokens_of)
+        slot = self._taken(tokens, body.get("id_slot")) if tokens else None
         if worker is None or slot is None or not tokens:
             try:
                 return run(body, on_piece)
@@ -168,6 +159,17 @@ class PrefixCaching:
             return self._run(worker, scope, slot, tokens, body, on_piece, run)
         finally:
             slot.busy = False
+
+    def _tokens(
+        self, body: dict[str, Any], tokens_of: Callable[[dict[str, Any]], list[int] | None]
+    ) -> list[int] | None:
+        """Return a prompt's tokens; None for one that goes on without the store."""
+        if self._off or body.get("cache_prompt") is False or body.get("lora") or body.get("n", 1) != 1:
+            return None
+        try:
+            return tokens_of(body)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None  # llama.cpp says by itself what is wrong with it
 
     def _run(
         self, worker: Asker, scope: tuple[str, str], slot: _Slot, tokens: list[int], body: dict[str, Any],
@@ -241,32 +243,34 @@ class PrefixCaching:
             return
         began = time.perf_counter()
         with self._folder.file() as (name, file):
-            self._ask("POST", f"/slots/{slot.number}?action=save", {"filename": name})
-            self._put(worker, scope, slot, _mapped(file), min(stored, len(tokens)))
+            saved = self._ask("POST", f"/slots/{slot.number}?action=save", {"filename": name})["n_saved"]
+            if saved != in_cache or not self._put(
+                worker, scope, slot, tokens, _mapped(file), min(stored, len(tokens))
+            ):
+                slot.forget()  # another prompt had the sequence since, perhaps of another scope
         self._note("capture", in_cache, began)
 
     def _put(
-        self, worker: Asker, scope: tuple[str, str], slot: _Slot, content: memoryview, stored: int
-    ) -> None:
+        self, worker: Asker, scope: tuple[str, str], slot: _Slot, tokens: list[int], content: memoryview, stored: int,
+    ) -> bool:  # fmt: skip
+        """Put what the store has not. False, and nothing is put, where it is of another prompt."""
         try:
             state = parsed(content)
         except ValueError as error:
             self._off = True
             message = f"llama.cpp's cache of this model is of a kind of which no prefixes are kept: {error}"
             raise ValueError(message) from error
-        if _common(state.tokens, slot.tokens) < min(len(state.tokens), len(slot.tokens)):
-            slot.forget()  # another prompt had the sequence since, perhaps of another scope
-            return
-        known, slot.tokens = slot.tokens, state.tokens
-        first = min(stored, _common(known, state.tokens)) // BLOCK
+        if state.tokens[: len(tokens)].tolist() != tokens:
+            return False
+        slot.tokens, first = state.tokens, stored // BLOCK
         blocks = [state.block(n * BLOCK, (n + 1) * BLOCK) for n in range(first, len(state.tokens) // BLOCK)]
-        tokens = state.tokens[: (first + len(blocks)) * BLOCK].tolist()
         question = {
-            "do": "put", "model": self._model, "scope": scope, "tokens": tokens, "step": BLOCK, "blocks": blocks,
-            "cost_ms": self._ms["prefill"] * BLOCK,
+            "do": "put", "model": self._model, "scope": scope, "step": BLOCK, "blocks": blocks,
+            "tokens": state.tokens[: (first + len(blocks)) * BLOCK].tolist(), "cost_ms": self._ms["prefill"] * BLOCK,
         }  # fmt: skip
         with worker.ask(question) as put:
             slot.stored = scope, (first + put) * BLOCK
+        return True
 
     # ---- inside ----
 

@@ -14,6 +14,11 @@ from worker.backends.engines.llama_prefix import Ask, PrefixCaching
 _LONGEST_S = 600.0
 """A cache of a hundred gigabytes is written to memory in less."""
 
+_TOKENS = range(2**31)
+"""What a token may be. Of any other integer llama.cpp takes the lower 32 bits, and answers another prompt."""
+_NONE = -1
+"""What it refuses as no token of any model."""
+
 OnPiece = Callable[[Any], Any]
 
 
@@ -44,10 +49,11 @@ class ServerHttp:
         return json.loads(said)
 
 
-class PrefixServer(xllamacpp.Server):  # type: ignore[misc]  # the library has no types
-    """A server whose completions begin with what a store has of their prompts; all else is the library's own.
+class LlamaServer(xllamacpp.Server):  # type: ignore[misc]  # the library has no types
+    """A server that refuses what is no token, and whose completions begin with what a store has of their prompts.
 
-    Requests that are objects are looked at; those that are text go on as they are.
+    All else is the library's own; without a store so are the completions. Requests that are objects are looked at; those that are text
+    go on as they are.
     """
 
     _caching: PrefixCaching | None = None
@@ -73,12 +79,17 @@ class PrefixServer(xllamacpp.Server):  # type: ignore[misc]  # the library has n
         run = super().handle_chat_completions
         return self._completed(body, on_piece, run, self._chat_tokens)
 
+    def handle_embeddings(self, body: Any, *more: Any) -> Any:
+        """Make vectors."""
+        return super().handle_embeddings(_refusable(_refusable(body, "input"), "content"), *more)
+
     def _completed(
         self, body: Any, on_piece: OnPiece | None, run: Callable[..., Any], tokens_of: Callable[[Any], list[int] | None]
     ) -> Any:  # fmt: skip
         def done(given: Any, taken: OnPiece | None) -> Any:
             return run(given) if taken is None else run(given, taken)
 
+        body = _refusable(body, "prompt")
         if self._caching is None or not isinstance(body, dict):
             return done(body, on_piece)
         return self._caching.completed(body, on_piece, done, tokens_of)
@@ -86,7 +97,7 @@ class PrefixServer(xllamacpp.Server):  # type: ignore[misc]  # the library has n
     def _tokens(self, body: dict[str, Any]) -> list[int] | None:
         """Return a prompt's tokens as the library will have them; None where there is not one prompt alone."""
         prompt = body.get("prompt")
-        if isinstance(prompt, list) and prompt and all(type(each) is int for each in prompt):
+        if isinstance(prompt, list) and all(type(each) is int and each in _TOKENS for each in prompt):
             return prompt
         if not isinstance(prompt, str):
             return None
@@ -101,3 +112,18 @@ class PrefixServer(xllamacpp.Server):  # type: ignore[misc]  # the library has n
         if any(part.get("type") != "text" for part in parts):
             return None
         return self._tokens({"prompt": self._ask("POST", "/apply-template", body)["prompt"]})
+
+
+def _refusable(body: Any, name: str) -> Any:
+    """Return a request in whose prompts what is no token is one that llama.cpp refuses, as it does others that a model has not."""
+    if not isinstance(body, dict) or not isinstance(body.get(name), list | dict):
+        return body
+    return body | {name: _of_tokens(body[name])}
+
+
+def _of_tokens(prompt: Any) -> Any:
+    if isinstance(prompt, list):
+        return [_of_tokens(each) for each in prompt]
+    if isinstance(prompt, dict):
+        return _refusable(prompt, "prompt_string")
+    return _NONE if type(prompt) is int and prompt not in _TOKENS else prompt

@@ -3,6 +3,9 @@
 import os
 import shutil
 import struct
+import subprocess
+import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -183,6 +186,110 @@ def test_a_cache_of_another_kind_is_left_alone_and_that_is_told_once(
         assert [each["do"] for each in writer.direct.asked] == ["longest"]
 
 
+def backwards(writer: Writer) -> None:
+    """Have another prompt of as many tokens done."""
+    first, *rest = writer.session.session._tokens({"prompt": TEXT})
+    assert writer.write([first, *reversed(rest)], ignore_eos=True)
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [backwards, lambda writer: writer.write(TEXT + "b" * BLOCK), lambda writer: writer.session.shrink()],
+    ids=["another prompt", "one that begins alike", "cleared"],
+)
+def test_what_another_left_in_the_sequence_is_not_put(
+    model: Path, alone: str, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Writer], object]
+) -> None:
+    """A prompt without a sequence of its own has it between the completion and its capture; the next time all is put."""
+    world = World()
+    with opened(model, world.stores) as writer:
+        caching = writer.session.session._caching
+        ask = caching._ask
+
+        def late(method: str, path: str, body: Any) -> Any:
+            if path.endswith("save"):
+                monkeypatch.setattr(caching, "_ask", ask)
+                meanwhile(writer)
+            return ask(method, path, body)
+
+        monkeypatch.setattr(caching, "_ask", late)
+        assert writer.write(ignore_eos=True)[0] == alone
+        assert "put" not in [each["do"] for each in writer.direct.asked]
+        assert writer.write()[0] == alone
+        assert count(world) == WHOLE // BLOCK
+
+
+def test_a_sequence_that_is_in_use_is_known_by_who_has_it(model: Path, alone: str) -> None:
+    """A prompt that goes on without the store changes nothing of it; of those that are free nothing is known then."""
+    with opened(model, World().stores, n_parallel=2, n_ctx=2048) as writer:
+        writer.write()
+        had, free = writer.session.session._caching._slots
+        free.tokens, had.busy, known = [1], True, had.tokens
+        writer.write(cache_prompt=False)
+        assert (had.tokens, len(known) > WHOLE, free.tokens) == (known, True, ())
+        had.busy = False
+        assert writer.write()[0] == alone
+
+
+@pytest.mark.parametrize(
+    ("action", "asked"),
+    [
+        ("completions", {"prompt": [-1]}),
+        ("completions", {"prompt": []}),
+        ("chat_completions", {"messages": ["hello"]}),
+        ("chat_completions", {"messages": "hello"}),
+        ("chat_completions", {}),
+    ],
+)
+def test_what_is_no_prompt_is_answered_as_without_prefixes(
+    model: Path, action: str, asked: dict[str, Any]
+) -> None:
+    """By llama.cpp's own words, or its library's error; nothing is asked of the store for it."""
+    said = []
+    for size in (0, "4MiB"):
+        with opened(model, World().stores, prefix_cache=size) as writer:
+            asking._working.asker = writer.direct  # type: ignore[assignment]
+            try:
+                found = getattr(writer.session.session, f"handle_{action}")(asked | {"max_tokens": 1})
+                said.append(found.get("error") or found["choices"][0]["text"])
+            except (ValueError, TypeError, RuntimeError, KeyError) as error:
+                said.append(repr(error))
+            finally:
+                asking._working.asker = None
+            assert writer.direct.asked == []
+    assert said[0] == said[1]
+
+
+def test_one_that_is_closed_as_soon_as_it_is_open_ends(model: Path) -> None:
+    """Its threads, too: a process of its own, since what waits for them holds Python."""
+    script = (
+        "import sys; from pathlib import Path; from tests.rigs.prefix_caching import opened\n"
+        "for size in (0, '4MiB'):\n"
+        "    with opened(Path(sys.argv[1]), None, prefix_cache=size): pass\n"
+    )
+    command = [sys.executable, "-c", script, str(model)]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("token", [-1, 2**31, 2**40, 2**64])
+@pytest.mark.parametrize("size", [0, "4MiB"])
+def test_what_is_no_token_is_refused(model: Path, token: int, size: int | str) -> None:
+    """By llama.cpp, which would take another in its place: the lower 32 bits."""
+    prompts = [token], [1, token], [[token]], ["a", token], {"prompt_string": [token]}
+    with opened(model, World().stores, prefix_cache=size) as writer:
+        for prompt in prompts:
+            asked = {"prompt": prompt, "max_tokens": 1}
+            pieces: list[Any] = []
+            writer.session.session.handle_completions(asked | {"stream": True}, pieces.append)
+            for said in (writer.session.session.handle_completions(asked), *pieces):
+                assert said["error"]["message"] == "Prompt contains invalid tokens", prompt
+            assert pieces
+    with opened(model, World().stores, prefix_cache=size, embedding=True, pooling_type="mean") as writer:
+        for name in ("input", "content"):
+            said = writer.session.session.handle_embeddings({name: [1, token]})
+            assert said["error"]["message"] == "Prompt contains invalid tokens"
+
+
 def test_what_takes_longer_to_have_than_to_work_out_is_worked_out(model: Path, alone: str) -> None:
     """As both were measured of late; and what takes longer to put than it would save is not put."""
     world = World()
@@ -237,7 +344,7 @@ def test_messages_have_beginnings_too(model: Path) -> None:
     messages = [{"role": "user", "content": TEXT}]
 
     def said(writer: Writer, messages: list[dict[str, str]]) -> dict[str, Any]:
-        asking._working.asker = writer.direct  # type: ignore[assignment]
+        asking._working.asker = writer.direct
         try:
             asked = {"messages": messages, "max_tokens": 4, "temperature": 0}
             result: dict[str, Any] = writer.session.session.handle_chat_completions(asked)
