@@ -7,7 +7,7 @@ is kept. What was evicted is remembered for a while, since its coming back is wh
 """
 
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from itertools import islice
 from typing import NamedTuple
 
@@ -36,18 +36,11 @@ class _Entry(NamedTuple):
     """Time of the last use."""
     gap: float
     """Mean octave of the time from one use to the next."""
-
-    @property
-    def kind(self) -> int:
-        """Its class."""
-        return _kind(self.uses, self.gap)
+    kind: int
+    """Its class."""
 
 
-def _kind(uses: int, gap: float) -> int:
-    return min(1 + int(gap), _CLASSES - 1) if uses > 1 else 0
-
-
-_FORGOTTEN = _Entry(1, 0, 0.0)
+_FORGOTTEN = _Entry(1, 0, 0.0, 0)
 
 
 class ReuseRates:
@@ -76,26 +69,40 @@ class ReuseRates:
             if len(self._known) >= KNOWN:
                 gone = self._known.pop(next(iter(self._known)))
                 _count(self._lost[gone.kind], _bin(self._tick - gone.last))
-            self._known[name] = _Entry(1, self._tick, 0.0)
+            self._known[name] = _Entry(1, self._tick, 0.0, 0)
         else:
             age = self._tick - entry.last
             _count(self._back[entry.kind], _bin(age))
             weight = max(_LATEST_GAP, 1 / entry.uses)
             gap = entry.gap + weight * (math.log2(age + 1) - entry.gap)
-            self._known[name] = _Entry(entry.uses + 1, self._tick, gap)
+            self._known[name] = _Entry(entry.uses + 1, self._tick, gap, min(1 + int(gap), _CLASSES - 1))
         often = max(_LEARN_EVERY, len(self._known) // 16)
         if not self._rates or self._tick - self._learned >= min(often, 8 + self._tick // 4):
             self._stale = True
 
-    def rate(self, entry_id: Hashable) -> float | None:
-        """Return how often it is expected to be used, per use of the consumer; None where it never was."""
+    def now(self, times: float, unknown: float) -> Callable[[Hashable], float]:
+        """Return what tells how often an entry is expected to be used now, per ``times`` uses of the consumer; ``unknown`` where it never was.
+
+        It holds until the next use, and takes a third of a microsecond an entry: a plan looks at thousands.
+        """
         if self._stale:  # only now: it takes much longer than to note a use
             self._learn()
-        entry = self._known.get(hash(entry_id), _FORGOTTEN)
-        if not self._rates or (entry is _FORGOTTEN and len(self._known) < KNOWN):
-            return None
-        rates = self._rates[entry.kind]
-        return rates[min(_bin(self._tick - entry.last), len(rates) - 1)]
+        known, tick, rates = self._known, self._tick, self._rates
+        if not rates:
+            return lambda _: unknown
+        last, table, forgets = len(rates[0]) - 1, len(_BINS), len(known) >= KNOWN
+
+        def told(entry_id: Hashable) -> float:
+            entry = known.get(hash(entry_id))
+            if entry is None:
+                if not forgets:
+                    return unknown
+                entry = _FORGOTTEN
+            age = tick - entry[1]
+            place = _BINS[age] if age < table else _bin(age)
+            return times * rates[entry[3]][min(last, place)]
+
+        return told
 
     def again(self, entry_id: Hashable) -> bool:
         """Tell whether it was used more than once, as far as is known."""
@@ -107,12 +114,12 @@ class ReuseRates:
         bins = _bin(self._tick + 1) + 2
         waiting = [[0.0] * bins for _ in range(_CLASSES)]
         place, edge = bins - 1, _edge(bins - 1)
-        for uses, last, gap in self._known.values():  # their ages only fall
+        for _, last, _, kind in self._known.values():  # their ages only fall
             age = self._tick - last
             while age < edge:
                 place -= 1
                 edge = _edge(place)
-            waiting[_kind(uses, gap)][place] += 1
+            waiting[kind][place] += 1
         decay = 0.5 ** ((self._tick - self._learned) / HALF_LIFE_USES)
         for counts in (*self._back, *self._lost):
             counts.extend([0.0] * (bins - len(counts)))
@@ -130,6 +137,10 @@ class ReuseRates:
 
 def _bin(age: int) -> int:
     return int(_BINS_PER_OCTAVE * math.log2(age)) if age > 1 else 0
+
+
+_BINS = bytes(map(_bin, range(KNOWN)))
+"""Of the ages that most have."""
 
 
 def _edge(place: int) -> float:
