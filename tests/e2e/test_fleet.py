@@ -47,7 +47,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fleet(cluster: FleetCluster, models: Path, *more: str) -> Worker:
     """Start a gateway on the cluster."""
     options = ("fleet", "--address", cluster.address, "--simulated-device", SIMULATED,
-               "--models", str(models / "models.yaml"), "--plugin", "tests.rigs.digest_plugin", *more)  # fmt: skip
+               "--models", str(models / "models.yaml"), "--plugin", "tests.rigs.digest_plugin", "--plugin", "tests.rigs.turns_plugin", *more)  # fmt: skip
     return Worker(*options, environment=cluster.environment, patience=START_SECONDS)
 
 
@@ -177,6 +177,20 @@ def test_a_model_is_used_where_it_is_loaded(gateway: Worker) -> None:
     assert gateway.call("memory.unload_model", {"model_id": "a"})["freed_bytes"] >= 8 * MIB
     states = [each["state"] for each in gateway.call("memory.get_model_status", {"model_id": "a"})["models"]]
     assert states == ["unloaded"]
+
+
+def test_a_crowded_model_is_loaded_on_a_second_node(gateway: Worker) -> None:
+    """Nobody says that calls wait for one another: the node finds it by how long they take, and the next crowd is shared."""
+
+    def crowd() -> set[int]:
+        asked = [gateway.send("test.take_turns", {"model_id": "a", "work_ms": 50}) for _ in range(8)]
+        return {gateway.reply(each)["data"]["pid"] for each in asked}
+
+    gateway.call("memory.load_model", {"model_id": "a", "device_id": "node-2/cpu"})
+    eventually(lambda: len(crowd()) > 1, "a crowd that is worked on by two nodes", START_SECONDS)
+    rows = gateway.call("memory.get_model_status", {"model_id": "a"})["models"]
+    assert len({node_of(each["device_id"]) for each in rows}) > 1
+    assert {each["state"] for each in rows} == {"loaded"}
 
 
 def test_contents_go_from_node_to_node(gateway: Worker, models: Path) -> None:

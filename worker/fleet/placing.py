@@ -191,7 +191,7 @@ class _Attempt:
             self._refused[choice.node_id] = error
             return self._next()
         key = f"{id(self)}-{len(self._refused)}-{self._stale}"
-        guard = self._roster.reserve(key, choice, request.model_id)
+        guard = self._roster.reserve(key, choice, request)
         return (
             key,
             choice,
