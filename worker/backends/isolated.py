@@ -224,7 +224,7 @@ class IsolatedBackend:
     def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
         """Make a block there."""
         token.check()
-        with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token=token) as child:
+        with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token) as child:
             undo = ("free", allocation_id)
             made = child.call(
                 "allocate", allocation_id, codec.packed_request(request), token=token, undo=undo

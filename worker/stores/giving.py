@@ -119,17 +119,22 @@ class Giving:
 
     def _whole(self) -> Iterator[Lot]:
         for segment in self._segments:
-            offsets, size, cost = segment.offsets, 0, 0.0
-            step = -(-len(offsets) // _TELLING)
-            for offset in offsets[::step]:
-                lot = self._lot(segment, offset)
-                if lot is not None:
-                    size, cost = size + lot.bytes, cost + lot.cost_ms
+            offsets = segment.offsets
+            size, cost = self._told(segment, offsets[:: -(-len(offsets) // _TELLING)])
             if not size:  # all of these are gone
-                lots = filter(None, (self._lot(segment, offset) for offset in segment.records()))
-                for lot in lots:
-                    size, cost = size + lot.bytes, cost + lot.cost_ms
+                size, cost = self._told(segment, segment.records())
             yield Lot(cost / size, segment.given, cost * segment.given / size, segment)
+
+    def _told(self, segment: Segment, offsets: Iterable[int]) -> tuple[int, float]:
+        """Return the bytes that these records give back, and the milliseconds that they are worth."""
+        view, unpack, worth = segment.view, HEAD.unpack_from, self._pricing.of
+        size, cost = 0, 0.0
+        for offset in offsets:
+            head = unpack(view, offset)
+            if head[13]:
+                size += sizes(head)[1]
+                cost += worth(head)
+        return size, cost
 
     def _single(self, need_bytes: int, entries: int) -> Iterator[Lot]:
         if entries <= 2 * _SAMPLE or self._memory.given_bytes <= 2 * need_bytes:

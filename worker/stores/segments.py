@@ -126,6 +126,8 @@ class SegmentMemory:
         self.segments: dict[int, Segment] = {}
         self._last = 0
         self._filling: dict[Band, Segment] = {}
+        self._topping: dict[Band, Segment] = {}
+        """The one before, which takes what is small enough still: so nearly all are full enough for a huge page."""
         self._loose: set[Segment] = set()
         """Segments with pages that were freed and are still there."""
         self.owners: dict[int, Owner] = {}
@@ -246,7 +248,7 @@ class SegmentMemory:
                 for segment in [
                     each for each in self.segments.values() if each.alive < each.size // _SPARSE_SHARE
                 ]:
-                    if segment is not self._filling.get(segment.band):
+                    if segment not in {self._filling.get(segment.band), self._topping.get(segment.band)}:
                         self.move_out(segment)
 
     def squeeze(self) -> None:
@@ -313,14 +315,17 @@ class SegmentMemory:
                 self._loose.add(segment)
 
     def _with_room(self, size: int, band: Band) -> Segment:
-        segment = self._filling.get(band)
         if size > SEGMENT_BYTES:
-            segment = self._add(size, band)
-        elif segment is None or segment.used + size > segment.size:
-            filled, segment = segment, self._add(SEGMENT_BYTES, band)
-            self._filling[band] = segment
-            if filled is not None:
-                self._finish(filled)
+            return self._add(size, band)
+        topped, filled = self._topping.get(band), self._filling.get(band)
+        for segment in (topped, filled):
+            if segment is not None and segment.used + size <= segment.size:
+                return segment
+        segment = self._filling[band] = self._add(SEGMENT_BYTES, band)
+        if filled is not None:
+            self._topping[band] = filled
+        if topped is not None:
+            self._finish(topped)
         return segment
 
     def _any_with_room(self, size: int) -> Segment | None:
@@ -365,8 +370,9 @@ class SegmentMemory:
             self.given_bytes += given
 
     def _fill_no_more(self, segment: Segment) -> None:
-        if segment is self._filling.get(segment.band):
-            del self._filling[segment.band]
+        for those in (self._filling, self._topping):
+            if segment is those.get(segment.band):
+                del those[segment.band]
 
 
 def _gaps(segment: Segment) -> float:
