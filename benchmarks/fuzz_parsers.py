@@ -3,10 +3,12 @@
 ``python -m benchmarks.fuzz`` looks for bytes on which one does anything else; ``tests/fuzz`` replays what was found.
 """
 
+import io
 import json
 import pickle
 import struct
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -221,7 +223,7 @@ def _states() -> Iterator[Any]:
 
 
 def _archives() -> Iterator[bytes]:
-    import torch  # noqa: PLC0415 - only for its own parsers
+    import torch  # noqa: PLC0415 - only the seeds need it
 
     for state in _states():
         for zipped in (True, False):
@@ -241,9 +243,6 @@ def _pickle(text: bytes, _: Path) -> None:
 def _pickles() -> Iterator[bytes]:
     for protocol in range(2, 6):
         yield pickle.dumps({"a": [1, 2**70, -1.5, None, True], "b": (b"x", "y", {3}, bytearray(2))}, protocol)
-    import io  # noqa: PLC0415 - only for its own parsers
-    import zipfile  # noqa: PLC0415 - only for its own parsers
-
     for each in _archives():
         if each.startswith(b"PK"):
             with zipfile.ZipFile(io.BytesIO(each)) as archive:

@@ -147,7 +147,7 @@ def _bulk(apart: IsolatedBackend, where: str) -> None:
     """
     apart.allocate("block", AllocationRequest("sim:0", GIB), _token())
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
-        host = CpuBackend(SystemMemory().read, time.monotonic_ns, 0, Path(folder))
+        host = CpuBackend(SystemMemory().read, time.monotonic_ns, 0, Path(folder), mappable=True)
         for name, kind in (
             ("others", MemoryType.DEVICE),
             ("other", MemoryType.DEVICE),

@@ -24,5 +24,5 @@ def _machine() -> tuple[int | None, int | None]:
 if __name__ == "__main__":
     from worker.__main__ import main
 
-    system._machine = _machine  # noqa: SLF001 - there is no other way in, and none is needed but here
+    system._machine = _machine  # noqa: SLF001 - the one place the machine's size is read at; no option sets it
     main()

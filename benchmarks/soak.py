@@ -301,7 +301,7 @@ class _Nowhere:
 
 
 class _Silent(_Nowhere):
-    def reply(self, message: dict[str, Any]) -> None:  # noqa: ARG002 - as it is called
+    def reply(self, message: dict[str, Any]) -> None:  # noqa: ARG002 - every receiver is given the reply
         time.sleep(SILENT_SECONDS)
 
 

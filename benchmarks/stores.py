@@ -188,9 +188,7 @@ def listing(count: int = 100_000) -> None:
         store.put(Item(f"document-{number:06}", Content(b"1")))
     heading(f"Among {count:,} keys", "the first page")
     first = _processed(lambda: store.page(None, 100))
-    later = [
-        _processed(lambda at=at: store.page(f"document-{at:06}", 100)) for at in range(0, count, count // 8)
-    ]
+    later = [_processed(partial(store.page, f"document-{at:06}", 100)) for at in range(0, count, count // 8)]
     row("a page of 100, later", statistics.median(later) * 1e3, first * 1e3, "ms", "")
     took = _processed(lambda: store.delete(Choice(prefix="document-05000")))
     row("deleting 10 by their prefix", took * 1e3, first * 1e3, "ms", "")
@@ -322,7 +320,8 @@ def _latency(size: int, others: dict[str, Side]) -> None:
         row("persistent, against SQLite used directly", persistent, theirs[1], "us", "")
         if "Redis on a socket" in others:
             redis = partial(work, others["Redis on a socket"], value, time.perf_counter)
-            row("until Redis has answered, by the clock", ours, *interleaved(ROUNDS, redis), "us", "")
+            [waited] = interleaved(ROUNDS, redis)
+            row("until Redis has answered, by the clock", ours, waited, "us", "")
     shutil.rmtree(folder, ignore_errors=True)
 
 

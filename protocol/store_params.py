@@ -1,11 +1,22 @@
 """What the stores' actions take: memory of an application that is bounded in bytes, priced, and kept apart by scope."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field
 
 from protocol import vocabulary as words
-from protocol.params import Name, Params, Part, SizeBytes, at_most, exactly_one
+from protocol.params import (
+    Choice,
+    Choosing,
+    Name,
+    Params,
+    Part,
+    SizeBytes,
+    Way,
+    at_most,
+    at_most_one,
+    exactly_one,
+)
 from protocol.vocabulary import INT64_MAX
 
 KEY_MAX = 1024
@@ -69,8 +80,10 @@ class StoreOpenParams(ScopedParams):
     options: StoreOptions | None = None
 
 
-class StorePutParams(ScopedParams):
+class StorePutParams(ScopedParams, Choosing):
     """Put an entry into a store, in place of the one of that key. Nothing is stored where that fails."""
+
+    choices: ClassVar = (at_most_one("value", "allocation_id"),)
 
     key: Key
     value: Any = None
@@ -86,24 +99,6 @@ class StorePutParams(ScopedParams):
     """Null for the store's."""
     tags: Tags = ()
 
-    @model_validator(mode="after")
-    def _one_content(self) -> Self:
-        if self.allocation_id is not None and self.value is not None:
-            raise ValueError("value and allocation_id: at most one is taken")
-        return self
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "not": {
-                "required": ["value", "allocation_id"],
-                "properties": {
-                    "value": {"not": {"type": "null"}},
-                    "allocation_id": {"not": {"type": "null"}},
-                },
-            }
-        }
-    )
-
 
 class StoreGetParams(ScopedParams):
     """Get a copy of an entry. What is not there is not made."""
@@ -111,18 +106,13 @@ class StoreGetParams(ScopedParams):
     key: Key
 
 
-_GIVEN: dict[str, Any] = {"not": {"type": "null"}}
-_LEFT_OUT: dict[str, Any] = {"type": "null"}
-_KEY_WITH_TOKENS: dict[str, Any] = {
-    "oneOf": [
-        {"required": ["key", "tokens"], "properties": {"key": _GIVEN, "tokens": _GIVEN}},
-        {"properties": {"key": _LEFT_OUT, "tokens": _LEFT_OUT}},
-    ]
-}
-
-
-class StoreSearchParams(ScopedParams):
+class StoreSearchParams(ScopedParams, Choosing):
     """Find the entries nearest to a vector or a text, or those that a prompt begins with."""
+
+    choices: ClassVar = (
+        exactly_one("vector", "text", "tokens"),
+        Choice("key is needed with tokens, and with them alone", Way("key", "tokens"), Way()),
+    )
 
     vector: Vector | None = None
     text: Annotated[str, Field(min_length=1, max_length=65_536)] | None = None
@@ -133,18 +123,6 @@ class StoreSearchParams(ScopedParams):
     limit: Annotated[int, Field(ge=1, le=ENTRIES_MAX)] = 10
     tags: Tags = ()
     """Only entries that have all of these."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"allOf": [exactly_one("vector", "text", "tokens"), _KEY_WITH_TOKENS]}
-    )
-
-    @model_validator(mode="after")
-    def _one_question(self) -> Self:
-        if sum(each is not None for each in (self.vector, self.text, self.tokens)) != 1:
-            raise ValueError("exactly one of vector, text and tokens is needed")
-        if (self.key is None) is not (self.tokens is None):
-            raise ValueError("key is needed with tokens, and with them alone")
-        return self
 
 
 class StoreLoadFolderParams(ScopedParams):
@@ -168,20 +146,14 @@ class StoreListParams(ScopedParams):
     limit: Annotated[int, Field(ge=1, le=ENTRIES_MAX)] = 100
 
 
-class StoreDeleteParams(ScopedParams):
+class StoreDeleteParams(ScopedParams, Choosing):
     """Delete entries: one, those with a tag, or those whose keys begin alike."""
+
+    choices: ClassVar = (exactly_one("key", "tag", "prefix"),)
 
     key: Key | None = None
     tag: Name | None = None
     prefix: Key | None = None
-
-    model_config = ConfigDict(json_schema_extra=exactly_one("key", "tag", "prefix"))
-
-    @model_validator(mode="after")
-    def _one_choice(self) -> Self:
-        if sum(each is not None for each in (self.key, self.tag, self.prefix)) != 1:
-            raise ValueError("exactly one of key, tag and prefix is needed")
-        return self
 
 
 class StoreClearParams(ScopedParams):

@@ -105,6 +105,17 @@ class ModelState(StrEnum):
     FAILED = "failed"
 
 
+class FileLocation(StrEnum):
+    """Where a worker finds a model's file."""
+
+    LOCAL = "local"
+    """On storage of its machine."""
+    SHARED = "shared"
+    """On a share, over a link: other machines may have it too."""
+    ABSENT = "absent"
+    """Nowhere."""
+
+
 class TransferState(StrEnum):
     """How far a transfer has come."""
 

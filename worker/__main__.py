@@ -9,16 +9,14 @@ import os
 import signal
 import sys
 
-_TOOLS = ("simulate", "report", "top", "mcp")
-
 
 def main() -> None:
     """Run what the command line asks for: serve on stdin and stdout, or explain this machine."""
     gc.disable()  # until all is imported: what is made meanwhile stays anyway
-    from worker.app.options import parse  # noqa: PLC0415 - standard library only; see claim
+    from worker.app.options import COMMANDS_OF_THEIR_OWN, parse  # noqa: PLC0415 - standard library only; see claim
 
     command = sys.argv[1] if len(sys.argv) > 1 else ""
-    if command in _TOOLS:
+    if command in COMMANDS_OF_THEIR_OWN and command != "fleet":
         sys.exit(_run_tool(command, sys.argv[2:]))
     if command != "doctor":
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's, from the first moment on

@@ -2,6 +2,7 @@
 
 import pickle
 import time
+from collections import Counter
 from collections.abc import Iterator
 from math import inf
 
@@ -11,7 +12,15 @@ from benchmarks.fleet_placement.world import Node, World
 from protocol.vocabulary import DeviceKind, ModelState
 from worker.fleet.candidates import Candidates
 from worker.fleet.changes import EVERY_NS, RENEW_NS, Outbox
-from worker.fleet.views import DeviceView, ModelView, NodeChange, NodeView, PlacementRequest, PriceStep
+from worker.fleet.views import (
+    DeviceView,
+    ModelView,
+    NodeChange,
+    NodeView,
+    PlacementRequest,
+    PriceStep,
+    others_only,
+)
 
 GATEWAYS = 2
 DELAY_S = 0.005
@@ -20,6 +29,11 @@ DELAY_S = 0.005
 EVERY_S, RENEW_S = EVERY_NS / 1e9, RENEW_NS / 1e9
 
 TRIES = 8
+
+
+def gateway_of(request: Request) -> str:
+    """Return through which gateway a request comes."""
+    return str(request.number % GATEWAYS)
 
 
 class Told:
@@ -73,6 +87,7 @@ class Told:
             steps,
             queue_ms=max(0.0, 1000 * (node.loader_free_at - now)),
             in_use=node.in_flight,
+            placed=tuple(Counter(gateway_of(each) for each in node.assigned.values()).items()),
             work_ms=1000 * node.work_s if node.work_s else None,
             parallel=node.machine.slots,
         )
@@ -84,10 +99,13 @@ class Ours(Rule):
 
     def __init__(self, world: World, seed: int) -> None:
         super().__init__(world, seed)
-        self.gateways = [Candidates() for _ in range(GATEWAYS)]
+        self.gateways = {str(number): Candidates() for number in range(GATEWAYS)}
+        self.keys: dict[int, tuple[str, str]] = {}
+        """Of requests that are worked on: by which name, and on which node, they are counted."""
         self.told = {name: Told(node, world.demand.models) for name, node in world.nodes.items()}
         self.decision_s: list[float] = []
         world.touched = self._touched
+        world.done = self._done
         for told in self.told.values():
             self._tell(told, delay_s=0.0)
 
@@ -115,21 +133,22 @@ class Ours(Rule):
         self._schedule(told, told.at + RENEW_S)
 
     def _hear(self, message: NodeView | NodeChange) -> None:
-        for gateway in self.gateways:
-            if isinstance(message, NodeView):
-                gateway.update(message)
+        for name, gateway in self.gateways.items():
+            said = others_only(message, name)
+            if isinstance(said, NodeView):
+                gateway.update(said)
             else:
-                gateway.apply(message)
+                gateway.apply(said)
 
     def forget(self, node: Node) -> None:
         """Take a node for lost."""
-        for gateway in self.gateways:
+        for gateway in self.gateways.values():
             gateway.remove(node.machine.name)
         self.told[node.machine.name].outbox.forget()
 
     def nodes(self, request: Request) -> Iterator[Node]:
         """Place, try, and place anew where it was refused."""
-        gateway = self.gateways[request.number % GATEWAYS]
+        gateway = self.gateways[gateway_of(request)]
         excluded: set[str] = set()
         for _ in range(TRIES):
             asked = PlacementRequest(
@@ -141,9 +160,10 @@ class Ours(Rule):
             if chosen is None:
                 return
             key = f"{request.number}/{len(excluded)}"
-            gateway.reservations.add(key, chosen, request.model.name)
+            gateway.reservations.add(key, chosen, request.model.name, uses=True)
             told = self.told[chosen.node_id]
             self.last = (gateway, key, told, chosen)
+            self.keys[request.number] = key, chosen.node_id
             yield told.node
             told.refused = True
             gateway.reservations.refused(key, chosen.node_id, str(told.node.start), told.outbox.next_revision)
@@ -154,3 +174,7 @@ class Ours(Rule):
         """Note that the node that was tried last took it."""
         gateway, key, told, chosen = self.last
         gateway.reservations.accepted(key, chosen.node_id, str(told.node.start), told.outbox.next_revision)
+
+    def _done(self, request: Request) -> None:
+        key, node_id = self.keys.pop(request.number)
+        self.gateways[gateway_of(request)].reservations.answered(key, node_id)

@@ -81,7 +81,7 @@ class World:
         self.outcome = Outcome()
         self.counted_from = demand.seconds / 4
         self.touched: Callable[[Node], None] = lambda _: None
-        self.freed: Callable[[], None] = lambda: None
+        self.done: Callable[[Request], None] = lambda _: None
         self.lost: Callable[[Node, list[Request]], None] = lambda _, __: None
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -178,9 +178,9 @@ class World:
             resident = node.residents[request.model.name]
             resident.in_use -= 1
             node.work_s = request.work_s if not node.work_s else 0.9 * node.work_s + 0.1 * request.work_s
+            self.done(request)
             self._work(node)
             self.touched(node)
-            self.freed()
 
         return done
 
@@ -197,4 +197,3 @@ class World:
         node.alive = True
         node.changed.update(each.name for each in self.demand.models)
         self.touched(node)
-        self.freed()

@@ -7,6 +7,7 @@ from typing import Any
 from protocol import growth
 from protocol.actions import ACTIONS, EVENTS
 from protocol.contract import contract_types, json_schema
+from protocol.params import Choice, Choosing
 
 Schema = dict[str, Any]
 
@@ -37,6 +38,8 @@ class Record:
     fields: tuple[Field, ...]
     root: str
     """The first type that crosses the wire on its own and holds this one."""
+    choices: tuple[Choice, ...]
+    """Which of its fields go together."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ def contract() -> tuple[dict[str, Record], dict[str, Words]]:
             else:
                 records.setdefault(name, _record(name, facts, root))
     return records, enums
+
+
+def choices() -> dict[str, tuple[Choice, ...]]:
+    """Return which fields go together, of every record where some do."""
+    return {kind.__name__: kind.choices for kind in Choosing.__subclasses__()}
 
 
 def shape() -> growth.Shape:
@@ -150,6 +158,7 @@ def _record(name: str, schema: Schema, root: str) -> Record:
         closed=schema.get("additionalProperties") is False,
         fields=tuple(_field(name, field, one, required=field in required) for field, one in stated.items()),
         root=root,
+        choices=choices().get(name, ()),
     )
 
 

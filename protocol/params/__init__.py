@@ -4,6 +4,7 @@
 """
 
 from protocol.params.allocations import *  # noqa: F403 - one name for all requests
+from protocol.params.choices import *  # noqa: F403 - one name for all requests
 from protocol.params.consumers import *  # noqa: F403 - one name for all requests
 from protocol.params.fields import *  # noqa: F403 - one name for all requests
 from protocol.params.models import *  # noqa: F403 - one name for all requests

@@ -38,16 +38,6 @@ CANDIDATES_MAX = 1_000
 OFFERS_MAX = 64
 
 
-def exactly_one(*names: str) -> dict[str, Any]:
-    """Return what a JSON Schema says of fields of which one, and no other, is given."""
-
-    def only(one: str) -> dict[str, Any]:
-        others = {each: {"type": "null"} for each in names if each != one}
-        return {"required": [one], "properties": {one: {"not": {"type": "null"}}, **others}}
-
-    return {"oneOf": [only(each) for each in names]}
-
-
 def at_most(most: int) -> Any:
     """Refuse a longer list before its items are looked at: pydantic makes an error of each that is wrong."""
 

@@ -1,9 +1,10 @@
 """What is asked of plans, batches, limits and operations, and of a fleet."""
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from protocol.params.choices import Choice, Choosing, Way, exactly_one
 from protocol.params.fields import (
     CANDIDATES_MAX,
     Bytes,
@@ -14,15 +15,14 @@ from protocol.params.fields import (
     Percent,
     SizeBytes,
     at_most,
-    exactly_one,
 )
 from protocol.vocabulary import INT64_MAX
 
 
-class PlanCandidate(Part):
+class PlanCandidate(Part, Choosing):
     """One way to do the work, and what it takes: so many bytes, or a model."""
 
-    model_config = ConfigDict(json_schema_extra=exactly_one("required_bytes", "model_id"))
+    choices: ClassVar = (exactly_one("required_bytes", "model_id"),)
 
     name: Name
     required_bytes: Bytes | None = None
@@ -31,12 +31,6 @@ class PlanCandidate(Part):
     """A model to load, which needs what its file says or it took before, and nothing where it is loaded."""
     device_id: Name | None = None
     """Null for the default one, and with a model for its own, else whichever has room."""
-
-    @model_validator(mode="after")
-    def _one_need(self) -> Self:
-        if (self.required_bytes is None) is (self.model_id is None):
-            raise ValueError("exactly one of required_bytes and model_id is needed")
-        return self
 
 
 class PlanParams(Params):
@@ -51,33 +45,17 @@ class PlanParams(Params):
     """Models may be counted as room where they could be unloaded."""
 
 
-_NEW_PLAN, _KNOWN_PLAN = {"item_count", "bytes_per_item"}, {"plan_id", "done_items"}
-
-
-class PlanBatchesParams(Params):
+class PlanBatchesParams(Choosing):
     """Ask how to cut work into batches that fit: ``item_count`` and ``bytes_per_item``, or with ``plan_id`` the rest of it, anew."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [
-                {
-                    "required": ["item_count", "bytes_per_item"],
-                    "properties": {
-                        **{key: {"not": {"type": "null"}} for key in sorted(_NEW_PLAN)},
-                        **{key: {"type": "null"} for key in sorted(_KNOWN_PLAN)},
-                    },
-                },
-                {
-                    "required": ["plan_id"],
-                    "properties": {
-                        "plan_id": {"not": {"type": "null"}},
-                        **{key: {"type": "null"} for key in [*sorted(_NEW_PLAN), "device_id"]},
-                        **dict.fromkeys(["fixed_bytes", "max_fraction"], False),
-                    },
-                },
-            ]
-        }
+    choices: ClassVar = (
+        Choice(
+            "item_count and bytes_per_item are needed, or plan_id, with done_items alone beside it",
+            Way("item_count", "bytes_per_item", beside=("fixed_bytes", "device_id", "max_fraction")),
+            Way("plan_id", beside=("done_items",)),
+        ),
     )
+
     item_count: Annotated[int, Field(ge=1, le=INT64_MAX)] | None = None
     bytes_per_item: SizeBytes | None = None
     fixed_bytes: Bytes = 0
@@ -89,16 +67,6 @@ class PlanBatchesParams(Params):
     """Work that was cut before: the headroom is another by now. Everything else but ``done_items`` is as it was."""
     done_items: Count | None = None
     """Items of it that are done."""
-
-    @model_validator(mode="after")
-    def _new_or_known(self) -> Self:
-        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
-        if not (given >= _NEW_PLAN and not given & _KNOWN_PLAN) and not (
-            "plan_id" in given and given <= _KNOWN_PLAN
-        ):
-            message = "item_count and bytes_per_item are needed, or plan_id, with done_items alone beside it"
-            raise ValueError(message)
-        return self
 
 
 class OperationBeginParams(Params):

@@ -3,7 +3,7 @@
 from protocol.record import Record
 from protocol.results.numbers import Bytes, Count, Int64, Milliseconds, Percent
 from protocol.results.pieces import KeptModel, Recommendation, ReleasedMemory, UnloadedModel
-from protocol.vocabulary import EvictionStrategy, ModelState, PressureLevel
+from protocol.vocabulary import EvictionStrategy, FileLocation, ModelState, PressureLevel
 
 
 class ModelStatus(Record):
@@ -41,6 +41,8 @@ class ModelStatus(Record):
     state_reason: str | None
     """Why it can't be loaded, found out before it is asked for or when it was, or how it was lost with its device or
     its engine's process, or, of one that is loaded, why the file that took the place of its own can't be; else null."""
+    file_location: FileLocation | None
+    """Where its file was when it was last looked at; null for one that has none, or was not looked at yet."""
 
 
 class LoadModelResult(ModelStatus):

@@ -112,6 +112,20 @@ class KeptModel(Record):
     reason: str
 
 
+MOST_KEPT_CONSUMERS = 16
+"""So many consumers of which nothing goes are told of, of a device; ``memory.get_consumers`` lists them all."""
+
+
+class KeptConsumer(Record):
+    """A consumer of which nothing goes, and why."""
+
+    consumer_id: str
+    kind: str
+    price_ms_per_mib: Cost | None
+    """Of the next MiB; null where none of it can be had for this."""
+    reason: str
+
+
 class ReleasedMemory(Record):
     """What a consumer gave back, and why it was asked."""
 

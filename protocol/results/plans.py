@@ -2,6 +2,7 @@
 
 from protocol.record import Record
 from protocol.results.numbers import Bytes, Cost, Count, Int64, Microseconds, Milliseconds, Percent
+from protocol.results.pieces import KeptConsumer
 from protocol.results.pressure import PressureThresholds
 
 
@@ -23,20 +24,6 @@ class PlannedRelease(Record):
     """What is expected back, by what came of its promises before."""
     cost_ms: Cost | None
     """What rebuilding it takes, by how often it is expected to be needed in ten minutes; null where unknown."""
-    reason: str
-
-
-MOST_KEPT_CONSUMERS = 16
-"""Of a candidate, so many consumers that would be asked for nothing are told of; ``memory.get_consumers`` lists them all."""
-
-
-class KeptConsumer(Record):
-    """A consumer that would be asked for nothing, and why."""
-
-    consumer_id: str
-    kind: str
-    price_ms_per_mib: Cost | None
-    """Of the next MiB; null where none of it can be had for this."""
     reason: str
 
 

@@ -4,7 +4,14 @@ from typing import Any
 
 from protocol.record import Record
 from protocol.results.numbers import Bytes, Count
-from protocol.results.pieces import Fragmentation, Kept, ReleasedMemory, UnloadedModel
+from protocol.results.pieces import (
+    Fragmentation,
+    Kept,
+    KeptConsumer,
+    KeptModel,
+    ReleasedMemory,
+    UnloadedModel,
+)
 from protocol.vocabulary import PressureLevel
 
 
@@ -76,3 +83,8 @@ class OptimizeResult(Record):
     pressure_after: PressureLevel
     released: tuple[ReleasedMemory, ...] = ()
     """What other consumers than models gave back, or in a dry run would be asked for; not among the steps."""
+    models_kept: tuple[KeptModel, ...] = ()
+    """The worker's own models on these devices that stay, and why."""
+    consumers_kept: tuple[KeptConsumer, ...] = ()
+    """Of the consumers of which nothing goes the first 16 of each device, and why: those that would go but for the level or their silence,
+    then the cheapest first, then those of which nothing can be had."""

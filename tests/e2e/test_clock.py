@@ -40,6 +40,12 @@ def states(started: Worker) -> list[str]:
     return [each["state"] for each in started.call("memory.get_model_status")["models"]]
 
 
+def allocations(started: Worker) -> list[str]:
+    """Return the ids of the CPU's allocations."""
+    rows = started.call("memory.get_allocations", {"device_id": "cpu"})["allocations"]
+    return [each["allocation_id"] for each in rows]
+
+
 @pytest.mark.parametrize("seconds", [YEARS, -YEARS], ids=["forward", "back"])
 def test_a_clock_that_is_set_changes_nothing(seconds: int, tmp_path: Path) -> None:
     """Long leases, keep-alives and deadlines go on, short ones end in time, and the start stays where it was."""
@@ -55,11 +61,7 @@ def test_a_clock_that_is_set_changes_nothing(seconds: int, tmp_path: Path) -> No
         started.call("clock.set", {"seconds": seconds})
 
         short = started.call("memory.allocate", {**row, "lease_ms": 50})["allocation_id"]
-        ids = lambda: [  # noqa: E731 - short, and used here alone
-            each["allocation_id"]
-            for each in started.call("memory.get_allocations", {"device_id": "cpu"})["allocations"]
-        ]
-        eventually(lambda: short not in ids(), "the short lease ends")
+        eventually(lambda: short not in allocations(started), "the short lease ends")
         left = started.call("memory.get_allocations", {"allocation_id": long})["allocations"][0]
         assert 0 < left["lease_expires_in_ms"] <= 60_000
         assert states(started) == ["loaded"]

@@ -51,7 +51,7 @@ def test_python(shown: Snippet, tmp_path: Path) -> None:
     """
     if shown.not_run:
         imports = [one for one in ast.parse(shown.text).body if isinstance(one, ast.Import | ast.ImportFrom)]
-        exec(compile(ast.Module(imports, []), str(shown), "exec"), {})  # noqa: S102 - the test's own text
+        exec(compile(ast.Module(imports, []), str(shown), "exec"), {})  # noqa: S102 - imports of the project's own pages
     elif "def register(" in shown.text or re.search(r"\bhost\.", shown.text):
         _load_as_plugin(shown.text, tmp_path)
     else:

@@ -97,7 +97,10 @@ def test_work_that_does_not_notice_is_answered_for() -> None:
 def test_a_device_whose_process_hangs_holds_up_no_other() -> None:
     """Copies elsewhere, questions, leases and deadlines go on."""
     with worker("--simulated-device", f"{256 * MIB}", "--isolate", "simulated") as started:
-        states = lambda: [each["state"] for each in started.call("memory.get_status")["devices"]]  # noqa: E731 - short, and used here alone
+
+        def states() -> list[str]:
+            return [each["state"] for each in started.call("memory.get_status")["devices"]]
+
         eventually(lambda: states() == ["available", "available"], "the device's process is there")
         source = started.call("memory.allocate", {"size_bytes": 4096, "device_id": "cpu"})["allocation_id"]
         child = psutil.Process(started.pid).children()[0].pid

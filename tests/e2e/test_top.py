@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,13 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminal
 
 
 _TAKING_THE_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    " signal.signal(signal.SIGINT, signal.SIG_IGN);"
     " os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
-"""Whoever has the terminal gets its Ctrl-C."""
+"""Whoever has the terminal gets its Ctrl-C, and may have been started to ignore it, as a script's background jobs are."""
+
+_SCREEN_OF_BEFORE = "\x1b[?1049l"
 
 
 class Terminal:
@@ -42,14 +46,17 @@ class Terminal:
 
     def until(self, text: str) -> str:
         """Read until something was written. Returns all that was written since the last call, in plain text."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while text not in plain(self.written):
-            left = deadline - time.monotonic()
-            ready, _, _ = select.select([self.controller], [], [], max(0, left))
-            assert ready, f"no {text!r} in {plain(self.written)!r}"
-            self.written += os.read(self.controller, 1 << 16).decode(errors="replace")
+        self._read_until(lambda: text in plain(self.written), text)
         read, self.written = plain(self.written), ""
         return read
+
+    def _read_until(self, found: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not found():
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([self.controller], [], [], max(0, left))
+            assert ready, f"no {what!r} in {self.written!r}"
+            self.written += os.read(self.controller, 1 << 16).decode(errors="replace")
 
     def press(self, key: bytes) -> None:
         """Press a key."""
@@ -59,13 +66,11 @@ class Terminal:
         """Drag the window's corner."""
         termios.tcsetwinsize(self.controller, (lines, columns))
 
-    def leave(self) -> str:
-        """Wait for its end, and see that the terminal is as it was. Returns what was still written."""
+    def leave(self) -> None:
+        """Wait for its end, reading as a terminal does, and see that the terminal is as it was: its screen, too."""
+        self._read_until(lambda: _SCREEN_OF_BEFORE in self.written, _SCREEN_OF_BEFORE)
         assert self.process.wait(PATIENCE_SECONDS) == 0
         assert termios.tcgetattr(self._terminal) == self.before
-        while select.select([self.controller], [], [], 0)[0]:
-            self.written += os.read(self.controller, 1 << 16).decode(errors="replace")
-        return self.written
 
     def close(self) -> None:
         """Let go."""
@@ -100,7 +105,7 @@ def test_it_attaches_shows_and_quits_cleanly(tmp_path: Path, way_out: bytes | si
                 view.press(way_out)
             else:
                 view.process.send_signal(way_out)
-            assert "\x1b[?1049l" in view.leave()  # the screen of before is back
+            view.leave()
         finally:
             view.close()
         assert served.call("worker.ping")

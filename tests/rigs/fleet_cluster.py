@@ -51,6 +51,25 @@ class FleetCluster:
         """Kill a node's processes, Ray's own and all that they started."""
         self._ask("kill", name)
 
+    def actors(self, kind: str) -> dict[str, psutil.Process]:
+        """Return the processes of a kind of actor, ``Node`` or ``Directory``, by the node that they are on."""
+        found = {}
+        for each in psutil.Process(self._process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if each.cmdline()[:1][0].startswith(f"ray::{kind}"):
+                    words = each.parent().cmdline()
+                    name = next(word for word in words if word.startswith("--node-name="))
+                    found[name.partition("=")[2]] = each
+        return found
+
+    def workers(self) -> dict[str, psutil.Process]:
+        """Return the workers by their node."""
+        found = {}
+        for name, actor in self.actors("Node").items():
+            with suppress(psutil.Error):
+                found.update((name, each) for each in actor.children() if "memory_worker" in each.cmdline())
+        return found
+
     def close(self) -> None:
         """End all of it."""
         self._ask("close", "")
@@ -109,27 +128,6 @@ def _arguments(name: str) -> dict[str, Any]:
         "num_cpus": 1, "node_name": name, "include_dashboard": False, "object_store_memory": STORE_BYTES,
         "dashboard_agent_listen_port": 0,
     }  # fmt: skip
-
-
-def actors(kind: str) -> dict[str, psutil.Process]:
-    """Return the processes of a kind of actor, ``Node`` or ``Directory``, by the node that they are on."""
-    found = {}
-    for each in psutil.process_iter(["cmdline"]):
-        if (each.info["cmdline"] or [""])[0].startswith(f"ray::{kind}"):
-            with suppress(psutil.Error):
-                words = each.parent().cmdline()
-                name = next(word for word in words if word.startswith("--node-name="))
-                found[name.partition("=")[2]] = each
-    return found
-
-
-def workers() -> dict[str, psutil.Process]:
-    """Return the workers by their node."""
-    found = {}
-    for name, actor in actors("Node").items():
-        with suppress(psutil.Error):
-            found.update((name, each) for each in actor.children() if "memory_worker" in each.cmdline())
-    return found
 
 
 def orphans(option: str) -> list[psutil.Process]:

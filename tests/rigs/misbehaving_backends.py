@@ -217,7 +217,8 @@ class HasNoThreads(_Simulated):
     def probe(self) -> tuple[DeviceInfo, ...]:
         call_threads.start_thread = self._refuse
         (threads,) = (each for each in gc.get_objects() if isinstance(each, call_threads.CallThreads))
-        threads._count, threads._idle = 0, -1  # the one that runs this is none of them any more
+        threads._count = 0  # the one that runs this is none of them any more, and takes no other call
+        threads._hand_on = lambda: setattr(threads, "_idle", 0)
         return super().probe()
 
     def _refuse(self, *_: object) -> None:

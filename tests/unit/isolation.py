@@ -65,10 +65,15 @@ def never() -> CancelToken:
     return CancelToken(time.monotonic_ns)
 
 
+def ask(size: int) -> AllocationRequest:
+    """Return a request for memory of the device."""
+    return AllocationRequest("sim:0", size)
+
+
 def fill(backend: IsolatedBackend, name: str, size: int, seed: int) -> bytes:
     """Allocate and fill; returns the content."""
     content = random.Random(seed).randbytes(size)
-    backend.allocate(name, AllocationRequest("sim:0", size), never())
+    backend.allocate(name, ask(size), never())
     backend.write(name, 0, memoryview(bytearray(content)), never())
     return content
 

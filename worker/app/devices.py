@@ -48,6 +48,7 @@ def host(arguments: Arguments, clock: Clock, system: SystemMemory | FixedSystemM
         None if arguments.shared_folder is None else Path(arguments.shared_folder),
         system.notes(),
         as_sections=_as_sections(arguments),
+        mappable=bool(arguments.isolate) or arguments.directml_python is not None,
     )
     if isinstance(system, FixedSystemMemory):
         system.count(cpu.held_bytes)

@@ -28,6 +28,11 @@ _KNOBS = {
 SHARED_MEMORY_VARIABLE = "MEMORY_WORKER_SHARED_MEMORY"
 """Set by a host that can open sections: a worker too old for them goes on with files."""
 
+_COMMANDS = ("serve", "doctor", "broker")
+
+COMMANDS_OF_THEIR_OWN = ("fleet", "simulate", "report", "top", "mcp")
+"""They are the first argument, and read the rest by themselves."""
+
 _EPILOG = """\
 Try it: paste this line into a shell. One JSON object a line goes in, one comes back for each.
 
@@ -185,10 +190,24 @@ def _at_least(lowest: int) -> "type[int]":
     return read  # type: ignore[return-value]  # argparse calls it as it would a type
 
 
+def _command(text: str) -> str:
+    if text in _COMMANDS:
+        return text
+    if text in COMMANDS_OF_THEIR_OWN:
+        raise argparse.ArgumentTypeError(f"{text} comes first, and has options of its own: see {text} --help")
+    known = (*_COMMANDS, *COMMANDS_OF_THEIR_OWN)
+    near = nearest(text, known)
+    message = f"there is no command {printable(text)}; " + (
+        f"did you mean {near}?" if near else f"there are {', '.join(known)}"
+    )
+    raise argparse.ArgumentTypeError(message)
+
+
 def parse(arguments: list[str]) -> Arguments:
     """Read the command line. Exits with a message on stderr, and 2, if it cannot be understood."""
     parser = argparse.ArgumentParser(
         prog="python -m memory_worker",
+        usage="python -m memory_worker [OPTION...] [COMMAND]",
         description="Knows, in bytes, where an AI application's memory is, and makes room before it runs out."
         " Reads JSON requests from stdin, one a line, and answers each on stdout.",
         epilog=_EPILOG,
@@ -201,7 +220,8 @@ def parse(arguments: list[str]) -> Arguments:
         known.extend(names)
         parser.add_argument(*names, **more)
 
-    add("command", nargs="?", choices=("serve", "doctor", "broker"), default="serve", help="default: serve")
+    add("command", nargs="?", type=_command, metavar="COMMAND", default="serve",
+        help="serve, doctor or broker (default serve)")  # fmt: skip
     add("--json", action="store_true", help="doctor's findings as one JSON object")
     add("--limit-bytes", type=size, metavar="BYTES", help="most that may be allocated on the CPU")
     add("--default-device", metavar="ID", help="device of requests that name none (default: the first"

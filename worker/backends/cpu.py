@@ -16,6 +16,7 @@ from worker.backends.host_memory import (
     Buffer,
     page_rounded,
 )
+from worker.backends.mappable_buffer import MappableBuffer
 from worker.backends.pieces import Done
 from worker.backends.shared_buffer import SharedBuffer
 from worker.backends.shared_files import SharedFiles
@@ -31,6 +32,9 @@ from worker.telemetry.system import SystemReading
 
 if TYPE_CHECKING:
     from worker.backends.mapped_file import MappedFile
+
+_MAPPABLE_FROM_BYTES = 32 * 2**20
+"""Below this, mapping a block costs a device's process more than it saves."""
 
 _HEADROOM_CHECK_BYTES = 2**20
 """Above this size, pooled buffers are given up first if the system is short; below, it can't matter."""
@@ -50,7 +54,10 @@ class CpuBackend:
         system_notes: tuple[str, ...] = (),
         *,
         as_sections: bool = False,
+        mappable: bool = False,
     ) -> None:
+        """``mappable``: there may be devices in processes, which map large blocks that are copied often (Linux)."""
+        self._mappable = mappable and sys.platform == "linux"
         self._as_sections = as_sections
         self._system_notes = system_notes
         self._read_system = read_system
@@ -166,8 +173,10 @@ class CpuBackend:
         return buffer.view
 
     def shared_file(self, allocation_id: str) -> str | None:
-        """Return the file that a host maps; None for a block that can be addressed here."""
+        """Return what a device's process can map: the file that a host maps, or what was copied often. None for others."""
         buffer = self._buffers[allocation_id]
+        if isinstance(buffer, MappableBuffer):
+            return buffer.path_to_copy()
         return str(buffer.path) if isinstance(buffer, SharedBuffer) and buffer.view is None else None
 
     def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
@@ -255,7 +264,7 @@ class CpuBackend:
             if buffer.is_wanted():
                 start_thread(partial(_give_way, buffer), "give way")
 
-    def defragment(self, device_id: str) -> Defragmented | None:  # noqa: ARG002 - as all of them are called
+    def defragment(self, device_id: str) -> Defragmented | None:  # noqa: ARG002 - every backend is called alike
         """Do nothing: virtual memory does not fragment."""
         return None
 
@@ -306,7 +315,8 @@ class CpuBackend:
                 kept.size_bytes = size
                 return kept
         self._make_way(size)
-        return AnonymousBuffer(size, request.alignment)
+        mappable = self._mappable and size >= _MAPPABLE_FROM_BYTES
+        return (MappableBuffer if mappable else AnonymousBuffer)(size, request.alignment)
 
     def _make_way(self, size: int) -> None:
         """Give the pool up where the system is short of what is asked for."""

@@ -139,7 +139,7 @@ class CudaBackend:
         """Give a block up. What is on the device goes back in whole segments, unless its size churns."""
         return self._free(allocation_id, at_once=False)
 
-    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002 - as all of them are called
+    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002 - every backend is called alike
         """Return a pinned block's bytes; the device's own can only be copied to and from."""
         pinned = self._pinned.get(allocation_id)
         return None if pinned is None else pinned.view

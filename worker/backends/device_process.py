@@ -81,6 +81,7 @@ class _Server:
 
     def __init__(self, pipe: FramePipe, setup: dict[str, Any], lend: Lend) -> None:
         self._pipe = pipe
+        self._send = pipe.send
         self._setup = setup
         self._lend = lend
         self._slots = Slots.open(setup["slots"])
@@ -94,7 +95,8 @@ class _Server:
         self._tokens: dict[int, CancelToken] = {}
         self._callers: dict[int, Caller] = {}
         self._fillings: dict[str, Filling] = {}
-        self._changing = SureLock()
+        changing = SureLock()
+        self._begin_changing, self._end_changing = changing.acquire, changing.release
         self._changes = 0
         """Calls done that may have changed something."""
         self._figures = FiguresWriter(
@@ -124,7 +126,7 @@ class _Server:
             token = self._tokens[number] = CancelToken(time.monotonic_ns, deadline_ns)
             submit(self._answer, message, token)
         except (OutOfMemoryError, MemoryError) as error:
-            self._say(message, [number, None, packed_error(error)])
+            self._say(number, message[1], [number, None, packed_error(error)])
 
     def cancel(self, call: int) -> None:
         """Cancel a call; nothing happens if it is done."""
@@ -145,25 +147,25 @@ class _Server:
             answer = [number, result if type(result) in _PLAIN else packed(result)]
         except BaseException as error:  # noqa: BLE001 - it is the worker's to deal with
             answer = [number, None, packed_error(error)]
-        self._say(message, answer)
+        self._say(number, do, answer)
 
-    def _say(self, message: Message, answer: Message) -> None:
+    def _say(self, number: int, do: str, answer: Message) -> None:
         """Send the answer to a call, and count what it may have changed: also one that failed, as the worker does."""
-        number, do = message[0], message[1]
-        self._tokens.pop(number, None)
+        if self._tokens:
+            self._tokens.pop(number, None)
         changing = do not in QUESTIONS
         if changing:
-            self._changing.acquire()
+            self._begin_changing()
             self._changes += 1
-            self._changing.release()
+            self._end_changing()
         try:
             try:
-                self._pipe.send(answer, any_values=do == WORK)
+                self._send(answer, any_values=do == WORK)
             except OSError:
                 raise
             except Exception as error:  # noqa: BLE001 - a result that no message can hold
                 failed = [number, None, packed_error(error)]
-                patiently(lambda: self._pipe.send(failed))
+                patiently(lambda: self._send(failed))
         except OSError:
             os._exit(0)  # the worker is gone
         if changing:

@@ -151,7 +151,7 @@ class DirectMlBackend(LoadsThroughCopies):
             device = self._places.pop(handle)
         return device.free(handle, at_once=True)
 
-    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002 - as all of them are called
+    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002 - every backend is called alike
         """Return None: the library's storage is opaque."""
         return None
 

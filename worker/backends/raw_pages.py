@@ -70,6 +70,17 @@ def map_anonymous(length: int, address: int | None = None) -> int:
     return int(found)
 
 
+def map_shared(descriptor: int, start: int, length: int, address: int) -> None:
+    """Map a part of a file in place of what is at an address. OutOfMemoryError, and that is as it was."""
+    if sys.platform == "win32":
+        raise OutOfMemoryError("Windows maps no file at an address", requested_bytes=length)
+    flags = mmap.MAP_SHARED | _MAP_FIXED
+    found = _libc.mmap(address, length, mmap.PROT_READ | mmap.PROT_WRITE, flags, descriptor, start)
+    if found != address:
+        message = f"the system refused a map of {length} bytes: {os.strerror(ctypes.get_errno())}"
+        raise OutOfMemoryError(message, requested_bytes=length)
+
+
 def move(source: int, destination: int, length: int) -> None:
     """Put pages in the place of others, in one step that no reader sees the middle of. Linux only."""
     if _libc.mremap(source, length, length, _MREMAP_MAYMOVE_FIXED, destination) == _FAILED:

@@ -105,7 +105,7 @@ class SimulatedBackend(LoadsThroughCopies):
             process_demoted_bytes=demoted,
         )
 
-    def processes(self, device_id: str, pids: tuple[int, ...]) -> HeldByProcess:  # noqa: ARG002 - as all of them are called
+    def processes(self, device_id: str, pids: tuple[int, ...]) -> HeldByProcess:  # noqa: ARG002 - every backend is called alike
         """Name the one process that can be there."""
         self._check_present()
         with self._lock:
@@ -152,7 +152,7 @@ class SimulatedBackend(LoadsThroughCopies):
             buffer.close()
             return 0 if self._device.pooled else before - self._space.used_bytes
 
-    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002 - as all of them are called
+    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002 - every backend is called alike
         """Return None: like a GPU's memory, it can only be copied to and from."""
         return None
 
@@ -170,7 +170,7 @@ class SimulatedBackend(LoadsThroughCopies):
         if self._corrupts():
             view[offset] ^= 0xFF
 
-    def trim(self, device_id: str) -> int | None:  # noqa: ARG002 - as all of them are called
+    def trim(self, device_id: str) -> int | None:  # noqa: ARG002 - every backend is called alike
         """Do nothing: it keeps no caches, or never gives them up."""
         self._check_present()
         return 0
@@ -178,7 +178,7 @@ class SimulatedBackend(LoadsThroughCopies):
     def tick(self) -> None:
         """Do nothing: it keeps no caches."""
 
-    def defragment(self, device_id: str) -> Defragmented | None:  # noqa: ARG002 - as all of them are called
+    def defragment(self, device_id: str) -> Defragmented | None:  # noqa: ARG002 - every backend is called alike
         """Move all blocks to the low end; nothing moves in a pool."""
         self._check_present()
         if self._device.pooled:

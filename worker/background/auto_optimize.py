@@ -1,6 +1,7 @@
 """``--auto-optimize``: the worker makes headroom by itself where a level lasts, and learns when to leave off."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 
 from protocol.results import ReleasedMemory
 from protocol.vocabulary import OptimizationLevel, PressureLevel
@@ -49,6 +50,17 @@ _BELOW = {
 
 Submit = Callable[[str, Callable[[CancelToken], None]], bool]
 """Runs something that needs a device for itself, if no request is in its way. Returns whether it does."""
+
+
+def _together(
+    rows: Iterable[Recommended | ReleaseMemory],
+) -> Iterator[Recommended | tuple[ReleaseMemory, ...]]:
+    """Put consumers that follow one another together: they are asked all at once, by one plan, and each silent one takes its time."""
+    for kind, some in groupby(rows, type):
+        if kind is ReleaseMemory:
+            yield tuple(each for each in some if isinstance(each, ReleaseMemory))
+        else:
+            yield from (each for each in some if isinstance(each, Recommended))
 
 
 class AutoOptimizer:
@@ -124,9 +136,9 @@ class AutoOptimizer:
         why = f"automatic: {device_id} was {at} for a while"
         before = self._pressure.headroom(device_id).total_bytes
         steps, gone = list[Step](), Gone()
-        for row in rows[: 1 if state.restraint else None]:
-            if isinstance(row, ReleaseMemory):
-                relief.release((row,), token, gone, why)
+        for row in _together(rows[: 1 if state.restraint else None]):
+            if isinstance(row, tuple):
+                relief.release(row, token, gone, why)
             else:
                 returned = relief.carry_out(row.action, token, f"{why}, and {row.reason}")
                 self._note_unloaded(device_id, row)

@@ -1,7 +1,7 @@
 """What gives memory back: the actions that are recommended, what each would bring, and what it brought."""
 
 from protocol.record import Record
-from protocol.results import ReleasedMemory
+from protocol.results import KeptConsumer, KeptModel, ReleasedMemory
 from protocol.vocabulary import PressureLevel
 from worker.core.consumers import Release
 
@@ -84,6 +84,8 @@ class OptimizeOutcome(Record):
     pressure_after: PressureLevel
     released: tuple[ReleasedMemory, ...] = ()
     """What consumers gave back, or in a dry run would be asked for; not among the steps."""
+    models_kept: tuple[KeptModel, ...] = ()
+    consumers_kept: tuple[KeptConsumer, ...] = ()
 
 
 def with_returned(reason: str, claimed_bytes: int | None, returned_bytes: int | None) -> str:

@@ -12,6 +12,7 @@ Buffer = bytes | bytearray | memoryview
 HEADER_BYTES = 100 * 2**20
 """The longest header that the format allows."""
 _ALIGNMENT = 8
+_LENGTH_BYTES = 8
 _METADATA = "__metadata__"
 
 
@@ -34,19 +35,21 @@ def packed(parts: Mapping[str, Part], metadata: Mapping[str, str]) -> bytes:
         at += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
-    return b"".join((len(text).to_bytes(8, "little"), text, *(each.content for each in parts.values())))
+    return b"".join(
+        (len(text).to_bytes(_LENGTH_BYTES, "little"), text, *(each.content for each in parts.values()))
+    )
 
 
 def unpacked(data: Buffer) -> tuple[dict[str, Part], dict[str, str]]:
     """Return the tensors in bytes, which are looked at where they are, and what is said of them. ValueError for others."""
     view = memoryview(data).cast("B")
-    length = int.from_bytes(view[:8], "little")
-    if len(view) < 8 or length > min(HEADER_BYTES, len(view) - 8):  # noqa: PLR2004 - of the length itself
+    length = int.from_bytes(view[:_LENGTH_BYTES], "little")
+    if len(view) < _LENGTH_BYTES or length > min(HEADER_BYTES, len(view) - _LENGTH_BYTES):
         raise ValueError("no header of safetensors: it would be longer than all")
     try:
-        header = json.loads(bytes(view[8 : 8 + length]))
+        header = json.loads(bytes(view[_LENGTH_BYTES : _LENGTH_BYTES + length]))
         metadata = header.pop(_METADATA, {})
-        content = view[8 + length :]
+        content = view[_LENGTH_BYTES + length :]
         parts, end = {}, 0
         for name, said in sorted(header.items(), key=lambda each: each[1]["data_offsets"]):
             start, stop = said["data_offsets"]

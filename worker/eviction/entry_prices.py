@@ -8,7 +8,7 @@ costs. So entries of any consumers can be compared by the byte. How often is lea
 - *of the consumer*, in everybody's time: how many uses it has of late, so that demand that moves moves memory.
 """
 
-from collections.abc import Container, Hashable
+from collections.abc import Callable, Container, Hashable
 
 from worker.core.consumers import Offer
 from worker.eviction.reuse_rates import ReuseRates
@@ -37,17 +37,16 @@ class ExpectedUses:
 
     def within(self, entry_id: Hashable, now_ns: int, within_ns: int = HALF_LIFE_NS) -> float:
         """Return how many uses of an entry are expected within a time; 1 where there was none: what is not known is dear."""
-        return self.of_all(self.of_consumer(now_ns, within_ns), entry_id)
+        return self.at(now_ns, within_ns)(entry_id)
+
+    def at(self, now_ns: int, within_ns: int = HALF_LIFE_NS) -> Callable[[Hashable], float]:
+        """Return what tells that of any entry, at one moment: it holds until the next use, and is much quicker for many."""
+        return self._rates.now(self.of_consumer(now_ns, within_ns), 1.0)
 
     def of_consumer(self, now_ns: int, within_ns: int = HALF_LIFE_NS) -> float:
         """Return how many uses of all its entries together are expected within a time."""
         within_ns = max(0, within_ns)
         return self._all.expected(now_ns, within_ns) + _LEAST_USES * within_ns / HALF_LIFE_NS
-
-    def of_all(self, expected: float, entry_id: Hashable) -> float:
-        """Return how many of the uses that are expected of all are an entry's; 1 where it was never used."""
-        rate = self._rates.rate(entry_id)
-        return 1.0 if rate is None else rate * expected
 
     def again(self, entry_id: Hashable) -> bool:
         """Tell whether an entry was used more than once, as far as is known: others are worth what most are."""
@@ -71,20 +70,22 @@ class PricedEntries:
         self._order: list[str] = []
         self._draw = self._drawn = 12345
         """Where a sample begins, and the one after the next event: who only looks twice is told the same prices."""
+        self._all: tuple[int, list[tuple[float, int, float, str]]] | None = None
+        """All that is kept, as it was priced at a time since the last event: a plan for more looks at the same moment."""
 
     def __contains__(self, entry_id: str) -> bool:
         return entry_id in self._kept
 
     def used(self, entry_id: str, now_ns: int) -> None:
         """Note a use of an entry, kept or not."""
-        self._draw = self._drawn
+        self._change()
         self._uses.used(entry_id, now_ns)
 
     def add(self, entry_id: str, size_bytes: int, cost_ms: float) -> None:
         """Note that an entry is kept from now on: its bytes, and what building it took. ValueError where it is already."""
         if entry_id in self._kept:
             raise ValueError(f"entry {entry_id!r} is kept already; remove it first")
-        self._draw = self._drawn
+        self._change()
         self._kept[entry_id] = (len(self._order), size_bytes, cost_ms)
         self._order.append(entry_id)
         self.held_bytes += size_bytes
@@ -92,7 +93,7 @@ class PricedEntries:
     def remove(self, entry_id: str) -> None:
         """Note that an entry is no longer kept. KeyError where it was not."""
         place, size_bytes, _ = self._kept.pop(entry_id)
-        self._draw = self._drawn
+        self._change()
         last = self._order.pop()
         if last != entry_id:
             self._order[place] = last
@@ -108,20 +109,34 @@ class PricedEntries:
 
         An offer's ``tag`` is its entry's id. What is in use is not offered.
         """
-        priced, expected, share = [], self._uses.of_consumer(now_ns), self._uses.of_all
-        for entry_id in self._some(need_bytes):
-            if entry_id not in in_use:
-                _, size_bytes, cost_ms = self._kept[entry_id]
-                price = cost_ms * share(expected, entry_id)
-                priced.append((price / max(1, size_bytes), size_bytes, price, entry_id))
-        priced.sort()
         offers, missing = [], need_bytes
-        for _, size_bytes, price, entry_id in priced:
+        for _, size_bytes, price, entry_id in self._priced(need_bytes, now_ns):
             if missing <= 0:
                 break
+            if entry_id in in_use:
+                continue
             offers.append(Offer(size_bytes, price, "", tag=entry_id))
             missing -= size_bytes
         return tuple(offers)
+
+    def _priced(self, need_bytes: int, now_ns: int) -> list[tuple[float, int, float, str]]:
+        """Return a sample of what is kept, the cheapest first: price a byte, bytes, price and id of each."""
+        some, kept = self._some(need_bytes), self._kept
+        if some is self._order and self._all is not None and self._all[0] == now_ns:
+            return self._all[1]
+        uses, priced = self._uses.at(now_ns), []
+        for entry_id in some:
+            _, size_bytes, cost_ms = kept[entry_id]
+            price = cost_ms * uses(entry_id)
+            priced.append((price / (size_bytes or 1), size_bytes, price, entry_id))
+        priced.sort()
+        if some is self._order:
+            self._all = now_ns, priced
+        return priced
+
+    def _change(self) -> None:
+        """Note that something happened: what was drawn and priced before does not hold any more."""
+        self._draw, self._all = self._drawn, None
 
     def _some(self, need_bytes: int) -> list[str]:
         """Return a sample of what is kept, of at least twice the need. The same events give the same samples."""

@@ -10,13 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from math import inf, log2
 
-from protocol.vocabulary import DeviceState
+from protocol.vocabulary import DeviceState, FileLocation
 from worker.fleet.known import KnownNode
 from worker.fleet.options import NEW, THERE, Option, Pricing
 from worker.fleet.placement import Placement, decided, place_among
 from worker.fleet.pricing import Work, level_end, level_of, load_ms, turn_ms
 from worker.fleet.reservations import Reservations
-from worker.fleet.views import DeviceView, FileLocation, ModelView, NodeChange, NodeView, PlacementRequest
+from worker.fleet.views import DeviceView, ModelView, NodeChange, NodeView, PlacementRequest
 
 SCANNED = 16
 """So few nodes are all priced: rows would take longer."""

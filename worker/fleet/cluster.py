@@ -1,7 +1,6 @@
 """Ray, as far as a fleet needs it: a cluster of this machine's own or one that is there, and actors on its machines."""
 
 import logging
-import os
 import shutil
 import socket
 import subprocess
@@ -24,6 +23,8 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 """What contents pass through between nodes, some pieces at a time; taken from the machine's memory as it is filled."""
 _CALLS_AT_ONCE = 10_000
 _CONNECT_SECONDS = 10.0
+_BASE_MAX_LENGTH = 24
+"""Ray's sockets lie below it, and a socket's path has at most 107 bytes."""
 
 
 class Machine(Record):
@@ -116,7 +117,7 @@ class Cluster:
             self._folder.remove()
 
     def _machine(self, name: str, ray_id: str) -> Machine:
-        return Machine(name, ray_id, os.getcwd() if ray_id == self.own_ray_id else None)  # noqa: PTH109 - a text is wanted
+        return Machine(name, ray_id, str(Path.cwd()) if ray_id == self.own_ray_id else None)
 
     def _actor(self, kind: type, name: str, ray_id: str | None, *arguments: Any) -> Any:
         placed = (
@@ -146,11 +147,11 @@ class _Folder:
 
     def __init__(self) -> None:
         base = Path(tempfile.gettempdir())
-        if len(str(base)) > 24:  # noqa: PLR2004 - sockets lie below it, whose paths have at most 107 bytes
-            base = Path("/tmp")  # noqa: S108 - a folder of one's own is made in it
+        if len(str(base)) > _BASE_MAX_LENGTH:
+            base = Path("/tmp")  # noqa: S108 - mkdtemp makes a folder in it that only this user can enter
         self.path = Path(tempfile.mkdtemp(prefix="memory-worker-fleet-", dir=base))
         command = [sys.executable, "-I", "-S", leftovers.__file__, str(self.path)]
-        self._leftovers = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - our own
+        self._leftovers = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - a file of this package
 
     def remove(self) -> None:
         """Remove it."""

@@ -23,15 +23,15 @@ def fleet(arguments: list[str], claim: Callable[[], tuple[int, int]]) -> NoRetur
     if find_spec("ray") is None:
         fail("fleet needs Ray, on Linux: pip install 'memory-worker[fleet]'")
     read_fd, write_fd = claim()
-    from worker.core.log import gather, serve_log, set_level  # noqa: PLC0415 - libraries are imported from here on
-    from worker.fleet.surroundings import prepare  # noqa: PLC0415
+    from worker.core.log import gather, serve_log, set_level  # noqa: PLC0415 - libraries may write to stdout: only once it is claimed
+    from worker.fleet.surroundings import prepare  # noqa: PLC0415 - as above
 
     set_level(own.log_level)
     serve_log()
     say_plainly = gather("ray")
     prepare(alone=own.address is None)
-    from worker.fleet.serve import serve_fleet  # noqa: PLC0415 - Ray
-    from worker.fleet.words import FleetError  # noqa: PLC0415
+    from worker.fleet.serve import serve_fleet  # noqa: PLC0415 - Ray reads its surroundings as it is imported
+    from worker.fleet.words import FleetError  # noqa: PLC0415 - as above
 
     try:
         serve_fleet(own, tuple(options), read_fd, write_fd)
@@ -51,6 +51,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         " of its machines (default: Ray is started on this machine, for this process)")  # fmt: skip
     parser.add_argument("--nodes", type=_count, metavar="N", help="without --address: so many nodes on this machine, which"
         " share its memory (default 1)")  # fmt: skip
+    parser.add_argument("--monitor-socket", nargs="?", const="", metavar="PATH", help="let python -m memory_worker top attach"
+        " to the gateway (default: in the runtime folder, by process id)")  # fmt: skip
     own, options = parser.parse_known_args(arguments)
     if own.address is not None and own.nodes is not None:
         fail(

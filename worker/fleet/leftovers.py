@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 _KILL = 9  # SIGKILL: a fleet is on Linux, and Windows' ``signal`` lacks the name
 _GRACE_SECONDS, _LOOK_SECONDS, _PATIENCE_SECONDS = 5.0, 0.1, 15.0
@@ -34,13 +35,13 @@ def users(folder: str) -> Iterator[int]:
 
     Their names and environments say nothing reliable: Ray writes titles over both.
     """
-    for name in os.listdir("/proc"):  # noqa: PTH208 - many of them
-        if name.isdecimal() and int(name) != os.getpid():
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal() and int(process.name) != os.getpid():
             with suppress(OSError):
-                for fd in os.listdir(f"/proc/{name}/fd"):  # noqa: PTH208
+                for descriptor in (process / "fd").iterdir():
                     with suppress(OSError):
-                        if os.readlink(f"/proc/{name}/fd/{fd}").startswith(folder):  # noqa: PTH115
-                            yield int(name)
+                        if str(descriptor.readlink()).startswith(folder):
+                            yield int(process.name)
                             break
 
 

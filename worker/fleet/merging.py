@@ -91,6 +91,8 @@ def _optimize(answers: Answers) -> dict[str, Any]:
         "pressure_before": worst_level(each["pressure_before"] for each in answers.values()),
         "pressure_after": worst_level(each["pressure_after"] for each in answers.values()),
         "released": all_of(answers, "released"),
+        "models_kept": all_of(answers, "models_kept"),
+        "consumers_kept": all_of(answers, "consumers_kept"),
     }
 
 

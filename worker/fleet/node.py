@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -17,8 +17,9 @@ from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureCondition
 from worker.fleet.changes import EVERY_NS, Outbox
 from worker.fleet.node_worker import Message, NodeWorker
-from worker.fleet.observing import observe
+from worker.fleet.observing import Observer
 from worker.fleet.order import Order
+from worker.fleet.pace import Pace
 from worker.fleet.pieces import read_piece, write_piece
 from worker.fleet.views import NodeChange, NodeView
 from worker.fleet.words import (
@@ -65,7 +66,8 @@ class Node:
         self._outbox, self._building = Outbox(), False
         self._lease_until = 0.0
         self._used_at = time.monotonic()
-        self._order = Order()
+        self._order, self._pace = Order(), Pace()
+        self._observer: Observer | None = None
         self._worker = NodeWorker(options, self._note_change)
         start_thread(self._tell_for_ever, "fleet-node-tell")
 
@@ -161,8 +163,25 @@ class Node:
         refused, view = self._why_not(guard)
         if refused is not None:
             return Answered(None, refused, self._worker.incarnation, self._outbox.next_revision - 1, view)
-        message = await self._worker.call(call_id, action, data, options, place.gateway)
+        with self._working(call_id, guard.model_id, place.gateway) as done:
+            message = await self._worker.call(call_id, action, data, options, place.gateway)
+            done.append(message.get("success") is True)
         return Answered(message, None, self._worker.incarnation, self._shown_at())
+
+    @contextlib.contextmanager
+    def _working(self, call_id: str, model_id: str | None, gateway: str) -> Iterator[list[bool]]:
+        """Count a call that works with a model while it is under way; true is added where it succeeded."""
+        done = list[bool]()
+        if model_id is None:
+            yield done
+            return
+        self._pace.begin(call_id, gateway, model_id)
+        self._note_change()
+        try:
+            yield done
+        finally:
+            self._pace.end(call_id, done=done == [True])
+            self._note_change()
 
     def _why_not(self, guard: Guard) -> tuple[str | None, NodeView | None]:
         if time.monotonic() >= self._lease_until:
@@ -226,10 +245,10 @@ class Node:
         with self._changed:
             self._building = True
         try:
-            worker = self._worker
-            now = observe(
-                worker.ask, self._node_id, worker.incarnation, draining=self._draining, down_ms=worker.down_ms
-            )
+            worker, observer = self._worker, self._observer
+            if observer is None or observer.incarnation != worker.incarnation:
+                observer = self._observer = Observer(self._node_id, worker.incarnation, self._pace)
+            now = observer.observe(worker.ask, draining=self._draining, down_ms=worker.down_ms)
         finally:
             with self._changed:
                 self._building = False

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from protocol.vocabulary import DeviceState, ModelState
+from protocol.vocabulary import DeviceState, FileLocation, ModelState
 from worker.fleet.known import KnownNode
 from worker.fleet.pricing import level_of, load_ms, spread, turn_ms
 from worker.fleet.reservations import NodeHolds, Reservations
-from worker.fleet.views import Cause, DeviceView, FileLocation, ModelView, Passed, PlacementRequest, Step
+from worker.fleet.views import Cause, DeviceView, ModelView, Passed, PlacementRequest, Step
 
 THERE = frozenset({ModelState.LOADED, ModelState.LOADING})
 """States of a model that is on its node already, or about to be."""
@@ -20,6 +20,10 @@ _RANKS = {Step.LOADED: 0, Step.LOADING: 1}
 
 _ELSEWHERE = 1 << 20
 """On the level of a place on another kind of device than the node's own choice: after every other place."""
+
+
+ABSENT = 1 << 21
+"""Where its file was not found when it was last looked for: after those as well, for it may have come since."""
 
 
 class Option(NamedTuple):
@@ -87,10 +91,11 @@ class Pricing:
             return _passed(node, Cause.UNKNOWN_MODEL, f"it does not know {self._request.model_id!r}")
         if model.state in THERE or model.model_id in holds.loads:
             return self._there(node, model, holds)
-        absent = f"it has no file of {model.model_id!r}" if model.file is FileLocation.ABSENT else None
-        if (why := model.refused or absent) is not None:
-            return _passed(node, Cause.REFUSED, why)
-        return self._cheapest(node, model, holds)
+        if model.refused is not None:
+            return _passed(node, Cause.REFUSED, model.refused)
+        option = self._cheapest(node, model, holds)
+        late = ABSENT if model.file is FileLocation.ABSENT else 0
+        return option._replace(level=option.level + late) if isinstance(option, Option) else option
 
     def _why_not(self, node: KnownNode) -> Passed | None:
         request, passed = self._request, None
@@ -111,7 +116,9 @@ class Pricing:
     def _there(self, node: KnownNode, model: ModelView, holds: NodeHolds) -> Option | Passed:
         """Price a model where it is loaded already, or is about to be."""
         begun = holds.loads.get(model.model_id)
-        device_id = begun.device_id if begun is not None else model.device_id or ""
+        device_id = begun.device_id if begun is not None else model.device_id
+        if device_id is None:  # its load has only begun, and its worker will choose
+            device_id = next(iter(node.order), "")
         device = node.devices.get(device_id)
         if device is None or not self._will_do(device):  # 5
             return _passed(node, Cause.NO_DEVICE, f"{model.model_id!r} is on {device_id} there")

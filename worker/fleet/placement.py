@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from protocol.record import Record
 from worker.fleet.known import KnownNode
-from worker.fleet.options import Option, Pricing
+from worker.fleet.options import ABSENT, Option, Pricing
 from worker.fleet.pricing import Work
 from worker.fleet.reservations import Reservations
 from worker.fleet.views import Cause, Choice, NodeView, Passed, PlacementRequest, Step
@@ -36,7 +36,7 @@ def place(
       1. it refused the request already; or another node was asked for;
       2. its lease with the directory ended; or it is draining;
       3. its view is stale: what happened there since is not in it, and is not guessed;
-      4. it does not know the model, can't load it, or does not find its file;
+      4. it does not know the model, or can't load it;
       5. it has no device as asked for that can be asked for memory.
     Else it has a price, in expected milliseconds, by what holds first:
       6. the model is loaded there: until it is its turn;
@@ -45,7 +45,8 @@ def place(
       9. no one knows whether it fits: the same, and the device itself will say;
      10. it fits once others made room: the same, and what goes, in the node's own order, by the chance of its reuse.
      11. It does not fit whatever goes: the node is passed over.
-    It goes where the price is lowest, and on another kind of device than a node's first one only where none else will do.
+    It goes where the price is lowest, and on another kind of device than a node's first one only where none else will do;
+    where its file was not found, only where that won't either.
     Of places that are as good (``pricing.level_of``), loaded goes before loading, and both before others; then goes the
     next one on the ring of nodes from the request's place. That is the model's where it has to be loaded, so that all
     who place it at once load it once, and elsewhere the request's own, so that they do not all go to one node.
@@ -107,6 +108,7 @@ def told(request: PlacementRequest, option: Option) -> Choice:
             reason = f"making room for {what} on {where} costs {option.room_ms:,.0f} ms"
     reason += f", {option.wait_ms:,.0f} ms until its turn" if option.wait_ms else ""
     reason += f", {option.load_ms:,.0f} ms to load" if option.load_ms else ""
+    reason += "; its file was not found there" if option.level >= ABSENT else ""
     return Choice(
         option.node.node_id,
         option.device_id,

@@ -6,8 +6,8 @@ from hashlib import blake2b
 from math import expm1, log2
 from typing import NamedTuple, Self
 
-from protocol.vocabulary import ModelState
-from worker.fleet.views import DeviceView, FileLocation, ModelView, PriceStep
+from protocol.vocabulary import FileLocation, ModelState
+from worker.fleet.views import DeviceView, ModelView, PriceStep
 
 DISK_BYTES_PER_S = 500_000_000
 """Of a file on a node's own disk, until it was measured: what SATA solid-state disks read."""

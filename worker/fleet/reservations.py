@@ -2,10 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from protocol.record import Record
+from protocol.vocabulary import ModelState
 from worker.fleet.known import KnownNode
 from worker.fleet.views import Choice, Step
 
@@ -18,8 +20,12 @@ class Held(Record):
 
     choice: Choice
     model_id: str | None
+    uses: bool
+    """Whether it works with the model, and is not answered yet."""
     shown_at: _Revision | None = None
-    """The node's incarnation and revision whose view shows it; None until the node answered."""
+    """The node's incarnation and revision whose view shows what it takes; None until the node said so."""
+    shown: bool = False
+    """Whether a view shows that."""
 
 
 class NodeHolds(Record):
@@ -27,7 +33,7 @@ class NodeHolds(Record):
 
     bytes_by_device: Mapping[str, int]
     uses: Mapping[str, int]
-    """Leases of models, by device."""
+    """Leases of models, by device: of all who placed here and have no answer. Views tell of others' alone (``others_only``)."""
     loads: Mapping[str, Choice]
     """Of models that are to be loaded there, by model."""
     queue_ms: Mapping[str, float]
@@ -39,7 +45,11 @@ NOTHING = NodeHolds(_NONE, _NONE, _NONE, _NONE)
 
 
 class Reservations:
-    """Placements under way, each counted from its decision until a view of its node shows it, or it was refused."""
+    """Placements under way, from their decision on.
+
+    What one takes counts until a view of its node shows it, its use of a model until it is answered, and nothing of it
+    once it was refused.
+    """
 
     def __init__(self) -> None:
         # All mutable state: by node, its placements by the id that whoever placed them gave, what they add up to
@@ -49,18 +59,25 @@ class Reservations:
         self._least: dict[str, _Revision] = {}
         self._seen: dict[str, _Revision] = {}
 
-    def add(self, key: str, choice: Choice, model_id: str | None) -> None:
-        """Count a placement from now on; ``key``: such as the request's id, unique among those under way."""
-        self._held[choice.node_id][key] = Held(choice, model_id)
-        self._sums.pop(choice.node_id, None)
+    def add(self, key: str, choice: Choice, model_id: str | None, *, uses: bool = False) -> None:
+        """Count a placement from now on; ``key``: such as the request's id, unique among those under way.
+
+        ``uses``: whether it works with the model until it is answered.
+        """
+        self._put(key, Held(choice, model_id, uses))
 
     def accepted(self, key: str, node_id: str, incarnation: str, revision: int) -> None:
-        """Note that a node took it: views from this revision on show it, and it is counted until then."""
-        held = self._held.get(node_id, {})
-        if key in held:
-            held[key] = Held(held[key].choice, held[key].model_id, (incarnation, revision))
-            if _shows(self._seen.get(node_id), (incarnation, revision)):
-                self._drop(node_id, key)
+        """Note that a node took it: views from this revision on show what it takes, which is counted until then."""
+        held = self._held.get(node_id, {}).get(key)
+        if held is not None:
+            at = incarnation, revision
+            self._put(key, replace(held, shown_at=at, shown=_shows(self._seen.get(node_id), at)))
+
+    def answered(self, key: str, node_id: str) -> None:
+        """Note that it does not work with its model any more."""
+        held = self._held.get(node_id, {}).get(key)
+        if held is not None:
+            self._put(key, replace(held, uses=False))
 
     def refused(self, key: str, node_id: str, incarnation: str | None = None, revision: int = 0) -> None:
         """Count it no more; where the node said at which revision it refused, views before that are stale from now on."""
@@ -74,8 +91,11 @@ class Reservations:
         """Take notice of a node's new view: what it shows is counted no more."""
         here = self._seen[node.node_id] = (node.incarnation, node.revision)
         for key, held in list(self._held.get(node.node_id, {}).items()):
-            if held.shown_at is not None and _shows(here, held.shown_at):
-                self._drop(node.node_id, key)
+            if not held.shown and (
+                _has(node, held) or (held.shown_at is not None and _shows(here, held.shown_at))
+            ):
+                lives_on = held.shown_at is None or held.shown_at[0] == node.incarnation
+                self._put(key, replace(held, shown=True, uses=held.uses and lives_on))
         least = self._least.get(node.node_id)
         if least is not None and _shows(here, least):
             del self._least[node.node_id]
@@ -103,12 +123,26 @@ class Reservations:
             sums = self._sums[node_id] = _sum(self._held[node_id].values())
         return sums
 
+    def _put(self, key: str, held: Held) -> None:
+        node_id = held.choice.node_id
+        if held.shown and not held.uses:
+            self._drop(node_id, key)
+            return
+        self._held[node_id][key] = held
+        self._sums.pop(node_id, None)
+
     def _drop(self, node_id: str, key: str) -> None:
         held = self._held.get(node_id)
         if held is not None and held.pop(key, None) is not None:
             self._sums.pop(node_id, None)
             if not held:
                 del self._held[node_id]
+
+
+def _has(node: KnownNode, held: Held) -> bool:
+    """Tell whether a view shows a model that was to be loaded there: long before work with it is answered."""
+    model = node.models.get(held.model_id or "")
+    return model is not None and model.state in {ModelState.LOADED, ModelState.LOADING}
 
 
 def _shows(seen: _Revision | None, since: _Revision) -> bool:
@@ -122,11 +156,13 @@ def _sum(placements: Iterable[Held]) -> NodeHolds:
     loads: dict[str, Choice] = {}
     queues: defaultdict[str, float] = defaultdict(float)
     for held in placements:
+        if held.uses:
+            uses[held.choice.device_id] += 1
+        if held.shown:
+            continue
         if held.model_id is None:
             sizes[held.choice.device_id] += held.choice.size_bytes
-            continue
-        uses[held.choice.device_id] += 1
-        if held.choice.step not in {Step.LOADED, Step.LOADING} and held.model_id not in loads:
+        elif held.choice.step not in {Step.LOADED, Step.LOADING} and held.model_id not in loads:
             loads[held.model_id] = held.choice
             sizes[held.choice.device_id] += held.choice.size_bytes
             queues[held.choice.device_id] += held.choice.load_ms

@@ -22,7 +22,7 @@ from worker.fleet.known import KnownNode
 from worker.fleet.links import LOST, Link
 from worker.fleet.names import in_order, joined, split
 from worker.fleet.placement import Placement
-from worker.fleet.views import Choice, NodeChange, NodeView, PlacementRequest, Step
+from worker.fleet.views import Choice, NodeChange, NodeView, PlacementRequest, Step, others_only
 from worker.fleet.words import LEASE_SECONDS, Guard, News, Since
 from worker.stream.failures import wire_error
 
@@ -186,18 +186,24 @@ class Roster:
             passed = placement.why_passed()
         return replace(placement, why_passed=lambda: passed)
 
-    def reserve(self, key: str, choice: Choice, model_id: str | None) -> Guard:
+    def reserve(self, key: str, choice: Choice, request: PlacementRequest) -> Guard:
         """Count a placement from now on. Returns what the node is to compare with what it is."""
         with self._changed:
-            self._candidates.reservations.add(key, choice, model_id)
+            uses = request.new_use and request.model_id is not None
+            self._candidates.reservations.add(key, choice, request.model_id, uses=uses)
             known = self._candidates.get(choice.node_id)
-            return Guard("" if known is None else known.incarnation, choice.revision)
+            return Guard(
+                "" if known is None else known.incarnation,
+                choice.revision,
+                request.model_id if uses else None,
+            )
 
     def settle(self, key: str, node_id: str, incarnation: str, revision: int, *, taken: bool) -> None:
         """Note what a node answered; a refused one is counted no more."""
         with self._changed:
             if taken:
                 self._candidates.reservations.accepted(key, node_id, incarnation, revision)
+                self._candidates.reservations.answered(key, node_id)
             else:
                 self._candidates.reservations.refused(key, node_id)
 
@@ -316,6 +322,7 @@ class Roster:
 
     def _take(self, said: NodeView | NodeChange) -> bool:
         """Take over what a node said. False where it does not follow on what is known."""
+        said = others_only(said, self._gateway)
         name, known = said.node_id, self._candidates.get(said.node_id)
         if known is not None and (said.incarnation, said.revision) <= (known.incarnation, known.revision):
             return True

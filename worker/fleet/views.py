@@ -4,21 +4,11 @@ A node is a machine with one worker. It alone knows what it holds; everyone else
 that it is of. A view is never guessed forward: what its holder knows beyond it is in ``reservations``.
 """
 
+from dataclasses import replace
 from enum import StrEnum
 
 from protocol.record import Record
-from protocol.vocabulary import DeviceKind, DeviceState, ModelState
-
-
-class FileLocation(StrEnum):
-    """Where a node finds a model's file."""
-
-    LOCAL = "local"
-    """On a disk of its own."""
-    SHARED = "shared"
-    """On a share, over a link."""
-    ABSENT = "absent"
-    """Nowhere: it can't load that model."""
+from protocol.vocabulary import DeviceKind, DeviceState, FileLocation, ModelState
 
 
 class PriceStep(Record):
@@ -49,8 +39,10 @@ class DeviceView(Record):
     """How long the loads that are under way or queued there still take: a further one begins after them."""
     in_use: int = 0
     """Leases of models on it that are held or waited for now."""
+    placed: tuple[tuple[str, int], ...] = ()
+    """How many of these each gateway placed, and knows of itself."""
     work_ms: float | None = None
-    """How long such a lease was held, on average of late; None where none was."""
+    """How long such a lease is held by itself, on average of late; None where none was."""
     parallel: int | None = None
     """How many of them are worked on side by side; None where they do not wait for one another."""
     state: DeviceState = DeviceState.AVAILABLE
@@ -118,6 +110,15 @@ class NodeChange(Record):
     models_gone: tuple[str, ...] = ()
     """Those that it does not know any more, by id."""
     draining: bool = False
+
+
+def others_only(said: NodeView | NodeChange, gateway: str) -> NodeView | NodeChange:
+    """Return what a node said as this gateway is to know it: without the leases that it placed itself, and knows better."""
+    mine = {each.device_id: dict(each.placed).get(gateway, 0) for each in said.devices}
+    if not any(mine.values()):
+        return said
+    devices = (replace(each, in_use=max(0, each.in_use - mine[each.device_id])) for each in said.devices)
+    return replace(said, devices=tuple(devices))
 
 
 class PlacementRequest(Record):

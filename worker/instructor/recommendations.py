@@ -48,6 +48,8 @@ def wire_outcome(outcome: OptimizeOutcome) -> OptimizeResult:
         outcome.pressure_before,
         outcome.pressure_after,
         outcome.released,
+        outcome.models_kept,
+        outcome.consumers_kept,
     )
 
 

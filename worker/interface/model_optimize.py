@@ -1,5 +1,6 @@
 """What unloading models can do for a device: carried out, or only recommended."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from protocol.results import (
@@ -11,7 +12,7 @@ from protocol.results import (
     PerformanceImpact,
     UnloadedModel,
 )
-from protocol.vocabulary import INT64_MAX, ModelState, PressureLevel
+from protocol.vocabulary import INT64_MAX, ModelState, OptimizationLevel, PressureLevel
 from worker.core.actions import EvictBytes, Recommended, UnloadModel
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
@@ -324,6 +325,26 @@ class ModelOptimizer:
                     )
                 )
         return cheapest_first(tuple(found))
+
+    def kept(self, device_id: str, level: OptimizationLevel, *, dry_run: bool) -> Iterator[KeptModel]:
+        """Say of the models that are still on a device, or in a dry run would be after ``memory.optimize`` at a level, why."""
+        now, plans = self._clock.now_ns(), self._models.plans
+        plan = plans.plan(device_id, plans.evictable_bytes(device_id))
+        here = {entry.model_id for entry in self._table.on_device(device_id)}
+        yield from (KeptModel(row.model_id, row.reason) for row in plan.survivors if row.model_id in here)
+        for victim in plan.victims:
+            last_ns = self._table.get(victim.model_id).last_used_ns
+            unused_ns = 0 if last_ns is None else now - last_ns
+            if level is OptimizationLevel.CONSERVATIVE:
+                why = f"{level} unloads no model"
+            elif level is OptimizationLevel.NORMAL and unused_ns < IDLE_NS:
+                least_ms = IDLE_NS // NS_PER_MS
+                why = f"it was used {unused_ns // NS_PER_MS} ms ago, and {level} unloads what was not for {least_ms} ms"
+            elif dry_run:
+                continue  # it is among the steps
+            else:
+                why = "it was in use when it was its turn, or enough went without it"
+            yield KeptModel(victim.model_id, f"stays: {why}")
 
     def _level_now(self, device_ids: tuple[str, ...]) -> PressureLevel:
         return worst([self._manager.pressure.level_now(device_id) for device_id in device_ids])

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable, Iterator
 from protocol.results import (
     ClearResult,
     GetModelStatusResult,
+    KeptModel,
     LoadModelResult,
     ModelOptimizeResult,
     ModelStatus,
     ReloadModelsResult,
     UnloadedModel,
 )
-from protocol.vocabulary import HealthState, UnloadMode
+from protocol.vocabulary import HealthState, OptimizationLevel, UnloadMode
 from worker.core.actions import Recommended
 from worker.core.cancellation import CancelToken
 from worker.core.errors import InvalidRequestError
@@ -134,6 +135,10 @@ class ModelInterface:
     ) -> ModelOptimizeResult:
         """Unload models until the goals are met."""
         return self._optimizer.optimize(device_ids, demand, token)
+
+    def kept(self, device_id: str, level: OptimizationLevel, *, dry_run: bool) -> Iterator[KeptModel]:
+        """Say why models stay that ``memory.optimize`` at a level leaves where they are, or would."""
+        return self._optimizer.kept(device_id, level, dry_run=dry_run)
 
     # ---- questions ----
 

@@ -1,10 +1,21 @@
 """Making headroom: clearing, joining free memory, limits, and what is recommended and carried out of that."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+from itertools import chain, islice
 
-from protocol.results import ClearResult, DefragmentResult, Limits, ReleasedMemory, SetLimitsResult
+from protocol.results import (
+    MOST_KEPT_CONSUMERS,
+    ClearResult,
+    DefragmentResult,
+    KeptConsumer,
+    KeptModel,
+    Limits,
+    ReleasedMemory,
+    SetLimitsResult,
+)
 from protocol.vocabulary import ClearType, GroupBy, OptimizationLevel, PressureLevel, UnloadMode
 from worker.core.actions import (
     ClearCache,
@@ -18,7 +29,7 @@ from worker.core.actions import (
     UnloadModel,
 )
 from worker.core.cancellation import CancelToken
-from worker.core.consumers import EXTERNAL, POOL
+from worker.core.consumers import EXTERNAL, POOL, price_per_mib, told_bytes
 from worker.core.errors import DeviceUnavailableError, ModelBusyError, OutOfMemoryError
 from worker.core.records import ModelDemand, sum_if_known
 from worker.core.shortages import patiently
@@ -34,6 +45,12 @@ from worker.workers.consumers import ConsumerWorker
 from worker.workers.gone import Gone
 from worker.workers.reclaim import ReclaimWorker
 from worker.workers.restart import CheckUnused, RestartWorker
+
+_ELSEWISE = {
+    EXTERNAL: "its owner is asked by memory.model_optimize, and where a request needs the memory",
+    POOL: "what is kept for reuse goes by the actions that are recommended",
+}
+"""Why consumers of a kind are no part of the plan that optimizing makes."""
 
 
 class Relief:
@@ -112,14 +129,19 @@ class Relief:
         token.check()
         before = self.level_now(device_ids)
         steps, gone = list[Step](), Gone()
+        models, consumers = list[KeptModel](), list[KeptConsumer]()
         for device_id in device_ids:
             rows = [row for row in self.recommendations((device_id,)) if is_allowed(row, level)]
             steps += [Step(row, None if dry_run else self.carry_out(row.action, token)) for row in rows]
             freed = sum(row.expected_freed_bytes or 0 for row in rows) if dry_run else 0
-            ways = [
-                each for each in self.releases((device_id,), freed_bytes=freed) if is_allowed(each, level)
-            ]
-            self.release(ways, token, gone, "memory is wanted back, as asked", dry_run=dry_run)
+            ways, others = self._planned(device_id, PressureLevel.LOW, freed)
+            allowed = [each for each in ways if is_allowed(each, level)]
+            why = "memory is wanted back, as asked"
+            refused = self.release(allowed, token, gone, why, dry_run=dry_run)
+            held = _held_back(ways, level, refused)
+            consumers += islice(chain(held, others), MOST_KEPT_CONSUMERS)
+            if self._models.built is not None:
+                models += self._models.built.kept(device_id, level, dry_run=dry_run)
         released = gone.released
         claimed = [step.recommended.expected_freed_bytes for step in steps]
         returned = [step.returned_bytes for step in steps]
@@ -134,6 +156,8 @@ class Relief:
             pressure_before=before,
             pressure_after=before if dry_run else self.level_now(device_ids),
             released=tuple(released),
+            models_kept=tuple(models),
+            consumers_kept=tuple(consumers),
         )
 
     def releases(
@@ -148,21 +172,23 @@ class Relief:
         ``freed_bytes`` is what is freed of each before that. What is missing only below a cap of the worker's own, idle
         allocations of the ledger give alone: what all others hold does not count towards it.
         """
-        found = list[ReleaseMemory]()
-        for device_id in device_ids:
-            missing, need = (max(0, each - freed_bytes) for each in self._missing(device_id, target))
-            # Models of other processes, and what is kept for reuse, go by the actions that are recommended.
-            quotes = [
-                each
-                for each in self._consumers.quotes(device_id, missing)
-                if each.kind not in {EXTERNAL, POOL}
-            ]
-            idle = idle_allocations(quotes, device_id, frozenset()) if missing > need else ()
-            need = max(0, need - sum(each.expected_bytes for each in idle))
-            asked = frozenset(each.consumer_id for each in idle)
-            plan = plan_others(quotes, ReleaseNeed(device_id, need, forced=True, excluded=asked))
-            found += [ReleaseMemory(device_id, each, target) for each in (*idle, *plan.releases)]
-        return tuple(found)
+        return tuple(way for each in device_ids for way in self._planned(each, target, freed_bytes)[0])
+
+    def _planned(
+        self, device_id: str, target: PressureLevel | float, freed_bytes: int
+    ) -> tuple[tuple[ReleaseMemory, ...], Iterator[KeptConsumer]]:
+        """Return what consumers of a device would give back, and why nothing is taken of all others that hold anything there."""
+        missing, need = (max(0, each - freed_bytes) for each in self._missing(device_id, target))
+        quotes = [
+            replace(each, silent=_ELSEWISE[each.kind]) if each.kind in _ELSEWISE else each
+            for each in self._consumers.quotes(device_id, missing)
+        ]
+        idle = idle_allocations(quotes, device_id, frozenset()) if missing > need else ()
+        need = max(0, need - sum(each.expected_bytes for each in idle))
+        asked = frozenset(each.consumer_id for each in idle)
+        plan = plan_others(quotes, ReleaseNeed(device_id, need, forced=True, excluded=asked))
+        ways = tuple(ReleaseMemory(device_id, each, target) for each in (*idle, *plan.releases))
+        return ways, (each for each in plan.why_kept() if each.consumer_id not in asked)
 
     def _missing(self, device_id: str, target: PressureLevel | float) -> tuple[int, int]:
         """Return how much has to be freed for a level, or a percentage, and what of that the device itself lacks.
@@ -182,20 +208,28 @@ class Relief:
         why: str,
         *,
         dry_run: bool = False,
-    ) -> None:
-        """Have consumers of one device give back memory that is needed still; in a dry run only say what that would be."""
+    ) -> dict[str, str]:
+        """Have consumers of one device give back memory that is needed still; in a dry run only say what that would be.
+
+        Returns those that are not asked any more, or of which nothing more is to be had, and why.
+        """
+        refused = dict[str, str]()
         if dry_run:
             gone.released += [
                 ReleasedMemory(each.consumer_id, each.kind, each.bytes, None, each.cost_ms, each.reason)
                 for each in (way.release for way in ways)
             ]
-            return
+            return refused
         for device_id, target in dict.fromkeys((way.device_id, way.target) for way in ways):
             whole, others = self._missing(device_id, target)
             wanted = [way.release for way in ways if (whole if way.release.allocated else others)]
+            names = {each.consumer_id for each in wanted}
+            asked = (way.release.consumer_id for way in ways)
+            refused |= {each: "enough came back without it" for each in asked if each not in names}
             if wanted:
-                self._consumers.release(wanted, device_id, why, token, gone)
+                refused |= self._consumers.release(wanted, device_id, why, token, gone)
                 self._monitor.observe((device_id,), changed=True)
+        return refused
 
     def carry_out(
         self, action: RecommendedAction, token: CancelToken, why_unloaded: str = "unloaded: it was idle"
@@ -239,3 +273,17 @@ class Relief:
         """Return what budgets alone say now, nothing held."""
         self._monitor.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         return worst([self._manager.pressure.level_now(device_id) for device_id in device_ids])
+
+
+def _held_back(
+    ways: Iterable[ReleaseMemory], level: OptimizationLevel, refused: Mapping[str, str]
+) -> Iterator[KeptConsumer]:
+    """Say of consumers that could give what is wanted why they don't: the level forbids it, or they would not when asked."""
+    for way in ways:
+        each = way.release
+        why = refused.get(each.consumer_id)
+        if not is_allowed(way, level):
+            why = f"{told_bytes(each.bytes)} would be asked for, but {level} asks for nothing that has to be rebuilt"
+        if why is not None:
+            price = round(price_per_mib(each.cost_ms, each.expected_bytes), 6)
+            yield KeptConsumer(each.consumer_id, each.kind, price, f"stays: {why}")

@@ -222,8 +222,8 @@ _STEPS: dict[bytes, _Step] = {
     b"1": PickleReader.pop_to_mark,
     b"2": PickleReader.copy_top,
     b"N": lambda it: it.push(None),
-    b"\x88": lambda it: it.push(True),  # noqa: FBT003 - what is pushed
-    b"\x89": lambda it: it.push(False),  # noqa: FBT003 - what is pushed
+    b"\x88": lambda it: it.push(True),  # noqa: FBT003 - the value that the opcode is for
+    b"\x89": lambda it: it.push(False),  # noqa: FBT003 - as above
     b"J": lambda it: it.push(it.number("<i")),
     b"K": lambda it: it.push(it.number("<B")),
     b"M": lambda it: it.push(it.number("<H")),

@@ -2,7 +2,7 @@
 
 from protocol.record import Record
 from protocol.results import ModelStatus
-from protocol.vocabulary import FreedBy, ModelState
+from protocol.vocabulary import FileLocation, FreedBy, ModelState
 from worker.core.clock import NS_PER_MS
 from worker.core.models import AUTO_LOADER, ModelSpec
 from worker.core.records import Footprint
@@ -56,6 +56,8 @@ class ModelEntry:
         self.loader: str | None = _named_loader(spec)
         """Where none is declared, what the file's contents say: None until they were looked at."""
         self.estimated_bytes: int | None = None
+        self.file_location: FileLocation | None = None
+        """Where its file was found when it was last looked at."""
         self.state_reason: str | None = spec.refused
         """Why it can't be loaded, as far as that is known before it is asked for."""
         self.measured_bytes: int | None = None
@@ -192,7 +194,8 @@ class ModelEntry:
             model_id=self.model_id,
             state=self.state,
             state_reason=self.state_reason,
-            device_id=place.device_id if place is not None else self.spec.device_id,
+            file_location=self.file_location,
+            device_id=place.device_id if place is not None else self.reserved_on or self.spec.device_id,
             loader=self.loader,
             declared_bytes=self.spec.declared_bytes,
             estimated_bytes=self.estimated_bytes,

@@ -125,7 +125,7 @@ class EntryKind:
         """Drop what was offered and is still there, and where that is less than was asked for, the next; the system has it back."""
         before = self.held_bytes
         goal = before - offer.bytes
-        lots: Sequence[Lot] = offer.tag  # type: ignore[assignment]  # its own
+        lots: Sequence[Lot] = offer.tag  # type: ignore[assignment]  # its own offers have lots for a tag
         try:
             while lots and self._give(lots, goal, token):
                 with self.lock:

@@ -123,18 +123,19 @@ class Giving:
             offsets = segment.offsets
             size, cost = self._told(segment, offsets[:: -(-len(offsets) // _TELLING)])
             if not size:  # all of these are gone
-                size, cost = self._told(segment, offsets)
+                size, cost = self._told(segment, segment.records())
             price = cost / size
             yield Lot(price, segment.given, price * segment.given, segment)
 
     def _told(self, segment: Segment, offsets: Iterable[int]) -> tuple[int, float]:
-        """Return what records that are there give back, and what they are worth."""
-        view, unpack, price_of, size, cost = segment.view, HEAD.unpack_from, self._pricing.of, 0, 0.0
+        """Return the bytes that these records give back, and the milliseconds that they are worth."""
+        view, unpack, worth = segment.view, HEAD.unpack_from, self._pricing.of
+        size, cost = 0, 0.0
         for offset in offsets:
             head = unpack(view, offset)
             if head[13]:
                 size += sizes(head)[1]
-                cost += price_of(head)
+                cost += worth(head)
         return size, cost
 
     def _single(self, need_bytes: int, entries: int) -> Iterator[Lot]:

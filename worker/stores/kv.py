@@ -233,7 +233,7 @@ def _check(content: Content) -> None:
     """InvalidRequestError for what is no file of tensors."""
     try:
         if content.form is not Form.BYTES:
-            raise ValueError("it is JSON")  # noqa: TRY301 - told as all others
+            raise ValueError("it is JSON")  # noqa: TRY301 - told with what to send instead, as what is no file of tensors
         unpacked(content.data)
     except ValueError as error:
         message = f"a store of kind kv keeps tensors, as an allocation with the bytes of a safetensors file: {error}"

@@ -38,10 +38,10 @@ class Prices:
 
     def at(self, now_ns: int) -> Callable[[int, float], float]:
         """Return what tells the price of a hash and a cost, at a time: it looks at the rates but once."""
-        expected, share = self._uses.of_consumer(now_ns), self._uses.of_all
+        uses = self._uses.at(now_ns)
 
         def price(name: int, cost_ms: float) -> float:
-            return cost_ms * share(expected, name)
+            return cost_ms * uses(name)
 
         return price
 

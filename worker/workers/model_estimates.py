@@ -13,6 +13,7 @@ from worker.core.models import AUTO_LOADER, ModelSpec
 from worker.core.shortages import patiently, start_thread
 from worker.core.sure_lock import SureEvent
 from worker.loaders.base import CheckedLoader, EngineLoader, FileLoader, ObjectLoader, reason_of
+from worker.loaders.file_location import location_of
 from worker.loaders.registry import BUILT_IN, inferred, loader_of
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_entry import ModelEntry
@@ -80,8 +81,9 @@ class ModelEstimates:
 
     def _read_one(self, entry: ModelEntry) -> None:
         spec, began = entry.spec, time.monotonic()
-        known, size, reason = spec, None, None
+        known, size, reason, location = spec, None, None, None
         try:
+            location = location_of(spec)
             known = inferred(spec)
             loader = loader_of(known)
             size, reason = self._size_of(known, loader)
@@ -97,6 +99,7 @@ class ModelEstimates:
             self._hung = max(0, self._hung - 1)
         if entry.spec is spec:
             self._found(entry, size, reason)
+            entry.file_location = location
             entry.loader = entry.loader if known.loader == AUTO_LOADER else known.loader
 
     def _size_of(

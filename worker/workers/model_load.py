@@ -7,6 +7,7 @@ from functools import partial
 
 from protocol.record import Record
 from protocol.results import RefusedModel, ReleasedMemory, ReloadModelsResult, UnloadedModel
+from protocol.vocabulary import FileLocation
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
 from worker.core.errors import (
@@ -314,8 +315,11 @@ class ModelWorker:
                 with self._manager.lock:
                     self._table.settle(entry)
         new = {*found.added, *found.changed}
-        if new:
-            self.estimates.begin([each for each in self._table if each.model_id in new], self.preload)
+        looked_at = [
+            each for each in self._table if each.model_id in new or each.file_location is FileLocation.ABSENT
+        ]
+        if looked_at:
+            self.estimates.begin(looked_at, self.preload if new else _nothing)
         refused = [(each.model_id, each.refused) for each in specs]
         refused += [(each.name, each.refused) for each in roles]
         rows = tuple(RefusedModel(name, why) for name, why in refused if why is not None)

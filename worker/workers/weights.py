@@ -16,6 +16,7 @@ from worker.core.models import TensorInfo
 from worker.core.records import HOST, AllocationRequest, Block, Footprint, Receipt, Report
 from worker.core.sure_lock import SureLock
 from worker.loaders.base import CheckedLoader, EngineLoader, FileLoader, ObjectLoader, WeightFile
+from worker.loaders.file_location import location_of
 from worker.loaders.mapping import check_mappable, map_weights
 from worker.loaders.model_path import Identity, identity_of, model_files
 from worker.loaders.placing import place, place_through
@@ -131,6 +132,7 @@ class ModelWeights:
             return Source(entry.host_copy.size_bytes, copy=entry.host_copy)
         spec = inferred(entry.spec)
         entry.loader = spec.loader
+        entry.file_location = location_of(spec)
         loader = loader_of(spec)
         if isinstance(loader, FileLoader):
             identity = None if entry.spec.path is None else identity_of(model_files(spec).declared)

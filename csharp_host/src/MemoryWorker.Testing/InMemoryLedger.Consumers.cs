@@ -133,10 +133,10 @@ internal sealed partial class InMemoryLedger
     }
 
     /// <summary>Of the consumers that are asked for nothing the first of as many as are told of, and why; the cheapest first.</summary>
-    private List<KeptConsumer> Kept(FakeDevice device, IReadOnlyList<PlannedRelease> releases, string? whyNothing) =>
+    private List<KeptConsumer> Kept(FakeDevice device, IReadOnlyCollection<string> asked, string? whyNothing, bool isOnDevice = false) =>
     [
         .. _consumers
-            .Where(one => one.HeldBytes > 0 && !releases.Any(asked => asked.ConsumerId == one.Said.ConsumerId))
+            .Where(one => one.HeldBytes > 0 && (!isOnDevice || one.Device == device) && !asked.Contains(one.Said.ConsumerId))
             .Select(one => (Consumer: one, WhyFixed: WhyFixed(one, device)))
             .Select(one => (
                 one.Consumer,

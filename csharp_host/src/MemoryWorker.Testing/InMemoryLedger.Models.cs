@@ -174,6 +174,7 @@ internal sealed partial class InMemoryLedger
             LoadMs = null,
             LastUsedMsAgo = loaded is null ? null : Since(loaded.UsedAt),
             KeepAliveMs = History(model).KeepAliveMs,
+            FileLocation = null,
             ExpiresInMs = loaded is null or { Pinned: true } ? null : History(model).KeepAliveMs - Since(loaded.UsedAt),
         };
     }

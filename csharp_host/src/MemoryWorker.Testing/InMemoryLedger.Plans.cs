@@ -130,7 +130,7 @@ internal sealed partial class InMemoryLedger
         IReadOnlyList<PlannedRelease> releases = isCapped ? [] : Releases(device, missing);
         var left = missing - releases.Sum(one => one.ExpectedBytes);
         var victims = left > 0 ? Choose([.. evictable.Select(one => one.Model.SizeBytes)], left, null).Select(one => evictable[one]).ToList() : [];
-        var kept = Kept(device, releases, isCapped ? "only the worker's own models can free what is missing below its cap" : null);
+        var kept = Kept(device, [.. releases.Select(one => one.ConsumerId)], isCapped ? "only the worker's own models can free what is missing below its cap" : null);
         return new(missing, ceiling, releases, victims, kept);
     }
 

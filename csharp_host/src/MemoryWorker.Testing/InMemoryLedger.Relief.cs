@@ -1,3 +1,4 @@
+using System.Globalization;
 using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Testing;
@@ -29,6 +30,7 @@ internal sealed partial class InMemoryLedger
         var places = Devices(asked.DeviceId, MemoryActions.Optimize);
         var released = given.Released;
         var steps = new List<OptimizeStep>();
+        var consumersKept = places.SelectMany(one => ConsumersKept(one, asked, released)).ToList();
         foreach (var (row, victims) in places.SelectMany(one => Allowed(one, asked.OptimizationLevel)).ToList())
         {
             steps.Add(new()
@@ -62,6 +64,8 @@ internal sealed partial class InMemoryLedger
             PressureBefore = places.Max(one => given.LevelsBefore[one]),
             PressureAfter = places.Max(Level),
             Released = released,
+            ModelsKept = [.. places.SelectMany(one => ModelsKept(one, asked))],
+            ConsumersKept = consumersKept,
         };
     }
 
@@ -69,11 +73,53 @@ internal sealed partial class InMemoryLedger
     private List<PlannedRelease> ToRelease(OptimizeParams asked) =>
     [
         .. Devices(asked.DeviceId, MemoryActions.Optimize)
-            .SelectMany(device => Releases(
-                device,
-                BytesToFree(device, PressureCategory.Low) - Allowed(device, asked.OptimizationLevel).Sum(one => one.Row.ExpectedFreedBytes ?? 0)))
-            .Where(one => asked.OptimizationLevel != OptimizationLevel.Conservative || one.CostMs == 0),
+            .SelectMany(device => Releases(device, Wanted(device, asked)))
+            .Where(one => IsAllowed(one, asked)),
     ];
+
+    private long Wanted(FakeDevice device, OptimizeParams asked) =>
+        BytesToFree(device, PressureCategory.Low) - Allowed(device, asked.OptimizationLevel).Sum(one => one.Row.ExpectedFreedBytes ?? 0);
+
+    private static bool IsAllowed(PlannedRelease one, OptimizeParams asked) =>
+        asked.OptimizationLevel != OptimizationLevel.Conservative || one.CostMs == 0;
+
+    /// <summary>Why consumers of a device stay: the level forbids it, they gave nothing, or they are not needed.</summary>
+    private IEnumerable<KeptConsumer> ConsumersKept(FakeDevice device, OptimizeParams asked, IReadOnlyList<ReleasedMemory> released)
+    {
+        var need = Wanted(device, asked);
+        var planned = Releases(device, need);
+        var gave = released.Where(one => one.ClaimedBytes > 0).Select(one => one.ConsumerId).ToHashSet();
+        var held = planned
+            .Where(one => !gave.Contains(one.ConsumerId) && (!asked.DryRun || !IsAllowed(one, asked)))
+            .Select(one => new KeptConsumer
+            {
+                ConsumerId = one.ConsumerId,
+                Kind = one.Kind,
+                PriceMsPerMib = one.CostMs / one.ExpectedBytes * MiB,
+                Reason = IsAllowed(one, asked) ? "stays: it gave nothing back" : string.Create(
+                    CultureInfo.InvariantCulture,
+                    $"stays: {one.ExpectedBytes / MiB:0.###} MiB would be asked for, but conservative asks for nothing that has to be rebuilt"),
+            });
+        var rest = Kept(device, [.. planned.Select(one => one.ConsumerId), .. gave], need > 0 ? null : "nothing has to be freed", isOnDevice: true);
+        return held.Concat(rest).Take(MostKeptConsumers);
+    }
+
+    /// <summary>Why models of a device stay, or in a dry run would.</summary>
+    private IEnumerable<KeptModel> ModelsKept(FakeDevice device, OptimizeParams asked) => _loaded.Values
+        .Where(one => one.Device == device)
+        .Select(one => (one.Model.ModelId, Why: WhyKept(one, asked)))
+        .Where(one => one.Why is not null)
+        .Select(one => new KeptModel { ModelId = one.ModelId, Reason = $"stays: {one.Why}" });
+
+    private string? WhyKept(LoadedModel one, OptimizeParams asked) => asked.OptimizationLevel switch
+    {
+        _ when one.Pinned => "pinned",
+        OptimizationLevel.Conservative => "conservative unloads no model",
+        OptimizationLevel.Normal when clock.GetElapsedTime(one.UsedAt) < Idle =>
+            $"it was used {Since(one.UsedAt)} ms ago, and normal unloads what was not for {(long)Idle.TotalMilliseconds} ms",
+        _ when asked.DryRun => null,
+        _ => "it was in use when it was its turn, or enough went without it",
+    };
 
     private IEnumerable<(Recommendation Row, IReadOnlyList<LoadedModel> Models)> Allowed(
         FakeDevice device, OptimizationLevel level) => Recommended(device).Where(one => level switch

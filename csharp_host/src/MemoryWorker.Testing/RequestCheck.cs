@@ -10,10 +10,6 @@ internal sealed class RequestCheck
 {
     private readonly List<(string Path, string Message)> _faults = [];
 
-    private readonly string _action;
-
-    private RequestCheck(string action) => _action = action;
-
     /// <summary>Returns each fault with the path of what is wrong, in the schema's order; none for an action that is not the contract's.</summary>
     public static IReadOnlyList<(string Path, string Message)> Faults(string action, JsonElement data)
     {
@@ -23,7 +19,7 @@ internal sealed class RequestCheck
         }
 
         using var schema = JsonDocument.Parse(text);
-        var check = new RequestCheck(action);
+        var check = new RequestCheck();
         check.Check(schema.RootElement, data, "data");
         return check._faults;
     }
@@ -42,7 +38,7 @@ internal sealed class RequestCheck
         {
             var before = _faults.Count;
             CheckType(schema, value, path);
-            if (_faults.Count == before && RequestRules.Broken(_action, path, value) is { } message)
+            if (_faults.Count == before && RequestRules.Broken(schema, path, value) is { } message)
             {
                 _faults.Add((path, message));
             }

@@ -23,39 +23,12 @@ CHECKS = {
         "Alignment is { } alignment && (alignment & (alignment - 1)) != 0",
         "alignment: it is not a power of two",
     ),
-    "PlanBatchesParams": (
-        (
-            "(PlanId is null ? ItemCount is null || BytesPerItem is null || DoneItems is not null"
-            " : ItemCount is not null || BytesPerItem is not null || DeviceId is not null"
-            " || (_assigned & {fixed_bytes|max_fraction}) != 0)"
-        ),
-        "PlanBatchesParams: item_count and bytes_per_item are needed, or plan_id, with done_items alone beside it",
-    ),
-    "PlanCandidate": (
-        "(RequiredBytes is null) == (ModelId is null)",
-        "PlanCandidate: exactly one of required_bytes and model_id is needed",
-    ),
-    "StoreDeleteParams": (
-        "(Key is null ? 0 : 1) + (Tag is null ? 0 : 1) + (Prefix is null ? 0 : 1) != 1",
-        "StoreDeleteParams: exactly one of key, tag and prefix is needed",
-    ),
-    "StorePutParams": (
-        "AllocationId is not null && Value is not null",
-        "StorePutParams: value and allocation_id: at most one is taken",
-    ),
-    "StoreSearchParams": (
-        (
-            "((Vector is null ? 0 : 1) + (Text is null ? 0 : 1) + (Tokens is null ? 0 : 1) != 1"
-            " || (Key is null) != (Tokens is null))"
-        ),
-        "StoreSearchParams: exactly one of vector, text and tokens is needed, and key with tokens alone",
-    ),
     "Thresholds": (
         "!(Moderate < High && High < Critical)",
         "Thresholds: moderate < high < critical does not hold",
     ),
 }
-"""The rules that a JSON Schema cannot state: when to refuse, and why. ``{a|b}`` stands for the bits of optional members."""
+"""The rules that neither a JSON Schema nor a choice states: when to refuse, and why."""
 
 NOT_YET = "Null from a worker that does not send it yet."
 UNKNOWN_WORDS = [
@@ -137,10 +110,12 @@ def _value(schema: Schema, member: str, enums: set[str]) -> Value:
     write = "WireWriter.Value(writer, {0})"
     match schema:
         case {"$ref": _} if (name := pascal(str(resolve(schema)))) in enums:
+            # A property that has its type's name, and may be null, hides the type.
+            kind = f"Protocol.{name}" if pascal(member) == name else name
             return Value(
                 name,
                 f"WireWords.Read{name}({told}, strict, ref unknown)",
-                f"WireWriter.Value(writer, WireWriter.Kept({{0}} == {name}.Unknown, UnknownWords, {quoted(member)})"
+                f"WireWriter.Value(writer, WireWriter.Kept({{0}} == {kind}.Unknown, UnknownWords, {quoted(member)})"
                 " ?? this.{0}.ToWord())",
                 is_word=True,
             )
@@ -309,12 +284,33 @@ def _constructor(one: Record, fields: list[tuple[Field, str, Value]], *, has_wor
 
 def _check(one: Record) -> Iterator[str]:
     """Refuse what breaks a rule that no member breaks by itself."""
-    if one.name not in CHECKS:
-        return
-    refused, why = CHECKS[one.name]
+    if one.name in CHECKS:
+        refused, why = CHECKS[one.name]
+        yield from _refuse(f"strict && {refused}", why)
+    if one.choices:
+        yield from _choices(one)
+
+
+def _choices(one: Record) -> Iterator[str]:
+    """Compare the bits of what is given, null left out, with those of each way."""
     optional = [field.name for field in one.fields if not field.required]
-    refused = re.sub(r"\{([a-z_|]+)\}", lambda found: _bits(found[1].split("|"), optional), refused)
-    yield f"    if (strict && {refused})"
+    names = {name for choice in one.choices for name in choice.names}
+    nulls = [
+        f"({_name(one, field)} is null ? {_bit(field.name, optional)}UL : 0)"
+        for field in one.fields
+        if field.name in names and field.nullable
+    ]
+    yield f"    var given = _assigned & ~({' | '.join(nulls)});"
+    for choice in one.choices:
+        unlike = " && ".join(
+            f"(given & {_bits({*choice.names} - {*way.beside}, optional)}) != {_bits(way.needed, optional)}"
+            for way in choice.ways
+        )
+        yield from _refuse(f"strict && {unlike}", f"{one.name}: {choice.message}")
+
+
+def _refuse(condition: str, why: str) -> Iterator[str]:
+    yield f"    if ({condition})"
     yield "    {"
     yield f"        throw new JsonException({quoted(why)});"
     yield "    }"

@@ -6,21 +6,24 @@ from typing import Any
 from protocol.actions import ACTIONS
 from protocol.contract import json_schema
 from protocol.generators.csharp.text import INDENT, file, summary
+from protocol.generators.model import choices, resolve
 
-_SAID_FOR_PEOPLE = {
+_LEFT_OUT = {
     "$defs",
     "$id",
     "$schema",
     "additionalProperties",
+    "allOf",
     "default",
     "description",
     "oneOf",
     "title",
 }
+"""What is said for people, and which fields go together: ``choices`` says that with the worker's words for it."""
 
 
 def schemas() -> str:
-    """Return the file of the schemas, without what is said for people and with what they refer to in place."""
+    """Return the file of the schemas, short, and with what they refer to in place."""
     body = [
         *summary("What each action's data may be, as JSON Schema.", 0, ""),
         "internal static class RequestSchemas",
@@ -41,22 +44,30 @@ def schemas() -> str:
 
 def _compact(name: str) -> str:
     schema = json_schema(name)
-    return json.dumps(_plain(schema, schema.get("$defs", {})), separators=(",", ":"))
+    return json.dumps(_plain(schema, name, schema.get("$defs", {})), separators=(",", ":"))
 
 
-def _plain(part: Any, defs: dict[str, Any]) -> Any:
+def _plain(part: Any, name: str | None, defs: dict[str, Any]) -> Any:
+    """Return a part of a schema; it is a record's where that has a name."""
     if isinstance(part, list):
-        return [_plain(each, defs) for each in part]
+        return [_plain(each, None, defs) for each in part]
     if not isinstance(part, dict):
         return part
-    if "$ref" in part:
-        return _plain(defs[part["$ref"].rpartition("/")[2]], defs)
+    if referred := resolve(part):
+        return _plain(defs[referred], referred, defs)
     named = part.get("properties", {})
     kept = {
-        key: _plain(value, defs)
-        for key, value in part.items()
-        if key not in _SAID_FOR_PEOPLE | {"properties"}
+        key: _plain(value, None, defs) for key, value in part.items() if key not in _LEFT_OUT | {"properties"}
     }
-    return kept | (
-        {"properties": {key: _plain(value, defs) for key, value in named.items()}} if named else {}
-    )
+    if named:
+        kept["properties"] = {key: _plain(value, None, defs) for key, value in named.items()}
+    if stated := choices().get(name or ""):
+        kept["choices"] = [
+            {
+                "message": choice.message,
+                "names": choice.names,
+                "ways": [{"needed": way.needed, "beside": way.beside} for way in choice.ways],
+            }
+            for choice in stated
+        ]
+    return kept

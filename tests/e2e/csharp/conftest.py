@@ -5,10 +5,11 @@ from types import ModuleType
 
 import pytest
 
+from tests.e2e.csharp.packed import dist, unpacked
 from tests.rigs.dotnet import runtime
 from tests.rigs.dotnet.fixtures import Load, dotnet_watchdog, load, toolchain
 
-__all__ = ["dotnet_watchdog", "load", "protocol", "toolchain"]
+__all__ = ["dist", "dotnet_watchdog", "load", "protocol", "toolchain", "unpacked"]
 
 CLIENT = "csharp_host/src/MemoryWorker.Client/MemoryWorker.Client.csproj"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.csharp.clock import dated
+from tests.e2e.csharp.clock import dated, standing
 from tests.e2e.csharp.host import (
     Make,
     Watched,
@@ -21,8 +21,29 @@ from tests.e2e.csharp.host import (
     until,
     wait,
 )
+from tests.rigs.dotnet.fixtures import Load
 
 __all__ = ["fake"]
+
+
+def test_a_timer_that_was_stopped_waits_no_more(load: Load) -> None:
+    """The standing clock's timers are those that are still to come: not one that went off, was disposed of or put off."""
+    load("csharp_host/src/MemoryWorker.Client/MemoryWorker.Client.csproj")
+    import System
+
+    clock, second = standing(), System.TimeSpan.FromSeconds(1)
+    went_off, disposed_of, put_off = (
+        System.Threading.CancellationTokenSource(second, clock) for _ in range(3)
+    )
+    disposed_of.Dispose()
+    put_off.CancelAfter(2 * second)
+    assert len(clock.waiting) == 2
+    clock.move(second)
+    assert (went_off.IsCancellationRequested, put_off.IsCancellationRequested) == (True, False)
+    assert len(clock.waiting) == 1
+    clock.move(second)
+    assert put_off.IsCancellationRequested
+    assert not clock.waiting
 
 
 def test_the_break_ends_though_the_date_is_set_back(fake: Make, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A Python for the worker is found and checked before anything is started; each lack is a sentence that mends it."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.csharp.host import CLIENT, ask, make, milliseconds, options, strings, wait
-from tests.e2e.csharp.test_packages import STANDS_FOR_ONE, python_3_10, script
+from tests.e2e.csharp.interpreters import STANDS_FOR_ONE, python_3_10, script
 from tests.rigs.dotnet.pack import make_wheel
 
 VERSION = "0.1.0"
@@ -27,27 +28,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def venv(tmp_path: Path) -> Path:
     """Return a virtual environment with nothing in it."""
-    made = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(made)], check=True)
+    return make_venv(tmp_path / "venv")
+
+
+@pytest.fixture(scope="module")
+def pattern(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a virtual environment with the worker, which is only copied: installing takes seconds."""
+    made = make_venv(tmp_path_factory.mktemp("pattern") / "venv")
+    pip = (sys.executable, "-m", "pip", "--python", str(python_of(made)), "install", "--quiet")
+    subprocess.run([*pip, "--no-deps", "--no-index", str(wheel)], check=True)
     return made
 
 
 @pytest.fixture
-def installed(venv: Path, wheel: Path) -> Path:
-    """Return it with the worker, without what that needs."""
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(python_of(venv)),
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-    ]
-    subprocess.run([*pip, str(wheel)], check=True)
-    return venv
+def installed(pattern: Path, tmp_path: Path) -> Path:
+    """Return an environment with the worker, without what that needs."""
+    return shutil.copytree(pattern, tmp_path / "venv", symlinks=True)
 
 
 @pytest.fixture
@@ -56,6 +52,11 @@ def whole(installed: Path) -> Path:
     folders = {str(metadata.distribution(name).locate_file("")) for name in NEEDED}
     (packages_of(installed) / "needed.pth").write_text("\n".join(sorted(folders)))
     return installed
+
+
+def make_venv(folder: Path) -> Path:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    return folder
 
 
 def python_of(venv: Path) -> Path:

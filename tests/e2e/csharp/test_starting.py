@@ -24,7 +24,7 @@ from tests.e2e.csharp.host import (
     until,
     wait,
 )
-from tests.e2e.csharp.test_packages import script
+from tests.e2e.csharp.interpreters import script
 
 __all__ = ["fake"]
 

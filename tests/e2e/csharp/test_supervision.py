@@ -18,12 +18,13 @@ from tests.e2e.csharp.host import (
     gone,
     make,
     milliseconds,
+    real,
     sent,
     wait,
     wait_started,
 )
 
-__all__ = ["fake"]
+__all__ = ["fake", "real"]
 
 
 def usage(service: Any) -> Any:
@@ -144,6 +145,31 @@ def test_the_event_lists_what_was_lost(fake: Make) -> None:
         (made[0].AllocationId, "a", 100),
         (made[2].AllocationId, "c", 100),
     ]
+
+
+def test_what_was_asked_for_as_plain_json_counts_too(real: Make) -> None:
+    """By an action's name, as hosts over HTTP do: made, moved, freed and lost as by its types."""
+    service = real("--simulated-device", "1MiB")
+    exited = Watched(service, "WorkerExited")
+    one, two, three, four = (
+        answer(call(service, "memory.allocate", size_bytes=100, owner=owner))["allocation_id"]
+        for owner in "abcd"
+    )
+    answer(call(service, "memory.deallocate", allocation_id=two))
+    moved = answer(
+        call(
+            service, "memory.transfer",
+            source_allocation_id=three, destination_device_id="cpu", transfer_type="move", wait=True,
+        )
+    )  # fmt: skip
+    answer(call(service, "memory.renew_lease", allocation_id=four, lease_ms=60_000))
+    answer(call(service, "memory.clear", owner="a", clear_type="all", force=True))
+    assert one not in [
+        each["allocation_id"] for each in answer(call(service, "memory.get_allocations"))["allocations"]
+    ]
+    psutil.Process(service.Snapshot.ProcessId).kill()
+    lost = [(one.AllocationId, one.Owner) for one in exited.next().LostAllocations]
+    assert sorted(lost) == sorted([(moved["destination_allocation_id"], "c"), (four, "d")])
 
 
 def test_a_hung_worker_is_replaced(fake: Make) -> None:

@@ -150,10 +150,22 @@ def test_optimizing_asks_for_what_makes_a_device_calm(memory: Any) -> None:
         would = wait(memory.PostMemoryOptimizeAsync(asked))
         assert (would.ReturnedBytes, would.PressureAfter) == (0, PressureCategory.Moderate)
         assert [one.ReturnedBytes for one in would.Released] == [None]
+        assert list(would.ConsumersKept) == []
+        careful = make(
+            PostMemoryOptimizeRequest, DeviceId=DEVICE, OptimizationLevel=OptimizationLevel.Conservative
+        )
+        (kept,) = wait(memory.PostMemoryOptimizeAsync(careful)).ConsumersKept
+        assert kept.ConsumerId == "cache"
+        assert kept.Reason.startswith("stays: 8.")
+        assert kept.Reason.endswith(
+            " MiB would be asked for, but conservative asks for nothing that has to be rebuilt"
+        )
         wanted = would.Released[0].ClaimedBytes
         assert 8 * MIB < wanted < 9 * MIB
         asked.DryRun = False
         done = wait(memory.PostMemoryOptimizeAsync(asked))
+        (kept,) = wait(memory.PostMemoryOptimizeAsync(asked)).ConsumersKept
+        assert (kept.ConsumerId, kept.Reason) == ("cache", "stays: nothing has to be freed")
     assert [(one.ConsumerId, one.ClaimedBytes, one.ReturnedBytes) for one in done.Released] == [
         ("cache", 16 * MIB, 16 * MIB)
     ]
@@ -203,7 +215,11 @@ def test_models_that_are_idle_go(load: Any) -> None:
         ("memory.model_optimize", 48 * MIB),
     ]
     asked = make(PostMemoryOptimizeRequest, OptimizationLevel=OptimizationLevel.Normal)
-    assert [one.ReturnedBytes for one in wait(memory.PostMemoryOptimizeAsync(asked)).Steps] == [8 * MIB]
+    done = wait(memory.PostMemoryOptimizeAsync(asked))
+    assert [one.ReturnedBytes for one in done.Steps] == [8 * MIB]
+    (kept,) = done.ModelsKept
+    why = "stays: it was used 0 ms ago, and normal unloads what was not for 60000 ms"
+    assert (kept.ModelId, kept.Reason) == ("large", why)
     (gone,) = wait(memory.GetMemoryAnalyticsAsync()).Evictions
     assert (gone.ModelId, gone.FreedBytes) == ("small", 8 * MIB)
 

@@ -74,7 +74,7 @@ def main() -> None:
             assert call(adapters, 7, c_int32, 1, (c_uint32 * 1)(HIGH_PERFORMANCE)) == 0
         found = [made(adapters, 3, index) for index in range(call(adapters, 4, c_uint32))]
         lists.append([describe(adapter, int(sys.argv[1])) for adapter in found])
-    print(json.dumps(lists))  # noqa: T201 - what it is run for
+    print(json.dumps(lists))  # noqa: T201 - a test reads it
 
 
 if __name__ == "__main__":

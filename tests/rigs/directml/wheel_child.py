@@ -28,7 +28,7 @@ for line in sys.stdin:
         except SyntaxError:
             exec(compile(code, "<test>", "exec"), names)  # noqa: S102 - it is what this process is for
         else:
-            value = eval(expression, names)  # noqa: S307 - the test's own text
+            value = eval(expression, names)  # noqa: S307 - an expression of the test that runs it
     except Exception as problem:  # noqa: BLE001 - its type and text are the answer
         error = f"{type(problem).__name__}: {problem}".split("\n")[0]
     answers.write(json.dumps([value, error]) + "\n")

@@ -4,27 +4,23 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from tests.rigs.dotnet import compiling
 from tests.rigs.dotnet import project as projects
+from tests.rigs.dotnet.compiling import BUILD_SECONDS, BuildError
 from tests.rigs.dotnet.packages import ToolchainError, require
 from tests.rigs.dotnet.project import ASPNET_REFERENCE, Project, ProjectError
 from tests.rigs.dotnet.toolchain import ASPNET, NETCORE, Toolchain, alone, cache, frameworks
 
-BUILD_SECONDS = 300
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
 CONFIGURATION = projects.CONFIGURATION
 DEFINES = "TRACE;RELEASE;NET;NET8_0;NETCOREAPP;" + ";".join(f"NET{n}_0_OR_GREATER" for n in range(5, 9))
-
-
-class BuildError(Exception):
-    """The compiler said no; the message holds its diagnostics."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ def _build_with_sdk(sdk: Path, roots: list[Path], out: Path, given: Mapping[str,
 
 
 def _build_with_roslyn(ordered: Mapping[Path, Project], out: Path, tools: Toolchain) -> None:
-    """Compile what is stale in one child process: a process holds one runtime, and the tests need theirs."""
+    """Compile what is stale in a process of the compiler's: a process holds one runtime, and the tests need theirs."""
     stale: list[Job] = []
     digests: dict[Path, str] = {}
     for file, one in ordered.items():
@@ -118,9 +114,8 @@ def _build_with_roslyn(ordered: Mapping[Path, Project], out: Path, tools: Toolch
         return
     require("pythonnet", "3.0", "to compile without an SDK")
     plan = out / ".build" / "plan.json"
-    told = {"root": str(tools.net8), "roslyn": str(tools.roslyn), "jobs": [asdict(job) for job in stale]}
-    plan.write_text(json.dumps(told, indent=1))
-    _run([sys.executable, str(HERE / "compiler.py"), str(plan)], "the compiler")
+    plan.write_text(json.dumps([asdict(job) for job in stale], indent=1))
+    compiling.run(plan, tools.net8, tools.roslyn)
     for job in stale:
         source = next(one for one in ordered.values() if one.assembly == job.name)
         Path(job.stamp).write_text(digests[source.file])
@@ -238,8 +233,8 @@ def _digest(job: Job, one: Project, dependencies: list[str]) -> str:
     return told.hexdigest()
 
 
-def _run(command: list[str], what: str, environment: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Run a compiler. It writes to a file, since a build server it leaves behind would hold a pipe open."""
+def _run(command: list[str], what: str, environment: Mapping[str, str]) -> None:
+    """Run a build. It writes to a file, since a build server it leaves behind would hold a pipe open."""
     with tempfile.TemporaryFile() as said:
         try:
             code: object = subprocess.run(

@@ -1,8 +1,10 @@
-"""The compiler process: `python compiler.py PLAN.json` runs each job of the plan through Roslyn.
+"""The compiler process: `python compiler.py ROOT ROSLYN` runs the jobs of plans through Roslyn until its input ends.
 
-It holds the runtime that Roslyn runs on. Diagnostics go to stderr in csc's own format.
+It holds the runtime that Roslyn runs on. A line of its input is a plan's path, and one of its output the answer, as JSON:
+whether all jobs went well, and what was said, in csc's own format. The first job waits for Roslyn to be compiled itself.
 """
 
+import io
 import json
 import os
 import sys
@@ -15,7 +17,7 @@ def start(root: str, roslyn: str) -> None:
     """Load the runtime and Roslyn. Nothing of .NET can be imported before."""
     import pythonnet
 
-    os.environ["DOTNET_EnableDiagnostics"] = "0"  # else each run leaves a debugger's pipes behind  # noqa: SIM112 - its name, as it is
+    os.environ["DOTNET_EnableDiagnostics"] = "0"  # else each run leaves a debugger's pipes behind  # noqa: SIM112 - .NET writes its name so
     version = next(Path(root, "shared", "Microsoft.NETCore.App").iterdir()).name
     options = {
         "framework": {"name": "Microsoft.NETCore.App", "version": version},
@@ -31,7 +33,7 @@ def start(root: str, roslyn: str) -> None:
         clr.AddReference(f"{roslyn}/{name}.dll")
 
 
-def compile_job(job: dict[str, Any]) -> bool:
+def compile_job(job: dict[str, Any], said: io.StringIO) -> bool:
     """Write one assembly; return whether that went well."""
     import Microsoft.CodeAnalysis as ca
     import Microsoft.CodeAnalysis.CSharp as cs
@@ -43,7 +45,7 @@ def compile_job(job: dict[str, Any]) -> bool:
     closure = _closure(job["packages"], job["package_folder"])
     arguments = [*job["arguments"], *(f"/reference:{file}" for file in closure)]
     parsed = cs.CSharpCommandLineParser.Default.Parse(Array[String](arguments), job["folder"], None)
-    if _report(parsed.Errors):
+    if _report(parsed.Errors, said):
         return False
     trees, references = List[ca.SyntaxTree](), List[ca.MetadataReference]()
     for source in parsed.SourceFiles:
@@ -54,7 +56,7 @@ def compile_job(job: dict[str, Any]) -> bool:
     resolver = ca.SourceFileResolver(parsed.SourcePaths, job["folder"], parsed.PathMap)
     options = parsed.CompilationOptions.WithSourceReferenceResolver(resolver)
     compilation = cs.CSharpCompilation.Create(job["name"], trees, references, options)
-    return _emit(compilation, parsed, job["output"].removesuffix(".dll"))
+    return _emit(compilation, parsed, job["output"].removesuffix(".dll"), said)
 
 
 def _utf8() -> Any:
@@ -82,7 +84,7 @@ def _closure(packages: list[str], folder: str) -> list[str]:
     return sorted(found.values())
 
 
-def _emit(compilation: Any, parsed: Any, name: str) -> bool:
+def _emit(compilation: Any, parsed: Any, name: str, said: io.StringIO) -> bool:
     """Write beside the targets, then rename: a reader never sees half an assembly."""
     from System.IO import File
 
@@ -106,7 +108,7 @@ def _emit(compilation: Any, parsed: Any, name: str) -> bool:
     finally:
         for stream in streams.values():
             stream.Dispose()
-    failed = _report(result.Diagnostics) or not result.Success
+    failed = _report(result.Diagnostics, said) or not result.Success
     for kind in streams:
         made = Path(f"{name}.{kind}.new")
         if failed:
@@ -116,27 +118,29 @@ def _emit(compilation: Any, parsed: Any, name: str) -> bool:
     return not failed
 
 
-def _report(diagnostics: Any) -> bool:
-    """Print warnings and errors; return whether there was an error."""
+def _report(diagnostics: Any, said: io.StringIO) -> bool:
+    """Note warnings and errors; return whether there was an error."""
     import Microsoft.CodeAnalysis as ca
 
     failed = False
     for one in diagnostics:
         is_error = one.Severity == ca.DiagnosticSeverity.Error or one.IsWarningAsError
         if (is_error or one.Severity == ca.DiagnosticSeverity.Warning) and not one.IsSuppressed:
-            sys.stderr.write(f"{one.ToString()}\n")
+            said.write(f"{one.ToString()}\n")
         failed |= is_error and not one.IsSuppressed
     return failed
 
 
-def main() -> int:
-    """Run the plan; 1 at the first job that fails."""
-    plan = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    start(plan["root"], plan["roslyn"])
-    return 0 if all(compile_job(job) for job in plan["jobs"]) else 1
+def main() -> None:
+    """Answer for one plan after the other; a plan stops at its first job that fails."""
+    start(*sys.argv[1:])
+    for line in sys.stdin:
+        jobs, said = json.loads(Path(line.rstrip("\n")).read_text(encoding="utf-8")), io.StringIO()
+        succeeded = all(compile_job(job, said) for job in jobs)
+        sys.stdout.write(json.dumps({"succeeded": succeeded, "said": said.getvalue()}) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    os._exit(code)  # skips the runtime's slow shutdown; everything is written
+    main()
+    os._exit(0)  # skips the runtime's slow shutdown; everything is written

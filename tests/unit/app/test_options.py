@@ -106,13 +106,18 @@ def test_options_that_are_refused(options: list[str]) -> None:
     (["--limit-byte", "5"], "there is no option --limit-byte; did you mean --limit-bytes?"),
     (["--model=x"], "there is no option --model; did you mean --models?"),
     (["doctor", "--xyz"], "there is no option --xyz"),
+    (["simulat"], "there is no command simulat; did you mean simulate?"),
+    (["eat"], "there is no command eat; there are serve, doctor, broker, fleet, simulate, report, top, mcp"),
+    (["--json", "top"], "top comes first, and has options of its own: see top --help"),
     (["--max-inflight", "many"], "'many' is not a whole number from 1 on"),
 ])  # fmt: skip
 def test_what_is_meant_is_told(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """An option that is none is named, with the nearest; a count is no size."""
+    """An option or command that is none is named, with the nearest; a count is no size. A host logs two lines, not thirty."""
     with pytest.raises(SystemExit):
         parse(options)
-    assert told in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 2
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0), ("64MiB", 2**26), ("1", 1)])

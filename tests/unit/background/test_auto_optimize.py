@@ -282,6 +282,36 @@ def test_a_cheaper_consumer_gives_way_before_a_model(rig: Rig) -> None:
     assert rig.loaded() == set(NAMES)
 
 
+def test_consumers_are_asked_all_at_once(rig: Rig) -> None:
+    """Of several that are needed none waits for another's word, as it is with a request."""
+    for name in NAMES:
+        rig.machine.load(name)
+        rig.machine.manager.models.get(name).load_ms = 4000
+    entries = {
+        name: [rig.machine.allocate("sim:0", MIB) for _ in range(count)]
+        for name, count in (("one", 3), ("other", 4))
+    }
+    for name, own in entries.items():
+        offers = (Offer(2 * MIB, 2.0, "", divisible=True),)
+        rig.memory.consumers.register(Registration(name, "cache", "sim:0", len(own) * MIB, 0, offers))
+    asked = list[ReleaseRequested]()
+
+    def give(event: ReleaseRequested) -> None:
+        asked.append(event)
+        for each in asked if len(asked) == 2 else ():
+            count = -(-each.bytes // MIB)
+            for _ in range(count):
+                rig.memory.allocations.deallocate(entries[each.consumer_id].pop(), force=True)
+            rig.memory.consumers.released(each.consumer_id, count * MIB)
+
+    rig.machine.on_release_requested = give
+    rig.machine.pass_time(PROTECTED_NS)
+    rig.seconds(10)
+    (told,) = rig.actions()
+    assert {each.consumer_id for each in told.released} == {"one", "other"}
+    assert rig.loaded() == set(NAMES)
+
+
 @pytest.mark.parametrize("trigger", [HIGH, 85.0])
 def test_a_cap_takes_nothing_of_others(tmp_path: Path, trigger: PressureLevel | float) -> None:
     """Pressure that comes of the worker's own cap no consumer can help: none is asked, again and again."""

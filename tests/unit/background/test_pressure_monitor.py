@@ -159,7 +159,7 @@ def test_a_look_that_fails(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
         message = "broken"
         raise RuntimeError(message)
 
-    sample, rig.memory.sample = rig.memory.sample, broken  # type: ignore[method-assign,assignment]  # the test's own in its place
+    sample, rig.memory.sample = rig.memory.sample, broken
     rig.run(CALM_NS / S)
     rig.memory.sample = sample
     rig.looks.clear()

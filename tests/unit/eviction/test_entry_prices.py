@@ -15,8 +15,8 @@ USE_NS = HALF_LIFE_NS // 2000
 
 
 def _rate(rates: ReuseRates, entry_id: str) -> float:
-    rate = rates.rate(entry_id)
-    assert rate is not None
+    rate = rates.now(1.0, -1.0)(entry_id)
+    assert rate >= 0
     return rate
 
 

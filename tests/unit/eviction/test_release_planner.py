@@ -37,17 +37,17 @@ class ByName:
 def cache(name: str, held: int, *offers: tuple[int, float], floor: int = 0, **more: object) -> Quote:
     """Return a consumer of so many MiB; each offer is of MiB at a cost."""
     given = tuple(Offer(size * MIB, cost, "", divisible=True) for size, cost in offers)
-    return Quote(name, "cache", CPU, Holding(held * MIB, floor * MIB), given, **more)  # type: ignore[arg-type]  # on purpose, for the test
+    return Quote(name, "cache", CPU, Holding(held * MIB, floor * MIB), given, **more)
 
 
 def model(name: str, size: int, cost: float, **more: object) -> Candidate:
     """Return a model of so many MiB."""
-    return Candidate(name, CPU, size * MIB, cost_ms=cost, **more)  # type: ignore[arg-type]  # on purpose, for the test
+    return Candidate(name, CPU, size * MIB, cost_ms=cost, **more)
 
 
 def plan(quotes: list[Quote], models: list[Candidate], need: int, **more: int | bool) -> ReleasePlan:
     """Plan for so many MiB."""
-    return plan_releases(quotes, models, ReleaseNeed(CPU, need * MIB, **more), ByCost())  # type: ignore[arg-type]  # on purpose, for the test
+    return plan_releases(quotes, models, ReleaseNeed(CPU, need * MIB, **more), ByCost())
 
 
 # ---- what is offered ----

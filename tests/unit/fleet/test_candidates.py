@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.vocabulary import DeviceKind, DeviceState, ModelState
+from protocol.vocabulary import DeviceKind, DeviceState, FileLocation, ModelState
 from worker.fleet.candidates import Candidates
 from worker.fleet.changes import change
 from worker.fleet.known import KnownNode
@@ -18,7 +18,6 @@ from worker.fleet.views import (
     Cause,
     Choice,
     DeviceView,
-    FileLocation,
     ModelView,
     NodeView,
     PlacementRequest,
@@ -115,7 +114,8 @@ def a_fleet(rng: Random) -> Candidates:
                 request = a_request(rng)
                 chosen = candidates.place(request, NOW_NS).chosen
                 if chosen is not None:
-                    candidates.reservations.add(str(number), chosen, request.model_id)
+                    uses = request.model_id is not None and rng.random() < 0.5
+                    candidates.reservations.add(str(number), chosen, request.model_id, uses=uses)
                     if rng.random() < 0.5:
                         candidates.reservations.accepted(str(number), chosen.node_id, "a", 3)
             case "change" if node is not None:
@@ -170,6 +170,14 @@ def fits(node: KnownNode, choice: Choice, taken: int) -> bool:
     return choice.size_bytes + taken <= device.available_bytes + more
 
 
+def last_resort(node: KnownNode, choice: Choice, request: PlacementRequest) -> tuple[bool, bool, int]:
+    """What choices are ordered by: whether the file is missing, the device's kind another, and the price's level."""
+    model = node.models.get(request.model_id or "")
+    there = choice.step in {Step.LOADED, Step.LOADING}
+    absent = model is not None and model.file is FileLocation.ABSENT and not there
+    return absent, choice.step is Step.FITS_ELSEWHERE, level_of(choice.price_ms)
+
+
 @settings(max_examples=300, deadline=None)
 @given(seeds)
 def test_a_decision_keeps_every_bound_and_says_why_of_every_node(seed: int) -> None:
@@ -187,10 +195,8 @@ def test_a_decision_keeps_every_bound_and_says_why_of_every_node(seed: int) -> N
         assert fits(node, choice, taken)
         assert request.make_room or choice.step is not Step.MAKES_ROOM
         assert request.device_id in {None, choice.device_id}
-    main = [each for each in placement.choices if each.step is not Step.FITS_ELSEWHERE]
-    levels = [level_of(each.price_ms) for each in main]
-    assert levels == sorted(levels)
-    assert list(placement.choices[: len(main)]) == main
+    order = [last_resort(known[each.node_id], each, request) for each in placement.choices]
+    assert order == sorted(order)
     passed = placement.why_passed()
     chosen = set() if placement.chosen is None else {placement.chosen.node_id}
     assert {each.node_id for each in passed} | chosen == known.keys()

@@ -3,14 +3,13 @@
 from collections import Counter
 from typing import Any
 
-from protocol.vocabulary import DeviceKind, DeviceState, ModelState
+from protocol.vocabulary import DeviceKind, DeviceState, FileLocation, ModelState
 from worker.fleet.known import KnownNode
 from worker.fleet.placement import place
 from worker.fleet.reservations import Reservations
 from worker.fleet.views import (
     Cause,
     DeviceView,
-    FileLocation,
     ModelView,
     NodeView,
     PlacementRequest,
@@ -83,7 +82,7 @@ def test_nowhere_says_of_every_node_why() -> None:
         node("n2", draining=True),
         node("n3", leased_until_ns=5),
         node("n4", None, model(model_id="other")),
-        node("n5", None, model(file=FileLocation.ABSENT)),
+        node("n5", None, model(refused="its file is damaged")),
         node("n6", device(state=DeviceState.LOST)),
     ]
     placement = place(LOAD, nodes, now_ns=5)
@@ -99,6 +98,16 @@ def test_nowhere_says_of_every_node_why() -> None:
     assert placement.why_passed()[0].reason == (
         "n1: cuda:0: 4,294,967,296 bytes needed, 1,052,770,304 available, 2,000,000,000 more at most by making room"
     )
+
+
+def test_where_its_file_was_not_found_is_tried_once_nothing_else_will_do() -> None:
+    """It may have come since; the node will say."""
+    absent = node("n1", None, model(file=FileLocation.ABSENT, load_ms=1.0))
+    cpu = DeviceView("cpu", DeviceKind.CPU, available_bytes=64 * GB)
+    elsewhere = NodeView("n2", "a", 1, (device(0), cpu), (model(),), default_device_id="cuda:0")
+    placement = place(LOAD, [absent, elsewhere])
+    assert [each.node_id for each in placement.choices] == ["n2", "n1"]
+    assert placement.choices[1].reason.endswith("its file was not found there")
 
 
 def test_nothing_goes_where_no_room_may_be_made() -> None:

@@ -132,7 +132,7 @@ def test_what_is_put_back_is_put_back_whole() -> None:
         n += 1
         filled = Filled()
         allocation = removed(filled)
-        if failing(filled, lambda f: f.manager.allocations.put_back(allocation), n):  # noqa: B023 - called before the loop goes on
+        if failing(filled, lambda f, gone=allocation: f.manager.allocations.put_back(gone), n):
             in_a_row += 1
         else:
             in_a_row, failures = 0, failures + 1

@@ -164,7 +164,7 @@ def test_comfyui_cache_costs_nothing(opened: Open) -> None:
 def test_routers(opened: Open, kind: str) -> None:
     """Each model has a process of its own, by its port; one that starts is busy; a name may be a path."""
     made, server = opened(kind, models={"org/model:8b": GIB, "other": GIB})
-    made.ports = {"org/model:8b": 4711}  # type: ignore[attr-defined]  # on purpose, for the test
+    made.ports = {"org/model:8b": 4711}
     found = server.look()
     assert [each.port for each in found.models] == [4711, 1]
     assert server.steps(found) == ()  # without bytes there is nothing to offer

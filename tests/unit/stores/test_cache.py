@@ -31,7 +31,7 @@ def test_what_was_put_is_got_as_a_copy(world: World) -> None:
     cache = world.cache()
     sent = bytearray(b"value")
     cache.put(item("a", bytes(sent)))
-    cache.put(item("b", sent))  # type: ignore[arg-type]  # on purpose, for the test
+    cache.put(item("b", sent))
     sent[:] = b"other"
     found = cache.get("b")
     assert found is not None

@@ -296,7 +296,7 @@ def test_words_that_are_removed_are_forgotten() -> None:
             store.put(item(str(number), f'"word{round_} n{number}"'.encode()))
         assert library.found(f"word{round_} n7", limit=1) == ["7"]
     assert library.found("word3") == []
-    words = store._words  # type: ignore[attr-defined]  # on purpose, for the test
+    words = store._words
     assert words._last < 3500
 
 

@@ -119,7 +119,7 @@ def test_a_worker_that_was_killed_leaves_no_session_behind(tmp_path: Path) -> No
     """What did not ask to persist is removed by the next worker, and never seen by it."""
     world = World(tmp_path)
     pool(world).put(item("a", b"secret"))
-    world.stores._folder.close()  # type: ignore[union-attr]  # as a kill does
+    world.stores._folder.close()  # as a kill does
     world.stores._folder = None
     other = World(tmp_path)
     assert pool(other).get("a") is None
@@ -168,8 +168,8 @@ def test_a_use_renews_a_session_through_a_restart(tmp_path: Path, *, killed: boo
         assert sessions.get("used") is not None
     if killed:
         world.stores.tend()
-        sessions._file._close()  # type: ignore[attr-defined]  # as a kill does
-        world.stores._folder.close()  # type: ignore[union-attr]  # on purpose, for the test
+        sessions._file._close()  # as a kill does
+        world.stores._folder.close()
     else:
         world.stores.close()
     after = World(tmp_path)

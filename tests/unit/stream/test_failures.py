@@ -88,7 +88,7 @@ def told(frame: bytes) -> dict[str, Any]:
 def test_any_error_with_any_details_is_a_frame(kind: type[WorkerError], value: object) -> None:
     """Every class of errors keeps its code, whatever its message and details are."""
     error = kind.__new__(kind)
-    WorkerError.__init__(error, value, detail=value, deep={"a": [value]})  # type: ignore[arg-type]  # on purpose, for the test
+    WorkerError.__init__(error, value, detail=value, deep={"a": [value]})
     assert told(error_frame("1", error, MAX_FRAME))["code"] == kind.code
 
 

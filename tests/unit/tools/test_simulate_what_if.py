@@ -2,9 +2,13 @@
 
 import json
 import sys
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from protocol.vocabulary import EvictionStrategy as Strategy
 from worker.tools.simulate import command as simulate_command
@@ -112,6 +116,35 @@ def test_a_time_to_live_counts_from_the_building_and_a_keep_alive_from_the_last_
     result = consumers_what_if(trace, 0.05)
     assert tried(result, "ttl_ms", 60_000, "x") == Outcome(3, 15.0, only.held_byte_ms)
     assert result.smallest[0] <= 16
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    uses=st.lists(
+        st.tuples(st.sampled_from("xy"), st.sampled_from("abcdefgh"), st.sampled_from((0, 20, 60, 240, 300)))
+    ),
+    capacity=st.integers(5, 90),
+)
+@example(uses=[("x", "a", 0), ("x", "a", 60)], capacity=50)  # just reached
+def test_what_is_not_replayed_would_have_come_to_the_same(
+    uses: list[tuple[str, str, int]], capacity: int
+) -> None:
+    """A keep-alive or a time to live that nothing reached, and memory beyond what all entries take, change nothing."""
+    entries = {
+        of: {name: Entry(8 + index, 5.0 + index) for index, name in enumerate("abcdefgh")} for of in "xy"
+    }
+    times = tuple(accumulate(1000 * seconds for *_, seconds in uses))
+    trace = ConsumerTrace(entries, capacity, tuple((of, name) for of, name, _ in uses), times)
+    for change, told in consumers_what_if(trace, 0.05).tried:
+        changed, rules = trace, Rules()
+        if change.what == "capacity_bytes":
+            changed = replace(trace, capacity_bytes=change.value or 0)
+        elif change.what == "keep_alive_ms":
+            rules = Rules(idle_ms=change.value, consumer=change.consumer)
+        else:
+            rules = Rules(ttl_ms=change.value, consumer=change.consumer)
+        cost = replay_planned(changed, rules)
+        assert told == Outcome(cost.rebuilds, cost.total_ms, cost.held_byte_ms)
 
 
 def test_the_command_tells_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -266,6 +266,15 @@ def test_a_fleet_is_asked_page_by_page() -> None:
         assert curves == ["evictions"]
 
 
+def test_a_worker_that_serves_no_more_views_hangs_up() -> None:
+    """As at its ninth: one line says so."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with pytest.raises(SourceError, match="hung up"):
+        SocketSource(Path("s"), ours)
+    assert ours.fileno() == -1
+
+
 def answering(connection: socket.socket, device_ids: list[str]) -> list[tuple[str, dict[str, Any]]]:
     """Answer as a fleet would, in a thread. Returns what is asked, as it comes."""
     asked: list[tuple[str, dict[str, Any]]] = []

@@ -82,6 +82,40 @@ def test_optimizing_takes_what_the_pressure_asks_for(machine: Machine) -> None:
     assert not done.steps, "the model was used just now"
 
 
+def test_optimizing_says_why_each_stays(machine: Machine) -> None:
+    """Consumers and models: by the level, by their word or their silence, by their price; nobody is named twice."""
+    cache = Cache(machine)
+    dear = Registration("dear", "cache", DEVICE, 4 * MIB, 0, (Offer(4 * MIB, 400.0, ""),))
+    machine.memory.consumers.register(dear)
+    relief, token = machine.memory.relief, machine.token()
+
+    def optimized(level: OptimizationLevel, *, dry_run: bool) -> dict[str, str]:
+        done = relief.optimize((DEVICE,), level, token, dry_run=dry_run)
+        told = [(each.consumer_id, each.reason) for each in done.consumers_kept]
+        told += [(each.model_id, each.reason) for each in done.models_kept]
+        assert len(dict(told)) == len(told)
+        assert not {each.consumer_id for each in done.released if each.claimed_bytes} & dict(told).keys()
+        return dict(told)
+
+    calm = optimized(OptimizationLevel.NORMAL, dry_run=False)
+    assert calm["cache"] == calm["dear"] == "stays: nothing has to be freed"
+    assert calm["m"].endswith("ms ago, and normal unloads what was not for 60000 ms")
+    assert (
+        optimized(OptimizationLevel.CONSERVATIVE, dry_run=True)["m"] == "stays: conservative unloads no model"
+    )
+    make_room(machine, 4 * MIB)
+    said = optimized(OptimizationLevel.NORMAL, dry_run=True)
+    assert "cache" not in said
+    assert said["dear"] == "stays: enough is freed without it, at 100 ms/MiB"
+    said = optimized(OptimizationLevel.CONSERVATIVE, dry_run=False)
+    why = "3 MiB would be asked for, but conservative asks for nothing that has to be rebuilt"
+    assert said["cache"] == f"stays: {why}"
+    assert "m" not in optimized(OptimizationLevel.AGGRESSIVE, dry_run=True), "it would go"
+    machine.on_release_requested = lambda event: cache.say(0)
+    assert optimized(OptimizationLevel.NORMAL, dry_run=False)["cache"] == "stays: it gave nothing back"
+    assert cache.asked
+
+
 class Idle(Store):
     """A consumer whose memory is in the ledger, and free to give."""
 
@@ -169,5 +203,5 @@ def test_limits_fall_under_pressure_and_rise_again_but_not_in_a_loop(machine: Ma
         if rises and rises[-1] is None:
             break
     assert rises[-1] is None, "there is headroom: no limit any more"
-    assert rises[:-1] == sorted(rises[:-1])  # type: ignore[type-var]  # on purpose, for the test
+    assert rises[:-1] == sorted(rises[:-1])
     assert cache.register()[1] is None

@@ -192,7 +192,7 @@ def test_this_process_gives_back_while_owners_elsewhere_are_asked(machine: Machi
         return give_back(offer, token)
 
     machine.on_release_requested = asked
-    store.release = released  # type: ignore[method-assign]
+    store.release = released
     made = make_room(machine, 8 * MIB)
     assert order[:3] == ["asked", "released", "released"]
     assert {each.consumer_id: (each.claimed_bytes, each.returned_bytes) for each in made.released} == {
@@ -210,7 +210,7 @@ def test_what_fails_in_a_plugins_consumer_stops_nothing(machine: Machine) -> Non
     made = make_room(machine, 6 * MIB)
     assert [each.model_id for each in made.models_unloaded] == ["m"]
     assert [(each.consumer_id, each.claimed_bytes) for each in made.released] == [("store", 0)]
-    store.offers = lambda _need: 1 // 0  # type: ignore[method-assign, assignment, return-value]  # the test's own in its place
+    store.offers = lambda _need: 1 // 0
     with pytest.raises(OutOfMemoryError):
         make_room(machine, 6 * MIB)
     assert [each.consumer_id for each in machine.memory.consumers.status((DEVICE,), "store")] == []
@@ -222,10 +222,10 @@ def test_what_counts_its_uses_is_listed_with_them(machine: Machine) -> None:
     machine.memory.consumers.add(store)
     (row,) = machine.memory.consumers.status((DEVICE,), "store")
     assert (row.hits, row.misses, row.saved_ms) == (None, None, None)
-    store.usage = lambda: Usage(3, 2, 40.0)  # type: ignore[attr-defined]  # on purpose, for the test
+    store.usage = lambda: Usage(3, 2, 40.0)
     (row,) = machine.memory.consumers.status((DEVICE,), "store")
     assert (row.hits, row.misses, row.saved_ms) == (3, 2, 40.0)
-    store.usage = lambda: 1 // 0  # type: ignore[attr-defined]  # on purpose, for the test
+    store.usage = lambda: 1 // 0
     (row,) = machine.memory.consumers.status((DEVICE,), "store")
     assert (row.held_bytes, row.hits) == (4 * MIB, None)
 
@@ -236,5 +236,5 @@ def test_what_is_no_offer_is_none(machine: Machine) -> None:
     machine.memory.consumers.add(store)
     good = store.offers(0)
     nonsense = (Offer(0, 1.0, ""), Offer(-MIB, 1.0, ""), *(Offer(MIB, cost, "") for cost in (-1.0, inf, nan)))
-    store.offers = lambda _need: (*nonsense, *good)  # type: ignore[method-assign]  # the test's own in its place
+    store.offers = lambda _need: (*nonsense, *good)
     assert [each.claimed_bytes for each in make_room(machine, 6 * MIB).released] == [2 * MIB]

@@ -37,7 +37,7 @@ def just_loaded(machine: Machine, beside: Beside) -> None:
             beside.begin()
         observe(device_ids, changed=changed)
 
-    machine.watch.observe = observed  # type: ignore[method-assign]  # the test's own in its place
+    machine.watch.observe = observed
     assert machine.load("a").state == "loaded"
 
 
@@ -50,7 +50,7 @@ def being_checked(machine: Machine, beside: Beside) -> None:
         beside.begin()
         return is_stale(residence)
 
-    machine.models.weights.is_stale = checked  # type: ignore[method-assign]  # the test's own in its place
+    machine.models.weights.is_stale = checked
     assert machine.load("a").state == "loaded"
 
 
@@ -121,7 +121,7 @@ def test_a_pin_holds_against_whoever_waits(machine: Machine) -> None:
         beside.begin()
         observe(device_ids, changed=changed)
 
-    machine.watch.observe = observed  # type: ignore[method-assign]  # the test's own in its place
+    machine.watch.observe = observed
     loaded = machine.load("a", pin=True)
     assert (loaded.state, loaded.pinned, loaded.in_use) == ("loaded", True, 0)
     with pytest.raises(Exception, match="unloading models could free 0"):
@@ -141,7 +141,7 @@ def test_moves_that_cross_do_not_wait_for_each_other(tmp_path: Path) -> None:
     machine.load("a", device_id="sim:0"), machine.load("b", device_id="sim:1")
     for first, second in [("sim:1", "sim:0"), ("sim:0", "sim:1")] * 10:
         both = [
-            Beside(lambda name=name, place=place: machine.load(name, device_id=place))  # type: ignore[misc]  # on purpose, for the test
+            Beside(lambda name=name, place=place: machine.load(name, device_id=place))
             for name, place in (("a", first), ("b", second))
         ]
         for each in both:
@@ -161,7 +161,7 @@ def test_a_keep_alive_of_nothing_ends_after_the_answer(machine: Machine) -> None
             beside.begin()
         observe(device_ids, changed=changed)
 
-    machine.watch.observe = observed  # type: ignore[method-assign]  # the test's own in its place
+    machine.watch.observe = observed
     machine.booked.configure("a", pinned=None, keep_alive_ns=0)
     assert machine.load("a").state == "loaded"
     beside.end()

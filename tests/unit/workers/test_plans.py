@@ -200,11 +200,11 @@ def test_what_fails_after_a_plan_was_taken_up_is_taken_back(machine: Machine) ->
     allocate_there = backend.allocate
 
     def full_once(*_: Any) -> Any:
-        backend.allocate = allocate_there  # type: ignore[method-assign]  # the test's own in its place
+        backend.allocate = allocate_there
         message = "no"
         raise OutOfMemoryError(message)
 
-    backend.allocate = full_once  # type: ignore[method-assign]  # the test's own in its place
+    backend.allocate = full_once
     with pytest.raises(OutOfMemoryError):
         allocate(machine, 5 * MIB, said.plan_id)
     assert {entry.state for entry in machine.manager.models.on_device(DEVICE)} == {ModelState.LOADED}

@@ -77,7 +77,7 @@ def test_each_is_told_from_the_other(here_lies: bool, there_lies: bool) -> None:
         memory.free += there.gone
         return give_back(offer, token)
 
-    here.release = meanwhile  # type: ignore[method-assign]
+    here.release = meanwhile
     wanted = [
         (each, Release(each.consumer_id, "cache", 100, 100, 1.0, each.offers(100), "a test"))
         for each in (here, there)

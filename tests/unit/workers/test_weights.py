@@ -37,7 +37,7 @@ class Grown:
 def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Grown]:
     """Return a process in which a library can be imported that takes 250 MiB, with another that it imports."""
     grown = Grown()
-    monkeypatch.setitem(sys.modules, "grown", grown)  # type: ignore[arg-type]  # on purpose, for the test
+    monkeypatch.setitem(sys.modules, "grown", grown)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "large_library.py").write_text(LIBRARY.format(other="its_library"))
     (tmp_path / "its_library.py").write_text(OTHER)
@@ -52,7 +52,7 @@ def test_what_the_first_one_imports_is_not_its_size(process: Grown) -> None:
     objects, before = ModelObjects(process.read), builtins.__import__
 
     def make() -> object:
-        import large_library  # type: ignore[import-not-found]  # on purpose, for the test
+        import large_library
 
         process.bytes += 30 * MIB
         return large_library

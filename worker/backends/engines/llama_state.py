@@ -123,7 +123,7 @@ def _parsed(reader: _Reader, more: int) -> State:
 def _tokens_of(said: "array[int]") -> tuple["array[int]", bool]:
     """Return the tokens, and whether they are in the newer form."""
     if tuple(said[:2]) == _OPENING:
-        if len(said) < 4 or said[2] != len(said) - 4 or said[-1] != 0:  # noqa: PLR2004 - what is around them
+        if len(said) < 4 or said[2] != len(said) - 4 or said[-1] != 0:  # noqa: PLR2004 - the opening of two, their count, and a 0 at the end
             raise ValueError("its tokens are in a form that is not known, or have media among them")
         said, counted = said[3:-1], True
     else:

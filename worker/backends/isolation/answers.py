@@ -52,22 +52,19 @@ OnReport = Report
 class Call:
     """One call on its way."""
 
-    __slots__ = ("answer", "do", "number", "on_answer", "on_question", "on_report", "undo", "woken")
+    answer: Message | Ending | None = None
+    on_report: OnReport = staticmethod(no_report)
+    on_question: OnQuestion | None = None
+    undo: tuple[Any, ...] | None = None
+    """What to call if no caller waits any more and it is done all the same."""
+    on_answer: Callable[[], None] | None = None
+    """What to call once it is answered, if no caller waits any more."""
+    woken: SureEvent | None = None
+    """Set for who waits while another reads: it is answered, or the reading is free."""
 
-    def __init__(
-        self, number: int, do: str, on_answer: Callable[[], None] | None, on_report: OnReport,
-        on_question: OnQuestion | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, number: int, do: str) -> None:
         self.number = number
         self.do = do
-        self.on_answer = on_answer
-        self.on_report = on_report
-        self.on_question = on_question
-        self.answer: Message | Ending | None = None
-        self.undo: tuple[Any, ...] | None = None
-        """What to call if no caller waits any more and it is done all the same."""
-        self.woken: SureEvent | None = None
-        """Set for who waits while another reads: it is answered, or the reading is free."""
 
 
 class Answers:
@@ -79,8 +76,10 @@ class Answers:
         self._on_broken = on_broken
         self._numbers = itertools.count(1)
         self._lock = SureLock()
+        self._acquire, self._release = self._lock.acquire, self._lock.release
         self._reading = SureLock()
         """Held by who reads."""
+        self._begin_reading, self._end_reading = self._reading.acquire, self._reading.release
         # All mutable state: the calls on their way, what ended them all, and whether there is more to read. Whoever
         # takes a call out is who answers it.
         self._calls: dict[int, Call] = {}
@@ -96,44 +95,46 @@ class Answers:
         do: str,
         arguments: tuple[Any, ...],
         token: CancelToken | None = None,
-        on_answer: Callable[[], None] | None = None,
-        on_report: OnReport = no_report,
+        on_report: OnReport | None = None,
         on_question: OnQuestion | None = None,
     ) -> Call:
-        """Call, and go on; ``on_answer`` is called once it is answered, or never will be."""
-        call = Call(next(self._numbers), do, on_answer, on_report, on_question)
-        left_ns = None if token is None else token.left_ns
-        self._calls[call.number] = call
-        end = self._end
-        if end is not None:
-            if self._calls.pop(call.number, None) is not None:  # else it was ended with the others
-                self._answer(call, end)
+        """Call, and go on."""
+        number = next(self._numbers)
+        call = Call(number, do)
+        if on_report is not None:
+            call.on_report = on_report
+        if on_question is not None:
+            call.on_question = on_question
+        self._calls[number] = call
+        if self._end is not None:
+            if self._calls.pop(number, None) is not None:  # else it was ended with the others
+                self._answer(call, self._end)
             return call
         try:
-            self._pipe.send([call.number, do, arguments, left_ns], any_values=do == WORK)
+            left_ns = None if token is None else token.left_ns
+            self._pipe.send([number, do, arguments, left_ns], any_values=do == WORK)
         except OSError:
-            return call  # it has ended, and whoever watches it says so
+            pass  # it has ended, and whoever watches it says so
         except BaseException:  # what no message can hold
-            self._calls.pop(call.number, None)
+            self._calls.pop(number, None)
             raise
         return call
 
     def wait(self, call: Call, seconds: float | None = None) -> bool:
         """Wait for an answer, and read for all who wait while no other caller does. False if it did not come in time."""
-        end = None if seconds is None else time.monotonic() + seconds
+        end = math.inf if seconds is None else time.monotonic() + seconds
         while call.answer is None:
-            left = _LONGEST_LOOK_S if end is None else end - time.monotonic()
-            if left < 0:
-                return call.answer is not None
-            if self._more and self._reading.acquire(blocking=False):
+            if self._more and self._begin_reading(False):  # noqa: FBT003 - by its place it takes half as long
                 try:
-                    self._read_for(call, left)
+                    in_time = self._read_for(call, end)
                 finally:
-                    self._reading.release()
+                    self._end_reading()
                     if self._calls:
                         self._hand_on()
             else:
-                self._follow(call, left)
+                in_time = self._follow(call, end)
+            if not in_time:
+                return call.answer is not None
         return True
 
     def wait_while(
@@ -220,34 +221,32 @@ class Answers:
     def _read_all(self) -> None:
         with self._reading:
             while self._more:
-                self._read_for(None, _LONGEST_LOOK_S)
+                self._read_for(None, math.inf)
 
-    def _read_for(self, mine: Call | None, seconds: float) -> None:
-        """Read and hand out answers until mine has come, the time is up, or there are no more."""
-        end = time.monotonic() + seconds
-        wait_s = min(seconds, _LONGEST_LOOK_S)
-        while mine is None or mine.answer is None:
-            try:
-                message = self._pipe.receive(max(0.0, wait_s))
+    def _read_for(self, mine: Call | None, end: float) -> bool:
+        """Read and hand out answers until mine has come, there are no more, or none has come for long.
+
+        False once it is ``end``.
+        """
+        try:
+            while mine is None or mine.answer is None:
+                left_s = end - time.monotonic()
+                message = self._pipe.receive(max(0, left_s) if left_s < _LONGEST_LOOK_S else _LONGEST_LOOK_S)
                 if message is None:
                     self._more = False
-                    return
+                    return True
                 self._hand_out(message)
-            except TimeoutError:
-                return
-            except (BrokenFrameError, IndexError, KeyError, OSError, TypeError, ValueError):
-                self._more = False
-                self._on_broken()
-                return
-            if mine is None or mine.answer is None:
-                wait_s = min(end - time.monotonic(), _LONGEST_LOOK_S)
+        except TimeoutError:
+            return time.monotonic() < end
+        except (BrokenFrameError, IndexError, KeyError, OSError, TypeError, ValueError):
+            self._more = False
+            self._on_broken()
+        return True
 
     def _hand_out(self, message: Message) -> None:
-        if len(message) <= FAILED:
+        if SUCCEEDED <= len(message) <= FAILED:
             call = self._calls.pop(message[0], None)
             if call is not None:
-                if len(message) < SUCCEEDED:
-                    raise BrokenFrameError(message)
                 self._answer(call, message)
             return
         number, _, _, progress, *asked = message
@@ -262,14 +261,14 @@ class Answers:
             call.on_question(call, *asked)
 
     def _answer(self, call: Call, answer: Message | Ending) -> None:
-        self._lock.acquire()
+        self._acquire()
         try:
             call.answer = answer
             if call.do not in QUESTIONS:
                 self.changed += 1
             on_answer, woken = call.on_answer, call.woken
         finally:
-            self._lock.release()
+            self._release()
         if on_answer is not None:
             on_answer()
         if woken is not None:
@@ -277,15 +276,16 @@ class Answers:
         if call.undo is not None and isinstance(answer, list) and len(answer) == SUCCEEDED:
             self.begin(call.undo[0], call.undo[1:])
 
-    def _follow(self, call: Call, seconds: float) -> None:
-        """Wait until the call is answered, or the reading is free."""
+    def _follow(self, call: Call, end: float) -> bool:
+        """Wait until the call is answered, or the reading is free. False once it is ``end``."""
         with self._lock:
             woken = call.woken = call.woken or SureEvent()
             woken.clear()
             if call.answer is not None:
-                return
+                return True
         if self._reading.locked() or not self._more:
-            woken.wait(min(seconds, _LOOK_AGAIN_S))
+            woken.wait(min(max(0, end - time.monotonic()), _LOOK_AGAIN_S))
+        return time.monotonic() < end
 
     def _hand_on(self) -> None:
         """Wake one who waits, to read from here on."""

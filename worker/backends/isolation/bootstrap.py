@@ -30,8 +30,8 @@ class Lent:
     def find_spec(
         self,
         name: str,
-        path: Sequence[str] | None = None,  # noqa: ARG002 - as all of them are called
-        target: ModuleType | None = None,  # noqa: ARG002 - as all of them are called
+        path: Sequence[str] | None = None,  # noqa: ARG002 - the import system gives it to every finder
+        target: ModuleType | None = None,  # noqa: ARG002 - the import system gives it to every finder
     ) -> ModuleSpec | None:
         """Return where a package is; None for all that is not lent."""
         folder = self._folders.get(name)

@@ -24,7 +24,6 @@ from worker.backends.torch_errors import Cause, cause_of_death
 from worker.core.cancellation import CancelToken
 from worker.core.exit_codes import ending
 from worker.core.log import message_of
-from worker.core.records import no_report
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
 from worker.telemetry.process_memory import note_start
@@ -102,7 +101,7 @@ class ChildProcess:
 
     def call(
         self, do: str, *arguments: Any, token: CancelToken | None = None, patience_s: float | None = None,
-        on_report: OnReport = no_report, undo: tuple[Any, ...] | None = None,
+        on_report: OnReport | None = None, undo: tuple[Any, ...] | None = None,
     ) -> Any:  # fmt: skip
         """Call, and wait for the answer. Raises its error, or EndedError.
 
@@ -110,35 +109,32 @@ class ChildProcess:
         answer is waited for a moment longer; then it raises what the token does, and ``undo`` is called if the
         call is done in the end.
         """
-        call = self._answers.begin(do, arguments, token, on_report=on_report)
-        if token is None:
+        answers = self._answers
+        call = answers.begin(do, arguments, token, on_report)
+        if answers.wait(call, _AT_ONCE_S) or token is None:  # what is quick need not be ready to be cancelled
             return self.finish(call, patience_s)
-        if not self._answers.wait(call, _AT_ONCE_S):  # what is quick need not be ready to be cancelled
-            with token.telling(lambda: self._answers.cancel(call)):
-                self._answers.wait_while(call, token, undo, math.inf if patience_s is None else patience_s)
+        with token.telling(lambda: answers.cancel(call)):
+            answers.wait_while(call, token, undo, math.inf if patience_s is None else patience_s)
         if call.answer is None:
             self._kill_hanging(call, patience_s)
         return self.finish(call)
 
-    def begin(
-        self, do: str, *arguments: Any, token: CancelToken | None = None,
-        on_answer: Callable[[], None] | None = None,
-    ) -> Call:  # fmt: skip
-        """Call, and go on; ``on_answer`` is called once it is answered, or never will be."""
-        return self._answers.begin(do, arguments, token, on_answer)
+    def begin(self, do: str, *arguments: Any, token: CancelToken | None = None) -> Call:
+        """Call, and go on."""
+        return self._answers.begin(do, arguments, token)
 
     def finish(self, call: Call, patience_s: float | None = None) -> Any:
         """Wait for an answer. Raises as ``call`` does."""
         if call.answer is None and not self._answers.wait(call, patience_s):
             self._kill_hanging(call, patience_s)
         answer = call.answer
+        if type(answer) is list:
+            if len(answer) == SUCCEEDED:
+                return answer[1]
+            raise error_of(answer[2])
         if isinstance(answer, Ending):
             raise EndedError(answer)
-        if answer is None:
-            raise AssertionError(call.do)
-        if len(answer) == SUCCEEDED:
-            return answer[1]
-        raise error_of(answer[2])
+        raise AssertionError(call.do)
 
     def _kill_hanging(self, call: Call, patience_s: float | None) -> None:
         self.kill(f"did not answer {call.do!r} within {patience_s:g} s and was killed")

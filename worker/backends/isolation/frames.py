@@ -32,6 +32,16 @@ _any_values = json.JSONEncoder(separators=(",", ":")).encode
 loads: Callable[[bytes], Any] = json.loads if orjson is None else orjson.loads
 """Reads a line. ValueError, RecursionError."""
 
+_dumps: Callable[[Any, None, int], bytes]
+if orjson is None:
+    _APPEND_NEWLINE = 0
+
+    def _dumps(message: Any, _default: None, _option: int) -> bytes:
+        return _any_values_line(message)
+
+else:
+    _dumps, _APPEND_NEWLINE = orjson.dumps, orjson.OPT_APPEND_NEWLINE
+
 _BEGINS = ord("[")
 
 Message = list[Any]
@@ -52,6 +62,7 @@ class FramePipe:
         self._read_fd = read_fd
         self._write_fd = write_fd
         self._sending = SureLock()
+        self._begin_sending, self._end_sending = self._sending.acquire, self._sending.release
         # All mutable state: what came and is no whole message yet, and whether it can be sent.
         self._came = b""
         self._open = True
@@ -68,7 +79,7 @@ class FramePipe:
         ``any_values``: it may hold numbers that are none, which the faster writer would drop.
         """
         text = _any_values_line(message) if any_values else line(message)
-        self._sending.acquire()
+        self._begin_sending()
         try:
             if not self._open:
                 raise BrokenPipeError
@@ -76,33 +87,52 @@ class FramePipe:
             while written < len(text):
                 written += os.write(self._write_fd, memoryview(text)[written:])
         finally:
-            self._sending.release()
+            self._end_sending()
 
     def receive(self, wait_s: float | None = None) -> Message | None:
         """Return the next message, None at the end. BrokenFrameError for what is none.
 
         TimeoutError if none came within the time, where that can be limited.
         """
-        came = self._came
-        looked = 0
-        while (end := came.find(b"\n", looked)) < 0:
-            if came and (came[0] != _BEGINS or len(came) > _LONGEST_BYTES):
-                raise BrokenFrameError(came[:100])
-            if self._poll is not None and not self._poll(None if wait_s is None else -(-wait_s * 1000 // 1)):
+        text = self._came
+        if not text:
+            if self._poll is not None and not self._poll(None if wait_s is None else wait_s * 1000):
                 raise TimeoutError
-            more = os.read(self._read_fd, _READ_BYTES if came else _FIRST_READ_BYTES)
-            if not more:
+            text = os.read(self._read_fd, _FIRST_READ_BYTES)
+        if text.find(b"\n") + 1 != len(text) or not text:  # it is not one message, whole, as nearly all are
+            whole = self._first_of(text, wait_s)
+            if whole is None:
                 return None
-            looked = len(came)
-            came = self._came = came + more if came else more
-        self._came = came[end + 1 :]
+            text = whole
+        elif self._came:
+            self._came = b""
         try:
-            message = loads(came[:end])
+            message = loads(text)
         except (RecursionError, ValueError):
-            message = _any_values_of(came[:end])
+            message = _any_values_of(text)
         if type(message) is not list:
-            raise BrokenFrameError(came[:100])
+            raise BrokenFrameError(text[:100])
         return message
+
+    def _first_of(self, came: bytes, wait_s: float | None) -> bytes | None:
+        """Return the first message of what came, reading on where that is none yet, and keep the rest. None at the end."""
+        self._came = came
+        looked = 0
+        while came:
+            end = came.find(b"\n", looked) + 1
+            if end:
+                self._came = came[end:]
+                return came[:end]
+            if came[0] != _BEGINS or len(came) > _LONGEST_BYTES:
+                raise BrokenFrameError(came[:100])
+            if self._poll is not None and not self._poll(None if wait_s is None else wait_s * 1000):
+                raise TimeoutError
+            more = os.read(self._read_fd, _READ_BYTES)
+            if not more:
+                break
+            looked = len(came)
+            came = self._came = came + more
+        return None
 
     def close_output(self) -> None:
         """Let the other end see the end of its input."""
@@ -119,14 +149,10 @@ class FramePipe:
 
 def line(message: Message) -> bytes:
     """Return a message as it is written."""
-    if orjson is not None:
-        try:
-            text: bytes = orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE)
-        except TypeError:  # halves of characters, as in names that are no UTF-8
-            pass
-        else:
-            return text
-    return _any_values_line(message)
+    try:
+        return _dumps(message, None, _APPEND_NEWLINE)
+    except TypeError:  # halves of characters, as in names that are no UTF-8
+        return _any_values_line(message)
 
 
 def _any_values_line(message: Message) -> bytes:

@@ -28,6 +28,7 @@ class Presence:
         self._describe = describe
         self.changed = SureCondition()
         """Notified when the devices, the process or its users are others than before."""
+        self.lock, self.unlock = self.changed.acquire, self.changed.release
         self.telling = SureRLock()
         """Held from a change until it is told of, so that changes are told of in the order in which they came."""
         self.on_change: OnChange = lambda _: None
@@ -36,9 +37,9 @@ class Presence:
         self.devices = tuple(replace(each, state=DeviceState.PROBING) for each in expected)
         self.child: ChildProcess | None = None
         self.replacing = False
-        self._users = self._awaited = 0
+        self.users = self.awaited = 0
         self._closed = False
-        self._unusable: frozenset[str | None] = frozenset()
+        self.unusable: frozenset[str | None] = frozenset()
 
     def known_devices(self) -> tuple[DeviceInfo, ...]:
         """Return the devices, once it is known which there are."""
@@ -56,7 +57,7 @@ class Presence:
                 if not self._closed:
                     self.devices, self.child = devices, child
                     unusable = (each for each in devices if each.state is DeviceState.UNAVAILABLE)
-                    self._unusable = frozenset(each.device_id for each in unusable)
+                    self.unusable = frozenset(each.device_id for each in unusable)
                     self.changed.notify_all()
             if not self._closed:
                 self.on_change(devices)
@@ -102,53 +103,27 @@ class Presence:
     # ---- use ----
 
     def using(
-        self, device_id: str | None, executed: Executed, requested_bytes: int | None = None, *,
-        token: CancelToken | None = None, waits: bool = True,
+        self, device_id: str | None, executed: Executed, requested_bytes: int | None = None,
+        token: CancelToken | None = None, *, waits: bool = True,
     ) -> "_Use":  # fmt: skip
         """Hand out the process, for a ``with`` block; says what its end means to whoever needed it.
 
         ``executed`` is what became of the call if the process ends, ``requested_bytes`` what it needed more.
         While it is replaced it is waited for until the token ends, or not at all.
         """
-        return _Use(self, device_id, executed, requested_bytes, token, waits=waits)
-
-    def acquire(self, device_id: str | None, token: CancelToken | None, *, waits: bool) -> ChildProcess:
-        """Hand out the process until it is released. DeviceUnavailableError, or what the token raises."""
-        self.changed.acquire()
-        try:
-            while self.replacing and waits:
-                if token is not None:
-                    token.check()
-                self.changed.wait(_LOOK_AGAIN_S)
-            child = None if self.replacing else self.child
-            if child is None or device_id in self._unusable:
-                raise self.unavailable(device_id)
-            self._users += 1
-            return child
-        finally:
-            self.changed.release()
-
-    def release(self) -> None:
-        """Take the process back."""
-        self.changed.acquire()
-        try:
-            self._users -= 1
-            if self._awaited:
-                self.changed.notify_all()
-        finally:
-            self.changed.release()
+        return _Use(self, device_id, executed, requested_bytes, token, waits)
 
     @contextmanager
     def exclusive(self, token: CancelToken) -> Iterator[ChildProcess]:
         """Hand out the process once no caller uses it, to be replaced; who needs it meanwhile waits."""
         with self.changed:
-            self._awaited += 1
+            self.awaited += 1
             try:
-                while self._users or self.replacing:
+                while self.users or self.replacing:
                     token.check()
                     self.changed.wait(_LOOK_AGAIN_S)
             finally:
-                self._awaited -= 1
+                self.awaited -= 1
             child = self.child
             if child is None:
                 raise self.unavailable(None)
@@ -183,7 +158,7 @@ class _Use:
 
     def __init__(
         self, presence: Presence, device_id: str | None, executed: Executed, requested_bytes: int | None,
-        token: CancelToken | None, *, waits: bool,
+        token: CancelToken | None, waits: bool,  # noqa: FBT001 - on the way of every call
     ) -> None:  # fmt: skip
         self._presence = presence
         self._device_id = device_id
@@ -193,22 +168,49 @@ class _Use:
         self._waits = waits
 
     def __enter__(self) -> ChildProcess:
-        self._child = child = self._presence.acquire(self._device_id, self._token, waits=self._waits)
+        """Take the process until the block ends. DeviceUnavailableError, or what the token raises."""
+        presence = self._presence
+        presence.lock()
+        try:
+            if presence.replacing and self._waits:
+                self._wait_while_replacing()
+            child = presence.child
+            if child is None or presence.replacing or self._device_id in presence.unusable:
+                raise presence.unavailable(self._device_id)
+            presence.users += 1
+        finally:
+            presence.unlock()
+        self._child = child
         return child
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if isinstance(error, EndedError):
-                raise lost(self._device_id, error.end, self._executed, self._requested_bytes) from None
-            if isinstance(error, DeviceLostError) and error.details.get("device_id") in {
-                None,
-                self._device_id,
-            }:
-                # The backend there can do nothing more for that device. A new process can.
-                self._child.kill(f"was stopped: {error.message}")
-                end = Ending(error.message, ran_out=False)
-                raise lost(self._device_id, end, self._executed, self._requested_bytes) from None
+            if error is not None:
+                self._explain(error)
         finally:
-            self._presence.release()
+            presence = self._presence
+            presence.lock()
+            try:
+                presence.users -= 1
+                if presence.awaited:
+                    presence.changed.notify_all()
+            finally:
+                presence.unlock()
+
+    def _wait_while_replacing(self) -> None:
+        while self._presence.replacing:
+            if self._token is not None:
+                self._token.check()
+            self._presence.changed.wait(_LOOK_AGAIN_S)
+
+    def _explain(self, error: BaseException) -> None:
+        """Raise what the end of the process means to whoever needed it, if that is what the error is."""
+        if isinstance(error, EndedError):
+            raise lost(self._device_id, error.end, self._executed, self._requested_bytes) from None
+        if isinstance(error, DeviceLostError) and error.details.get("device_id") in {None, self._device_id}:
+            # The backend there can do nothing more for that device. A new process can.
+            self._child.kill(f"was stopped: {error.message}")
+            end = Ending(error.message, ran_out=False)
+            raise lost(self._device_id, end, self._executed, self._requested_bytes) from None

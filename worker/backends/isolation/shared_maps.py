@@ -43,8 +43,10 @@ class _Map:
         self.path = path
         self.size = size
         self.spoiled = False
-        self.descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        own = path.startswith("/proc/")  # the worker's descriptor: a link, and nobody else's to put there
+        self.descriptor = os.open(path, os.O_RDWR | (0 if own else getattr(os, "O_NOFOLLOW", 0)))
         try:
+            self._links = os.fstat(self.descriptor).st_nlink
             self._map = mmap.mmap(self.descriptor, size)
         except BaseException:
             os.close(self.descriptor)
@@ -71,8 +73,9 @@ class _Map:
 
     @property
     def is_freed(self) -> bool:
-        """Whether the file was removed: its pages are only kept by those who map it."""
-        return self.spoiled or os.fstat(self.descriptor).st_nlink == 0
+        """Whether the file was removed, which is kept by those alone who map it, or given up by its maker."""
+        found = os.fstat(self.descriptor)
+        return self.spoiled or found.st_nlink < self._links or not found.st_size
 
     def close(self) -> None:
         """Give it up."""
@@ -95,6 +98,10 @@ class SharedMaps:
     def add(self, path: str, size: int) -> None:
         """Map a file, unless it is mapped. OSError or ValueError where it can't be."""
         with self._lock:
+            known = self._maps.get(path)
+            if known is not None and known.is_freed and known not in self._used:
+                del self._maps[path]  # a path of the worker's descriptors is used again
+                known.close()
             self._known(path, size)
 
     @contextmanager

@@ -23,7 +23,7 @@ class _OwnPackages:
     """Finds this project's packages where it lies, and nothing else."""
 
     @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> "ModuleSpec | None":  # noqa: ARG004 - as finders are called
+    def find_spec(name: str, path: object = None, target: object = None) -> "ModuleSpec | None":  # noqa: ARG004 - the import system gives them to every finder
         return PathFinder.find_spec(name, [_PLACE]) if name in _OWN else None
 
 

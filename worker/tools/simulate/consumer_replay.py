@@ -28,6 +28,10 @@ class ConsumerCost:
     evictions: int = 0
     held_byte_ms: int | None = None
     """Bytes kept by the milliseconds for which they were; None where that is not known."""
+    longest_idle_ms: dict[str, int] = field(default_factory=dict)
+    """Of each consumer: for how long an entry was kept without a use, at most. A keep-alive above that changes nothing."""
+    longest_kept_ms: dict[str, int] = field(default_factory=dict)
+    """And since it was built: a time to live above that changes nothing."""
 
     @property
     def total_ms(self) -> float:
@@ -78,13 +82,15 @@ class _Replay:
     def __init__(self, trace: ConsumerTrace, rules: Rules) -> None:
         self._trace = trace
         self._rules = rules
+        self._timed = trace.timed
         # All mutable state.
-        self._cost = ConsumerCost(dict.fromkeys(trace.entries, 0.0), held_byte_ms=0 if trace.timed else None)
+        self._cost = ConsumerCost(dict.fromkeys(trace.entries, 0.0), held_byte_ms=0 if self._timed else None)
         self._prices = {consumer: PricedEntries() for consumer in trace.entries}
         self._unmet = UnmetDemand()
         self._held = 0
         self._clock_ms = 0
         self._built: dict[Key, int] = {}
+        self._last: dict[Key, int] = {}
         self._due: dict[Key, int] = {}
         self._queue: list[tuple[int, Key]] = []
 
@@ -92,16 +98,21 @@ class _Replay:
         trace = self._trace
         for index, key in enumerate(trace.uses):
             t_ms = trace.times[index] if trace.times else None
-            now_ns = t_ms * NS_PER_MS if trace.timed and t_ms is not None else index * _USE_NS
+            now_ns = t_ms * NS_PER_MS if self._timed and t_ms is not None else index * _USE_NS
             self._pass(t_ms)  # 1
             own = self._prices[key[0]]
             own.used(key[1], now_ns)
-            if key[1] not in own:  # 2
+            if key[1] in own:
+                self._note_stay(key)
+            else:  # 2
                 self._build(key, own, now_ns)
                 if t_ms is not None:
                     self._built[key] = t_ms
             if t_ms is not None and key[1] in own:
+                self._last[key] = t_ms
                 self._set_due(key, t_ms)
+        for key in tuple(self._last):
+            self._note_stay(key)
         return self._cost
 
     def _build(self, key: Key, own: PricedEntries, now_ns: int) -> None:
@@ -135,7 +146,17 @@ class _Replay:
         ]
         return plan_others(quotes, ReleaseNeed(_DEVICE, need_bytes))
 
+    def _note_stay(self, key: Key) -> None:
+        """Note for how long a kept entry was not used, up to now, and since when it is kept."""
+        last = self._last.pop(key, None)
+        if last is not None:
+            cost, consumer = self._cost, key[0]
+            idle, kept = self._clock_ms - last, self._clock_ms - self._built[key]
+            cost.longest_idle_ms[consumer] = max(idle, cost.longest_idle_ms.get(consumer, 0))
+            cost.longest_kept_ms[consumer] = max(kept, cost.longest_kept_ms.get(consumer, 0))
+
     def _remove(self, key: Key) -> None:
+        self._note_stay(key)
         self._prices[key[0]].remove(key[1])
         self._held -= self._trace.entry(key).size_bytes
         self._cost.evictions += 1

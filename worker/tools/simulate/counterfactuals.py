@@ -1,10 +1,11 @@
 """Replays a trace as it might have been: one keep-alive, time to live or bound changed, all else as it was."""
 
 from dataclasses import replace
+from functools import cache
 
 from protocol.vocabulary import EvictionStrategy
 from worker.tools.simulate import trace as models
-from worker.tools.simulate.consumer_replay import Rules, replay_planned
+from worker.tools.simulate.consumer_replay import ConsumerCost, Rules, replay_planned
 from worker.tools.simulate.consumer_trace import ConsumerTrace
 from worker.tools.simulate.replay import replay_held
 from worker.tools.simulate.trace import ChangeKind, Trace
@@ -36,18 +37,29 @@ def _kept(trace: Trace) -> str:
 
 
 def consumers_what_if(trace: ConsumerTrace, within: float, tell: Tell = untold) -> WhatIf:
-    """Try keep-alives and times to live for all consumers and for each alone, and bounds of what they share."""
+    """Try keep-alives and times to live for all consumers and for each alone, and bounds of what they share.
+
+    What can change nothing is not replayed: a keep-alive or a time to live that nothing reached, and memory beyond what all
+    entries take.
+    """
+    everything = sum(trace.entry(key).size_bytes for key in set(trace.uses))
+
+    @cache
+    def replayed(capacity_bytes: int, rules: Rules) -> ConsumerCost:
+        return replay_planned(replace(trace, capacity_bytes=capacity_bytes), rules)
 
     def outcome(change: Change | None) -> Outcome:
-        changed, rules = trace, Rules()
+        bound, rules = trace.capacity_bytes, Rules()
         match change:
             case Change("capacity_bytes", int(size), _):
-                changed = replace(trace, capacity_bytes=size)
-            case Change("keep_alive_ms", value, consumer):
+                bound = size
+            case Change("keep_alive_ms", int(value), consumer):
                 rules = Rules(idle_ms=value, consumer=consumer)
-            case Change("ttl_ms", value, consumer):
+            case Change("ttl_ms", int(value), consumer):
                 rules = Rules(ttl_ms=value, consumer=consumer)
-        cost = replay_planned(changed, rules)
+        bound = min(bound, max(1, everything))
+        as_it_is = replayed(bound, Rules())
+        cost = as_it_is if _never_reached(rules, as_it_is) else replayed(bound, rules)
         return Outcome(cost.rebuilds, cost.total_ms, cost.held_byte_ms)
 
     whose = (None, *(trace.entries if len(trace.entries) > 1 else ()))
@@ -59,6 +71,16 @@ def consumers_what_if(trace: ConsumerTrace, within: float, tell: Tell = untold) 
     ]
     words = {"keep_alive_ms": "none", "ttl_ms": "none", "capacity_bytes": told_bytes(trace.capacity_bytes)}
     return what_if(outcome, trace.capacity_bytes, changes, within, words, tell)
+
+
+def _never_reached(rules: Rules, as_it_is: ConsumerCost) -> bool:
+    """Tell whether nothing was ever kept for as long as the rules allow, so that all goes as without them."""
+
+    def longest(times: dict[str, int]) -> int:
+        return max((time for of, time in times.items() if rules.consumer in {None, of}), default=-1)
+
+    idle = rules.idle_ms is None or longest(as_it_is.longest_idle_ms) < rules.idle_ms
+    return idle and (rules.ttl_ms is None or longest(as_it_is.longest_kept_ms) < rules.ttl_ms)
 
 
 def _changed(trace: Trace, change: Change | None) -> Trace:

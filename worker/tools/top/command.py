@@ -35,8 +35,9 @@ def main(argv: list[str]) -> int:
     except ImportError:
         print("top draws with rich: pip install 'memory-worker[top]'", file=sys.stderr)
         return _BAD_INPUT
-    # SIGTERM and a terminal that goes away leave by the same way out as Ctrl-C: the screen is given back.
-    for name in ("SIGTERM", "SIGHUP"):
+    # SIGTERM and a terminal that goes away leave by the same way out as Ctrl-C: the screen is given back. Ctrl-C itself
+    # may be ignored by whoever started this, as a script's background jobs are; Python leaves that so.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
     try:

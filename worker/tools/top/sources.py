@@ -37,6 +37,7 @@ class SocketSource:
     """A running worker, asked for what is shown and told of what happens."""
 
     def __init__(self, path: Path, connection: socket.socket | None = None) -> None:
+        """Connect, and subscribe. SourceError where the worker does not serve it."""
         self._name = str(path)
         # All mutable state: what happened, the last answer.
         self._happenings: deque[Happening] = deque(maxlen=_SHOWN)
@@ -44,9 +45,14 @@ class SocketSource:
         self._last: Replies | None = None
         self._uptime_ms = 0
         self._worker = AttachedWorker(path, connection, self._note)
-        self._hello = self._worker.ask("worker.hello")
         happen = [name for name in EventName if name is not EventName.FIGURES]  # which are asked for here
-        self._worker.ask("worker.subscribe", {"events": happen})
+        try:
+            self._hello = self._worker.ask("worker.hello")
+            self._worker.ask("worker.subscribe", {"events": happen})
+        except (OSError, EOFError):
+            self.close()
+            why = "it is ending, or has as many live views as it serves"
+            raise SourceError(f"{path}: the worker hung up: {why}") from None
 
     def snapshot(self) -> Snapshot:
         """Ask. The last answers, marked as ended, once the worker is gone."""

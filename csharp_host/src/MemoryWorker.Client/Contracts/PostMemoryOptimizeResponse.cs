@@ -24,6 +24,12 @@ public sealed record PostMemoryOptimizeResponse
     /// <summary>What consumers gave back for it, each with what came of that; empty from a worker that has none yet.</summary>
     public IReadOnlyList<ReleasedMemory> Released { get; init; } = [];
 
+    /// <summary>The worker's own models that stay, and why; empty from a worker that does not say yet.</summary>
+    public IReadOnlyList<KeptModel> ModelsKept { get; init; } = [];
+
+    /// <summary>The first 16 consumers of each device of which nothing goes, and why; empty from a worker that does not say yet.</summary>
+    public IReadOnlyList<KeptConsumer> ConsumersKept { get; init; } = [];
+
     /// <summary>Text of each word that this library does not know, by its name on the wire; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
@@ -35,6 +41,8 @@ public sealed record PostMemoryOptimizeResponse
         PressureBefore = wire.PressureBefore,
         PressureAfter = wire.PressureAfter,
         Released = wire.Released ?? [],
+        ModelsKept = wire.ModelsKept ?? [],
+        ConsumersKept = wire.ConsumersKept ?? [],
         UnknownWords = wire.UnknownWords,
     };
 }

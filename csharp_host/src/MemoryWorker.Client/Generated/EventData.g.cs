@@ -684,7 +684,7 @@ public sealed record OptimizedData : IWireRecord<OptimizedData>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == Protocol.PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("steps"u8);
         WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("claimed_bytes"u8);
@@ -1345,7 +1345,7 @@ public sealed record FiguresData : IWireRecord<FiguresData>
         writer.WritePropertyName("uptime_ms"u8);
         WireWriter.Value(writer, UptimeMs);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == Protocol.PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("devices"u8);
         WireWriter.List(writer, Devices, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("recommendations"u8);
@@ -1505,7 +1505,7 @@ public sealed record DeviceFigures : IWireRecord<DeviceFigures>
         writer.WritePropertyName("state"u8);
         WireWriter.Value(writer, WireWriter.Kept(State == DeviceState.Unknown, UnknownWords, "state") ?? this.State.ToWord());
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == Protocol.PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("pressure_percentage"u8);
         WireWriter.Value(writer, PressurePercentage);
         writer.WritePropertyName("budget_bytes"u8);

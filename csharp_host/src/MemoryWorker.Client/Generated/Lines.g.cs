@@ -517,7 +517,7 @@ public sealed record ErrorBody : IWireRecord<ErrorBody>
         writer.WritePropertyName("message"u8);
         WireWriter.Value(writer, Message);
         writer.WritePropertyName("executed"u8);
-        WireWriter.Value(writer, WireWriter.Kept(Executed == Executed.Unknown, UnknownWords, "executed") ?? this.Executed.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(Executed == Protocol.Executed.Unknown, UnknownWords, "executed") ?? this.Executed.ToWord());
         writer.WritePropertyName("retryable"u8);
         WireWriter.Value(writer, Retryable);
         writer.WritePropertyName("details"u8);

@@ -221,7 +221,7 @@ public sealed record GetUsageParams : IWireRecord<GetUsageParams>
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("group_by"u8);
-            WireWriter.Value(writer, WireWriter.Kept(GroupBy == GroupBy.Unknown, UnknownWords, "group_by") ?? this.GroupBy.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(GroupBy == Protocol.GroupBy.Unknown, UnknownWords, "group_by") ?? this.GroupBy.ToWord());
         }
         writer.WriteEndObject();
     }
@@ -502,12 +502,12 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("memory_type"u8);
-            WireWriter.Value(writer, WireWriter.Kept(MemoryType == MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(MemoryType == Protocol.MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
         }
         if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("initialize"u8);
-            WireWriter.Value(writer, WireWriter.Kept(Initialize == Initialize.Unknown, UnknownWords, "initialize") ?? this.Initialize.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(Initialize == Protocol.Initialize.Unknown, UnknownWords, "initialize") ?? this.Initialize.ToWord());
         }
         if ((_assigned & 0x8) != 0)
         {
@@ -773,12 +773,12 @@ public sealed record TransferParams : IWireRecord<TransferParams>
         if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("transfer_type"u8);
-            WireWriter.Value(writer, WireWriter.Kept(TransferType == TransferType.Unknown, UnknownWords, "transfer_type") ?? this.TransferType.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(TransferType == Protocol.TransferType.Unknown, UnknownWords, "transfer_type") ?? this.TransferType.ToWord());
         }
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("memory_type"u8);
-            WireWriter.Value(writer, WireWriter.Kept(MemoryType == MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(MemoryType == Protocol.MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
         }
         if ((_assigned & 0x4) != 0)
         {
@@ -924,7 +924,7 @@ public sealed record ClearParams : IWireRecord<ClearParams>
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("clear_type"u8);
-            WireWriter.Value(writer, WireWriter.Kept(ClearType == ClearType.Unknown, UnknownWords, "clear_type") ?? this.ClearType.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(ClearType == Protocol.ClearType.Unknown, UnknownWords, "clear_type") ?? this.ClearType.ToWord());
         }
         if ((_assigned & 0x4) != 0)
         {
@@ -1077,7 +1077,7 @@ public sealed record OptimizeParams : IWireRecord<OptimizeParams>
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("optimization_level"u8);
-            WireWriter.Value(writer, WireWriter.Kept(OptimizationLevel == OptimizationLevel.Unknown, UnknownWords, "optimization_level") ?? this.OptimizationLevel.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(OptimizationLevel == Protocol.OptimizationLevel.Unknown, UnknownWords, "optimization_level") ?? this.OptimizationLevel.ToWord());
         }
         if ((_assigned & 0x4) != 0)
         {
@@ -1911,7 +1911,8 @@ public sealed record PlanCandidate : IWireRecord<PlanCandidate>
         {
             WireReader.Require(seen, "PlanCandidate", "name");
         }
-        if (strict && (RequiredBytes is null) == (ModelId is null))
+        var given = _assigned & ~((RequiredBytes is null ? 0x1UL : 0) | (ModelId is null ? 0x2UL : 0));
+        if (strict && (given & 0x3) != 0x1 && (given & 0x3) != 0x2)
         {
             throw new JsonException("PlanCandidate: exactly one of required_bytes and model_id is needed");
         }
@@ -2031,7 +2032,8 @@ public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
                 WireReader.Unknown(ref reader, "PlanBatchesParams", refuse: strict);
             }
         }
-        if (strict && (PlanId is null ? ItemCount is null || BytesPerItem is null || DoneItems is not null : ItemCount is not null || BytesPerItem is not null || DeviceId is not null || (_assigned & 0x14) != 0))
+        var given = _assigned & ~((ItemCount is null ? 0x1UL : 0) | (BytesPerItem is null ? 0x2UL : 0) | (DeviceId is null ? 0x8UL : 0) | (PlanId is null ? 0x20UL : 0) | (DoneItems is null ? 0x40UL : 0));
+        if (strict && (given & 0x63) != 0x3 && (given & 0x3f) != 0x20)
         {
             throw new JsonException("PlanBatchesParams: item_count and bytes_per_item are needed, or plan_id, with done_items alone beside it");
         }
@@ -3033,7 +3035,8 @@ public sealed record StorePutParams : IWireRecord<StorePutParams>
         {
             WireReader.Require(seen, "StorePutParams", "store", "key");
         }
-        if (strict && AllocationId is not null && Value is not null)
+        var given = _assigned & ~((Value is null ? 0x4UL : 0) | (AllocationId is null ? 0x8UL : 0));
+        if (strict && (given & 0xc) != 0x0 && (given & 0xc) != 0x4 && (given & 0xc) != 0x8)
         {
             throw new JsonException("StorePutParams: value and allocation_id: at most one is taken");
         }
@@ -3296,9 +3299,14 @@ public sealed record StoreSearchParams : IWireRecord<StoreSearchParams>
         {
             WireReader.Require(seen, "StoreSearchParams", "store");
         }
-        if (strict && ((Vector is null ? 0 : 1) + (Text is null ? 0 : 1) + (Tokens is null ? 0 : 1) != 1 || (Key is null) != (Tokens is null)))
+        var given = _assigned & ~((Vector is null ? 0x4UL : 0) | (Text is null ? 0x8UL : 0) | (Tokens is null ? 0x10UL : 0) | (Key is null ? 0x20UL : 0));
+        if (strict && (given & 0x1c) != 0x4 && (given & 0x1c) != 0x8 && (given & 0x1c) != 0x10)
         {
-            throw new JsonException("StoreSearchParams: exactly one of vector, text and tokens is needed, and key with tokens alone");
+            throw new JsonException("StoreSearchParams: exactly one of vector, text and tokens is needed");
+        }
+        if (strict && (given & 0x30) != 0x30 && (given & 0x30) != 0x0)
+        {
+            throw new JsonException("StoreSearchParams: key is needed with tokens, and with them alone");
         }
     }
 
@@ -3674,7 +3682,8 @@ public sealed record StoreDeleteParams : IWireRecord<StoreDeleteParams>
         {
             WireReader.Require(seen, "StoreDeleteParams", "store");
         }
-        if (strict && (Key is null ? 0 : 1) + (Tag is null ? 0 : 1) + (Prefix is null ? 0 : 1) != 1)
+        var given = _assigned & ~((Key is null ? 0x4UL : 0) | (Tag is null ? 0x8UL : 0) | (Prefix is null ? 0x10UL : 0));
+        if (strict && (given & 0x1c) != 0x4 && (given & 0x1c) != 0x8 && (given & 0x1c) != 0x10)
         {
             throw new JsonException("StoreDeleteParams: exactly one of key, tag and prefix is needed");
         }

@@ -98,7 +98,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
         writer.WritePropertyName("host"u8);
         WireWriter.Value(writer, Host);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == Protocol.PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("age_ms"u8);
         WireWriter.Value(writer, AgeMs);
         if ((_assigned & 0x1) != 0)
@@ -462,7 +462,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         writer.WritePropertyName("utilization_percentage"u8);
         WireWriter.Value(writer, UtilizationPercentage);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == Protocol.PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("allocations"u8);
         WireWriter.List(writer, Allocations, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("usage"u8);
@@ -626,7 +626,7 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("memory_type"u8);
-        WireWriter.Value(writer, WireWriter.Kept(MemoryType == MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(MemoryType == Protocol.MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
         writer.WritePropertyName("size_bytes"u8);
         WireWriter.Value(writer, SizeBytes);
         writer.WritePropertyName("actual_bytes"u8);
@@ -1407,7 +1407,7 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("memory_type"u8);
-        WireWriter.Value(writer, WireWriter.Kept(MemoryType == MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(MemoryType == Protocol.MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
         writer.WritePropertyName("size_bytes"u8);
         WireWriter.Value(writer, SizeBytes);
         writer.WritePropertyName("actual_bytes"u8);
@@ -2500,6 +2500,16 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
     /// <summary>What other consumers than models gave back, or in a dry run would be asked for; not among the steps.</summary>
     public IReadOnlyList<ReleasedMemory> Released { get => _released; init { _released = value; _assigned |= 0x1; } }
 
+    private readonly IReadOnlyList<KeptModel> _modelsKept = [];
+
+    /// <summary>The worker's own models on these devices that stay, and why.</summary>
+    public IReadOnlyList<KeptModel> ModelsKept { get => _modelsKept; init { _modelsKept = value; _assigned |= 0x2; } }
+
+    private readonly IReadOnlyList<KeptConsumer> _consumersKept = [];
+
+    /// <summary>Of the consumers of which nothing goes the first 16 of each device, and why: those that would go but for the level or their silence, then the cheapest first, then those of which nothing can be had.</summary>
+    public IReadOnlyList<KeptConsumer> ConsumersKept { get => _consumersKept; init { _consumersKept = value; _assigned |= 0x4; } }
+
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
@@ -2546,6 +2556,14 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
             {
                 Released = WireReader.List(ref reader, "released", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleasedMemory>(ref reader, member, strict));
             }
+            else if (WireReader.IsAt(ref reader, "models_kept"u8))
+            {
+                ModelsKept = WireReader.List(ref reader, "models_kept", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<KeptModel>(ref reader, member, strict));
+            }
+            else if (WireReader.IsAt(ref reader, "consumers_kept"u8))
+            {
+                ConsumersKept = WireReader.List(ref reader, "consumers_kept", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<KeptConsumer>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "OptimizeResult", refuse: strict);
@@ -2580,6 +2598,16 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
         {
             writer.WritePropertyName("released"u8);
             WireWriter.List(writer, Released, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("models_kept"u8);
+            WireWriter.List(writer, ModelsKept, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("consumers_kept"u8);
+            WireWriter.List(writer, ConsumersKept, static (writer, item) => WireWriter.Value(writer, item));
         }
         writer.WriteEndObject();
     }
@@ -2667,6 +2695,142 @@ public sealed record OptimizeStep : IWireRecord<OptimizeStep>
         WireWriter.Value(writer, ExpectedBytes);
         writer.WritePropertyName("returned_bytes"u8);
         WireWriter.Value(writer, ReturnedBytes);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A model that stays, and why.</summary>
+public sealed record KeptModel : IWireRecord<KeptModel>
+{
+    /// <summary><c>model_id</c></summary>
+    public required string ModelId { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public KeptModel() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private KeptModel(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "KeptModel");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "model_id"u8))
+            {
+                ModelId = WireReader.String(ref reader, "model_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "KeptModel", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "KeptModel", "model_id", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static KeptModel Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("model_id"u8);
+        WireWriter.Value(writer, ModelId);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A consumer of which nothing goes, and why.</summary>
+public sealed record KeptConsumer : IWireRecord<KeptConsumer>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>kind</c></summary>
+    public required string Kind { get; init; }
+
+    /// <summary>Of the next MiB; null where none of it can be had for this.</summary>
+    public required double? PriceMsPerMib { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public KeptConsumer() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private KeptConsumer(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "KeptConsumer");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireReader.String(ref reader, "kind", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "price_ms_per_mib"u8))
+            {
+                PriceMsPerMib = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "price_ms_per_mib", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x8;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "KeptConsumer", refuse: strict);
+            }
+        }
+        if (seen != 0xf)
+        {
+            WireReader.Require(strict ? seen : seen | 0x4, "KeptConsumer", "consumer_id", "kind", "price_ms_per_mib", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static KeptConsumer Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, Kind);
+        writer.WritePropertyName("price_ms_per_mib"u8);
+        WireWriter.Value(writer, PriceMsPerMib);
         writer.WritePropertyName("reason"u8);
         WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
@@ -2764,7 +2928,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
         writer.WritePropertyName("models"u8);
         WireWriter.List(writer, Models, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == Protocol.PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("pressure_percentage"u8);
         WireWriter.Value(writer, PressurePercentage);
         writer.WritePropertyName("available_operations"u8);
@@ -2842,6 +3006,9 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
 
     /// <summary>Why it can't be loaded, found out before it is asked for or when it was, or how it was lost with its device or its engine's process, or, of one that is loaded, why the file that took the place of its own can't be; else null. Null from a worker that does not send it yet.</summary>
     public string? StateReason { get; init; }
+
+    /// <summary>Where its file was when it was last looked at; null for one that has none, or was not looked at yet. Null from a worker that does not send it yet.</summary>
+    public FileLocation? FileLocation { get; init; }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -2965,14 +3132,19 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
                 StateReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "state_reason", strict);
                 seen |= 0x100000;
             }
+            else if (WireReader.IsAt(ref reader, "file_location"u8))
+            {
+                FileLocation = WireReader.IsNull(ref reader) ? null : WireWords.ReadFileLocation(ref reader, "file_location", strict, ref unknown);
+                seen |= 0x200000;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "ModelStatus", refuse: strict);
             }
         }
-        if (seen != 0x1fffff)
+        if (seen != 0x3fffff)
         {
-            WireReader.Require(strict ? seen : seen | 0x1f07fc, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "working_bytes", "kv_bytes", "kv_bytes_per_token", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason");
+            WireReader.Require(strict ? seen : seen | 0x3f07fc, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "working_bytes", "kv_bytes", "kv_bytes_per_token", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "file_location");
         }
         UnknownWords = unknown;
     }
@@ -3027,6 +3199,8 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
         WireWriter.Value(writer, ExpiresInMs);
         writer.WritePropertyName("state_reason"u8);
         WireWriter.Value(writer, StateReason);
+        writer.WritePropertyName("file_location"u8);
+        WireWriter.Value(writer, WireWriter.Kept(FileLocation == Protocol.FileLocation.Unknown, UnknownWords, "file_location") ?? this.FileLocation?.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -3296,64 +3470,6 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
     }
 }
 
-/// <summary>A model that stays, and why.</summary>
-public sealed record KeptModel : IWireRecord<KeptModel>
-{
-    /// <summary><c>model_id</c></summary>
-    public required string ModelId { get; init; }
-
-    /// <summary><c>reason</c></summary>
-    public required string Reason { get; init; }
-
-    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public KeptModel() { }
-
-    #pragma warning disable CS8618 // Require, below, sees to the required members.
-    [SetsRequiredMembers]
-    private KeptModel(ref Utf8JsonReader reader, bool strict)
-    #pragma warning restore CS8618
-    {
-        var seen = 0UL;
-        WireReader.Begin(ref reader, "KeptModel");
-        while (WireReader.Next(ref reader))
-        {
-            if (WireReader.IsAt(ref reader, "model_id"u8))
-            {
-                ModelId = WireReader.String(ref reader, "model_id", strict);
-                seen |= 0x1;
-            }
-            else if (WireReader.IsAt(ref reader, "reason"u8))
-            {
-                Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 0x2;
-            }
-            else
-            {
-                WireReader.Unknown(ref reader, "KeptModel", refuse: strict);
-            }
-        }
-        if (seen != 0x3)
-        {
-            WireReader.Require(seen, "KeptModel", "model_id", "reason");
-        }
-    }
-
-    /// <inheritdoc/>
-    public static KeptModel Read(ref Utf8JsonReader reader, bool strict) =>
-        new(ref reader, strict);
-
-    /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer)
-    {
-        writer.WriteStartObject();
-        writer.WritePropertyName("model_id"u8);
-        WireWriter.Value(writer, ModelId);
-        writer.WritePropertyName("reason"u8);
-        WireWriter.Value(writer, Reason);
-        writer.WriteEndObject();
-    }
-}
-
 /// <summary>What unloading will cost when the models are needed again.</summary>
 public sealed record PerformanceImpact : IWireRecord<PerformanceImpact>
 {
@@ -3471,7 +3587,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
         writer.WritePropertyName("devices"u8);
         WireWriter.List(writer, Devices, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == Protocol.PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -3607,7 +3723,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == Protocol.PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("pressure_percentage"u8);
         WireWriter.Value(writer, PressurePercentage);
         writer.WritePropertyName("available_memory_bytes"u8);
@@ -3780,7 +3896,7 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
         writer.WritePropertyName("level"u8);
         WireWriter.Value(writer, WireWriter.Kept(Level == PressureCategory.Unknown, UnknownWords, "level") ?? this.Level.ToWord());
         writer.WritePropertyName("source"u8);
-        WireWriter.Value(writer, WireWriter.Kept(Source == Source.Unknown, UnknownWords, "source") ?? this.Source.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(Source == Protocol.Source.Unknown, UnknownWords, "source") ?? this.Source.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -3972,7 +4088,7 @@ public sealed record Holder : IWireRecord<Holder>
         writer.WritePropertyName("suspected"u8);
         WireWriter.Value(writer, Suspected);
         writer.WritePropertyName("freed_by"u8);
-        WireWriter.Value(writer, WireWriter.Kept(FreedBy == FreedBy.Unknown, UnknownWords, "freed_by") ?? this.FreedBy.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(FreedBy == Protocol.FreedBy.Unknown, UnknownWords, "freed_by") ?? this.FreedBy.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -4322,7 +4438,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
         writer.WritePropertyName("available_bytes"u8);
         WireWriter.Value(writer, AvailableBytes);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == Protocol.PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -4842,6 +4958,9 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
     /// <summary><c>state_reason</c> Null from a worker that does not send it yet.</summary>
     public string? StateReason { get; init; }
 
+    /// <summary><c>file_location</c> Null from a worker that does not send it yet.</summary>
+    public FileLocation? FileLocation { get; init; }
+
     /// <summary>Another than <c>model_id</c> where its fallback was loaded instead.</summary>
     public required string RequestedModelId { get; init; }
 
@@ -4978,20 +5097,25 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
                 StateReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "state_reason", strict);
                 seen |= 0x100000;
             }
+            else if (WireReader.IsAt(ref reader, "file_location"u8))
+            {
+                FileLocation = WireReader.IsNull(ref reader) ? null : WireWords.ReadFileLocation(ref reader, "file_location", strict, ref unknown);
+                seen |= 0x200000;
+            }
             else if (WireReader.IsAt(ref reader, "requested_model_id"u8))
             {
                 RequestedModelId = WireReader.String(ref reader, "requested_model_id", strict);
-                seen |= 0x200000;
+                seen |= 0x400000;
             }
             else if (WireReader.IsAt(ref reader, "fallback_reason"u8))
             {
                 FallbackReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "fallback_reason", strict);
-                seen |= 0x400000;
+                seen |= 0x800000;
             }
             else if (WireReader.IsAt(ref reader, "models_unloaded"u8))
             {
                 ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
-                seen |= 0x800000;
+                seen |= 0x1000000;
             }
             else if (WireReader.IsAt(ref reader, "released"u8))
             {
@@ -5002,9 +5126,9 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
                 WireReader.Unknown(ref reader, "LoadModelResult", refuse: strict);
             }
         }
-        if (seen != 0xffffff)
+        if (seen != 0x1ffffff)
         {
-            WireReader.Require(strict ? seen : seen | 0x5f07fc, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "working_bytes", "kv_bytes", "kv_bytes_per_token", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "requested_model_id", "fallback_reason", "models_unloaded");
+            WireReader.Require(strict ? seen : seen | 0xbf07fc, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "working_bytes", "kv_bytes", "kv_bytes_per_token", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "file_location", "requested_model_id", "fallback_reason", "models_unloaded");
         }
         UnknownWords = unknown;
     }
@@ -5059,6 +5183,8 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         WireWriter.Value(writer, ExpiresInMs);
         writer.WritePropertyName("state_reason"u8);
         WireWriter.Value(writer, StateReason);
+        writer.WritePropertyName("file_location"u8);
+        WireWriter.Value(writer, WireWriter.Kept(FileLocation == Protocol.FileLocation.Unknown, UnknownWords, "file_location") ?? this.FileLocation?.ToWord());
         writer.WritePropertyName("requested_model_id"u8);
         WireWriter.Value(writer, RequestedModelId);
         writer.WritePropertyName("fallback_reason"u8);
@@ -5622,84 +5748,6 @@ public sealed record PlannedRelease : IWireRecord<PlannedRelease>
         WireWriter.Value(writer, ExpectedBytes);
         writer.WritePropertyName("cost_ms"u8);
         WireWriter.Value(writer, CostMs);
-        writer.WritePropertyName("reason"u8);
-        WireWriter.Value(writer, Reason);
-        writer.WriteEndObject();
-    }
-}
-
-/// <summary>A consumer that would be asked for nothing, and why.</summary>
-public sealed record KeptConsumer : IWireRecord<KeptConsumer>
-{
-    /// <summary><c>consumer_id</c></summary>
-    public required string ConsumerId { get; init; }
-
-    /// <summary><c>kind</c></summary>
-    public required string Kind { get; init; }
-
-    /// <summary>Of the next MiB; null where none of it can be had for this.</summary>
-    public required double? PriceMsPerMib { get; init; }
-
-    /// <summary><c>reason</c></summary>
-    public required string Reason { get; init; }
-
-    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public KeptConsumer() { }
-
-    #pragma warning disable CS8618 // Require, below, sees to the required members.
-    [SetsRequiredMembers]
-    private KeptConsumer(ref Utf8JsonReader reader, bool strict)
-    #pragma warning restore CS8618
-    {
-        var seen = 0UL;
-        WireReader.Begin(ref reader, "KeptConsumer");
-        while (WireReader.Next(ref reader))
-        {
-            if (WireReader.IsAt(ref reader, "consumer_id"u8))
-            {
-                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
-                seen |= 0x1;
-            }
-            else if (WireReader.IsAt(ref reader, "kind"u8))
-            {
-                Kind = WireReader.String(ref reader, "kind", strict);
-                seen |= 0x2;
-            }
-            else if (WireReader.IsAt(ref reader, "price_ms_per_mib"u8))
-            {
-                PriceMsPerMib = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "price_ms_per_mib", strict, minimum: 0);
-                seen |= 0x4;
-            }
-            else if (WireReader.IsAt(ref reader, "reason"u8))
-            {
-                Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 0x8;
-            }
-            else
-            {
-                WireReader.Unknown(ref reader, "KeptConsumer", refuse: strict);
-            }
-        }
-        if (seen != 0xf)
-        {
-            WireReader.Require(strict ? seen : seen | 0x4, "KeptConsumer", "consumer_id", "kind", "price_ms_per_mib", "reason");
-        }
-    }
-
-    /// <inheritdoc/>
-    public static KeptConsumer Read(ref Utf8JsonReader reader, bool strict) =>
-        new(ref reader, strict);
-
-    /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer)
-    {
-        writer.WriteStartObject();
-        writer.WritePropertyName("consumer_id"u8);
-        WireWriter.Value(writer, ConsumerId);
-        writer.WritePropertyName("kind"u8);
-        WireWriter.Value(writer, Kind);
-        writer.WritePropertyName("price_ms_per_mib"u8);
-        WireWriter.Value(writer, PriceMsPerMib);
         writer.WritePropertyName("reason"u8);
         WireWriter.Value(writer, Reason);
         writer.WriteEndObject();

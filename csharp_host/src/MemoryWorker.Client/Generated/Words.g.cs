@@ -371,6 +371,22 @@ public enum ModelState
     Failed,
 }
 
+/// <summary>Where a worker finds a model's file.</summary>
+public enum FileLocation
+{
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
+    /// <summary><c>local</c></summary>
+    Local,
+
+    /// <summary><c>shared</c></summary>
+    Shared,
+
+    /// <summary><c>absent</c></summary>
+    Absent,
+}
+
 /// <summary>Which model goes first.</summary>
 public enum EvictionStrategy
 {
@@ -1526,6 +1542,50 @@ public static class WireWords
         }
         WireReader.UnknownWord(ref reader, member, strict, ref unknown, "unloaded, loading, loaded, offloaded, unloading, failed");
         return ModelState.Unknown;
+    }
+
+    /// <summary>The word of a <see cref="FileLocation"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
+    public static string ToWord(this FileLocation value) => value switch
+    {
+        FileLocation.Local => "local",
+        FileLocation.Shared => "shared",
+        FileLocation.Absent => "absent",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of local, shared, absent"),
+    };
+
+    /// <summary>Finds the <see cref="FileLocation"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out FileLocation value)
+    {
+        (FileLocation found, bool known) = word switch
+        {
+            "local" => (FileLocation.Local, true),
+            "shared" => (FileLocation.Shared, true),
+            "absent" => (FileLocation.Absent, true),
+            _ => (FileLocation.Unknown, false),
+        };
+        value = found;
+        return known;
+    }
+
+    internal static FileLocation ReadFileLocation(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
+    {
+        WireReader.ExpectWord(ref reader, member);
+        if (reader.ValueTextEquals("local"u8))
+        {
+            return FileLocation.Local;
+        }
+        if (reader.ValueTextEquals("shared"u8))
+        {
+            return FileLocation.Shared;
+        }
+        if (reader.ValueTextEquals("absent"u8))
+        {
+            return FileLocation.Absent;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "local, shared, absent");
+        return FileLocation.Unknown;
     }
 
     /// <summary>The word of a <see cref="EvictionStrategy"/>.</summary>

@@ -44,9 +44,9 @@ internal sealed class AllocationLedger(TimeProvider clock)
     }
 
     /// <summary>Takes note of an answer before its caller sees it.</summary>
-    public void Observe(object request, object response)
+    public void Observe(string action, object request, object response)
     {
-        switch (request, response)
+        switch (Typed(action, request, response))
         {
             case (AllocateParams asked, AllocateResult got):
                 Add(asked, got);
@@ -86,9 +86,9 @@ internal sealed class AllocationLedger(TimeProvider clock)
     }
 
     /// <summary>Takes an answer whose caller had left: what it made is given back.</summary>
-    public void Orphan(object request, object response)
+    public void Orphan(string action, object request, object response)
     {
-        var made = (request, response) switch
+        var made = Typed(action, request, response) switch
         {
             (_, AllocateResult got) => got.AllocationId,
             (TransferParams { TransferType: TransferType.Copy }, TransferResult { State: TransferState.Completed } got) =>
@@ -99,6 +99,26 @@ internal sealed class AllocationLedger(TimeProvider clock)
         {
             Orphaned?.Invoke(made);
         }
+    }
+
+    /// <summary>Returns plain JSON as what it is of: whoever asks by an action's name holds memory, too.</summary>
+    private static (object Request, object Response) Typed(string action, object request, object response)
+    {
+        return (request, response) is not (JsonData asked, JsonData got) ? (request, response) : action switch
+        {
+            MemoryActions.Allocate => Read<AllocateParams, AllocateResult>(),
+            MemoryActions.RenewLease => Read<RenewLeaseParams, RenewLeaseResult>(),
+            MemoryActions.Deallocate => Read<DeallocateParams, DeallocateResult>(),
+            MemoryActions.Transfer => Read<TransferParams, TransferResult>(),
+            MemoryActions.GetTransfer => Read<GetTransferParams, TransferResult>(),
+            MemoryActions.Clear => Read<ClearParams, ClearResult>(),
+            _ => (request, response),
+        };
+
+        (object, object) Read<TParams, TResult>()
+            where TParams : class, IWireRecord<TParams>
+            where TResult : class, IWireRecord<TResult> =>
+            (WireJson.Read<TParams>(asked.Value), WireJson.Read<TResult>(got.Value));
     }
 
     private void Add(AllocateParams asked, AllocateResult got)

@@ -21,10 +21,10 @@ internal sealed class PendingCall<TRequest, TResponse>(
         var reader = new Utf8JsonReader(data);
         reader.Read();
         var response = TResponse.Read(ref reader, strict: false);
-        ledger.Observe(request, response);
+        ledger.Observe(Action, request, response);
         if (!_done.TrySetResult(response))
         {
-            ledger.Orphan(request, response);
+            ledger.Orphan(Action, request, response);
         }
     }
 

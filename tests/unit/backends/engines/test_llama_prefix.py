@@ -344,7 +344,7 @@ def test_messages_have_beginnings_too(model: Path) -> None:
     messages = [{"role": "user", "content": TEXT}]
 
     def said(writer: Writer, messages: list[dict[str, str]]) -> dict[str, Any]:
-        asking._working.asker = writer.direct  # type: ignore[assignment]
+        asking._working.asker = writer.direct
         try:
             asked = {"messages": messages, "max_tokens": 4, "temperature": 0}
             result: dict[str, Any] = writer.session.session.handle_chat_completions(asked)

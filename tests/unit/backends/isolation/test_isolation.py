@@ -223,10 +223,11 @@ def test_an_end_answers_every_call_whatever_becomes_of_one(pipe: FramePipe) -> N
     def fails() -> None:
         raise KeyError("slot")
 
-    calls = [
-        answers.begin("free", ("a",), on_answer=on_answer)
-        for on_answer in (lambda: told.append("first"), fails, lambda: told.append("last"))
-    ]
+    calls = [answers.begin("free", ("a",)) for _ in range(3)]
+    for call, on_answer in zip(
+        calls, (lambda: told.append("first"), fails, lambda: told.append("last")), strict=True
+    ):
+        assert not answers.abandon(call, on_answer=on_answer)
     pipe.close_output()
     end = Ending("it ended", ran_out=False)
     with pytest.raises(KeyError, match="slot"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from protocol.vocabulary import MemoryType
-from tests.unit.isolation import MIB, RIGS, content_of, fill, isolated, never
+from tests.unit.isolation import MIB, content_of, fill, isolated, never
 from worker.backends.block_copy import copy_block
 from worker.backends.cpu import CpuBackend
 from worker.backends.isolated import IsolatedBackend
@@ -20,14 +20,10 @@ from worker.telemetry.system import SystemMemory
 
 SIZE = 33 * MIB + 5
 
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32", reason="there shared memory is addressable, and no file"
-)
-
-
-@pytest.fixture(autouse=True)
-def _rigs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", RIGS)
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="there shared memory is addressable, and no file"),
+    pytest.mark.usefixtures("rigs"),
+]
 
 
 @pytest.fixture
