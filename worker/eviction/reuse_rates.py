@@ -9,7 +9,6 @@ is kept. What was evicted is remembered for a while, since its coming back is wh
 import math
 from collections.abc import Callable, Hashable
 from itertools import islice
-from typing import NamedTuple
 
 KNOWN = 16_384
 """Entries remembered, those used last: about 4 MiB, whatever their names are."""
@@ -21,6 +20,7 @@ _CLASSES = 14
 """Of entries: those used once, and the others by the octave of their mean time from one use to the next."""
 _LATEST_GAP = 0.25
 """What the last such time counts for in the mean, at least: entries change."""
+_FEW_USES = 1 / _LATEST_GAP
 _BINS_PER_OCTAVE = 2
 _SHARE = 0.25
 """Come back in each doubling of its square root of age, as long as nothing was seen: uses cluster."""
@@ -30,17 +30,11 @@ _SHARE_WEIGHT, _POOL_WEIGHT = 1.0, 4.0
 _LEARN_EVERY = 64
 
 
-class _Entry(NamedTuple):
-    uses: int
-    last: int
-    """Time of the last use."""
-    gap: float
-    """Mean octave of the time from one use to the next."""
-    kind: int
-    """Its class."""
+_Entry = tuple[int, int, float, int]
+"""How many uses, the time of the last one, the mean octave of the time from one to the next, and the class. Plain: each use
+makes one."""
 
-
-_FORGOTTEN = _Entry(1, 0, 0.0, 0)
+_FORGOTTEN: _Entry = (1, 0, 0.0, 0)
 
 
 class ReuseRates:
@@ -62,23 +56,24 @@ class ReuseRates:
 
     def used(self, entry_id: Hashable) -> None:
         """Note a use."""
-        self._tick += 1
-        name = hash(entry_id)
-        entry = self._known.pop(name, None)
+        known, name = self._known, hash(entry_id)
+        tick = self._tick = self._tick + 1
+        entry = known.pop(name, None)
         if entry is None:
-            if len(self._known) >= KNOWN:
-                gone = self._known.pop(next(iter(self._known)))
-                _count(self._lost[gone.kind], _bin(self._tick - gone.last))
-            self._known[name] = _Entry(1, self._tick, 0.0, 0)
+            if len(known) >= KNOWN:
+                _, last, _, kind = known.pop(next(iter(known)))
+                _count(self._lost[kind], _bin(tick - last))
+            known[name] = (1, tick, 0.0, 0)
         else:
-            age = self._tick - entry.last
-            _count(self._back[entry.kind], _bin(age))
-            weight = max(_LATEST_GAP, 1 / entry.uses)
-            gap = entry.gap + weight * (math.log2(age + 1) - entry.gap)
-            self._known[name] = _Entry(entry.uses + 1, self._tick, gap, min(1 + int(gap), _CLASSES - 1))
-        often = max(_LEARN_EVERY, len(self._known) // 16)
-        if not self._rates or self._tick - self._learned >= min(often, 8 + self._tick // 4):
-            self._stale = True
+            uses, last, gap, kind = entry
+            age = tick - last
+            _count(self._back[kind], _bin(age))
+            weight = 1 / uses if uses < _FEW_USES else _LATEST_GAP
+            gap += weight * (math.log2(age + 1) - gap)
+            known[name] = (uses + 1, tick, gap, min(1 + int(gap), _CLASSES - 1))
+        if not self._stale:
+            often = max(_LEARN_EVERY, len(known) // 16)
+            self._stale = not self._rates or tick - self._learned >= min(often, 8 + tick // 4)
 
     def now(self, times: float, unknown: float) -> Callable[[Hashable], float]:
         """Return what tells how often an entry is expected to be used now, per ``times`` uses of the consumer; ``unknown`` where it never was.
@@ -136,7 +131,7 @@ class ReuseRates:
 
 
 def _bin(age: int) -> int:
-    return int(_BINS_PER_OCTAVE * math.log2(age)) if age > 1 else 0
+    return (age**_BINS_PER_OCTAVE).bit_length() - 1 if age > 1 else 0
 
 
 _BINS = bytes(map(_bin, range(KNOWN)))
@@ -148,7 +143,8 @@ def _edge(place: int) -> float:
 
 
 def _count(counts: list[float], place: int) -> None:
-    counts.extend([0.0] * (place + 1 - len(counts)))
+    if place >= len(counts):
+        counts.extend([0.0] * (place + 1 - len(counts)))
     counts[place] += 1
 
 

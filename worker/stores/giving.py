@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from worker.plugins import Offer
 from worker.stores.entry import HEAD, sizes
 from worker.stores.prices import Draws
-from worker.stores.segments import OWN_ORDER, SEGMENT_BYTES, Segment, SegmentMemory
+from worker.stores.segment import SEGMENT_BYTES, Segment
+from worker.stores.segments import OWN_ORDER, SegmentMemory
 
 if TYPE_CHECKING:
     from worker.stores.index import EntryStore
@@ -119,17 +120,23 @@ class Giving:
 
     def _whole(self) -> Iterator[Lot]:
         for segment in self._segments:
-            offsets, size, cost = segment.offsets, 0, 0.0
-            step = -(-len(offsets) // _TELLING)
-            for offset in offsets[::step]:
-                lot = self._lot(segment, offset)
-                if lot is not None:
-                    size, cost = size + lot.bytes, cost + lot.cost_ms
+            offsets = segment.offsets
+            size, cost = self._told(segment, offsets[:: -(-len(offsets) // _TELLING)])
             if not size:  # all of these are gone
-                lots = filter(None, (self._lot(segment, offset) for offset in segment.records()))
-                for lot in lots:
-                    size, cost = size + lot.bytes, cost + lot.cost_ms
-            yield Lot(cost / size, segment.given, cost * segment.given / size, segment)
+                size, cost = self._told(segment, segment.records())
+            price = cost / size
+            yield Lot(price, segment.given, price * segment.given, segment)
+
+    def _told(self, segment: Segment, offsets: Iterable[int]) -> tuple[int, float]:
+        """Return the bytes that these records give back, and the milliseconds that they are worth."""
+        view, unpack, worth = segment.view, HEAD.unpack_from, self._pricing.of
+        size, cost = 0, 0.0
+        for offset in offsets:
+            head = unpack(view, offset)
+            if head[13]:
+                size += sizes(head)[1]
+                cost += worth(head)
+        return size, cost
 
     def _single(self, need_bytes: int, entries: int) -> Iterator[Lot]:
         if entries <= 2 * _SAMPLE or self._memory.given_bytes <= 2 * need_bytes:
