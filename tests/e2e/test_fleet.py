@@ -210,6 +210,7 @@ def test_a_live_view_shows_every_node(gateway: Worker, socket: Path) -> None:
         command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=START_SECONDS
     )
     assert all(f"node-{number}" in shown.stdout for number in (1, 2, 3)), shown.stdout
+    assert "a node-2/cpu" in shown.stdout, shown.stdout
     view = AttachedWorker(socket)
     try:
         assert len(view.ask("memory.get_status")["devices"]) == 6
@@ -347,10 +348,18 @@ def test_a_machine_goes_and_comes_back(cluster: FleetCluster, gateway: Worker) -
 
 
 def test_nothing_is_placed_without_the_directory(cluster: FleetCluster, gateway: Worker) -> None:
-    """Once every node's lease with it ended, what names no device is refused; the rest goes on, and so does that later."""
+    """Once every node's lease with it ended, what names no device is refused; the rest goes on, and so does that later.
+
+    By the time that a gateway takes a node for gone, and would place its models elsewhere, the node itself admits nothing
+    that is placed: who placed there before did so within that lease.
+    """
+    assert all(cluster.refusal(each).startswith("revision -1 is past") for each in NODES)
     found = cluster.actors("Directory").popitem()[1]
     found.suspend()
     try:
+        for each in NODES:
+            eventually(lambda: _health(gateway, each) == "degraded", "the end of its lease", START_SECONDS)  # noqa: B023
+            assert "reached the directory" in cluster.refusal(each)
         refused = eventually(lambda: _refusal(gateway), "the leases' end", START_SECONDS)
         named = gateway.call("memory.allocate", {"size_bytes": MIB, "device_id": "node-2/cpu"})
         assert gateway.call("memory.get_status")["devices"]
