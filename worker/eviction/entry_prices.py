@@ -35,6 +35,11 @@ class ExpectedUses:
         self._all.used(now_ns)
         self._rates.used(entry_id)
 
+    @property
+    def held_bytes(self) -> int:
+        """What is remembered takes, about."""
+        return self._rates.held_bytes
+
     def within(self, entry_id: Hashable, now_ns: int, within_ns: int = HALF_LIFE_NS) -> float:
         """Return how many uses of an entry are expected within a time; 1 where there was none: what is not known is dear."""
         return self.at(now_ns, within_ns)(entry_id)
