@@ -4,12 +4,18 @@ Of entries that were used about so often: what share came back after how long. A
 chance that it comes back within some time to the time that it is kept for that (the Gittins index). So what was used
 once is worth little where such entries seldom come back, and of a loop that is longer than the memory, what comes next
 is kept. What was evicted is remembered for a while, since its coming back is what tells that it should have stayed.
+
+That ratio is of the time until the next use alone, and highest just after one. Where something is used in bursts it would be far
+too much for ten minutes, and a large entry would take the place of many that are used as steadily as ever, only to lose it again
+once its burst is over. So no entry is expected to be used much more often than it was of late.
 """
 
 import math
 from collections.abc import Callable, Hashable
 from itertools import islice
 from typing import NamedTuple
+
+from worker.eviction.use_rate import HALF_LIFE_NS
 
 KNOWN = 16_384
 """Entries remembered, those used last: about 4 MiB, whatever their names are."""
@@ -38,9 +44,18 @@ class _Entry(NamedTuple):
     """Mean octave of the time from one use to the next."""
     kind: int
     """Its class."""
+    weight: float
+    """Uses, each counting half after ten minutes, at the last one."""
+    first_ns: int
+    last_ns: int
 
 
-_FORGOTTEN = _Entry(1, 0, 0.0, 0)
+_FORGOTTEN = _Entry(1, 0, 0.0, 0, 1.0, 0, 0)
+
+MORE_USES = 12
+"""So many more than of late an entry may be expected to be used in the same time: a burst that just begins has few yet. Of 1, 3,
+6 and 12 it cost least on traces of ``benchmarks/consumers`` (seeds 101, 102) and ``consumer_files`` (11 to 13)."""
+_WINDOW_NS = HALF_LIFE_NS / math.log(2)
 
 
 class ReuseRates:
@@ -60,7 +75,7 @@ class ReuseRates:
         self._stale = False
         """Whether enough was seen since then to learn from."""
 
-    def used(self, entry_id: Hashable) -> None:
+    def used(self, entry_id: Hashable, now_ns: int) -> None:
         """Note a use."""
         self._tick += 1
         name = hash(entry_id)
@@ -69,27 +84,30 @@ class ReuseRates:
             if len(self._known) >= KNOWN:
                 gone = self._known.pop(next(iter(self._known)))
                 _count(self._lost[gone.kind], _bin(self._tick - gone.last))
-            self._known[name] = _Entry(1, self._tick, 0.0, 0)
+            self._known[name] = _Entry(1, self._tick, 0.0, 0, 1.0, now_ns, now_ns)
         else:
             age = self._tick - entry.last
             _count(self._back[entry.kind], _bin(age))
             weight = max(_LATEST_GAP, 1 / entry.uses)
             gap = entry.gap + weight * (math.log2(age + 1) - entry.gap)
-            self._known[name] = _Entry(entry.uses + 1, self._tick, gap, min(1 + int(gap), _CLASSES - 1))
+            of_late = 1 + _decayed(entry, now_ns)
+            kind = min(1 + int(gap), _CLASSES - 1)
+            self._known[name] = _Entry(entry.uses + 1, self._tick, gap, kind, of_late, entry.first_ns, now_ns)
         often = max(_LEARN_EVERY, len(self._known) // 16)
         if not self._rates or self._tick - self._learned >= min(often, 8 + self._tick // 4):
             self._stale = True
 
-    def now(self, times: float, unknown: float) -> Callable[[Hashable], float]:
-        """Return what tells how often an entry is expected to be used now, per ``times`` uses of the consumer; ``unknown`` where it never was.
+    def now(self, times: float, unknown: float, now_ns: int, within_ns: int) -> Callable[[Hashable], float]:
+        """Return what tells how often an entry is expected to be used within a time, of ``times`` uses of all; ``unknown`` where it never was.
 
-        It holds until the next use, and takes a third of a microsecond an entry: a plan looks at thousands.
+        It holds until the next use, and takes half a microsecond an entry: a plan looks at thousands.
         """
         if self._stale:  # only now: it takes much longer than to note a use
             self._learn()
         known, tick, rates = self._known, self._tick, self._rates
         if not rates:
             return lambda _: unknown
+        most = MORE_USES * within_ns / _WINDOW_NS
         last, table, forgets = len(rates[0]) - 1, len(_BINS), len(known) >= KNOWN
 
         def told(entry_id: Hashable) -> float:
@@ -100,7 +118,12 @@ class ReuseRates:
                 entry = _FORGOTTEN
             age = tick - entry[1]
             place = _BINS[age] if age < table else _bin(age)
-            return times * rates[entry[3]][min(last, place)]
+            expected = times * rates[entry[3]][min(last, place)]
+            known_ns = now_ns - entry[5]
+            if known_ns > 0 and expected > most:  # what is expected seldom is below any bound
+                seen_ns = _WINDOW_NS * (1 - math.exp(-known_ns / _WINDOW_NS))
+                return min(expected, (_decayed(entry, now_ns) + MORE_USES) * within_ns / seen_ns)
+            return expected
 
         return told
 
@@ -114,12 +137,12 @@ class ReuseRates:
         bins = _bin(self._tick + 1) + 2
         waiting = [[0.0] * bins for _ in range(_CLASSES)]
         place, edge = bins - 1, _edge(bins - 1)
-        for _, last, _, kind in self._known.values():  # their ages only fall
-            age = self._tick - last
+        for entry in self._known.values():  # their ages only fall
+            age = self._tick - entry.last
             while age < edge:
                 place -= 1
                 edge = _edge(place)
-            waiting[kind][place] += 1
+            waiting[entry.kind][place] += 1
         decay = 0.5 ** ((self._tick - self._learned) / HALF_LIFE_USES)
         for counts in (*self._back, *self._lost):
             counts.extend([0.0] * (bins - len(counts)))
@@ -133,6 +156,10 @@ class ReuseRates:
         ]
         self._learned = self._tick
         self._stale = False
+
+
+def _decayed(entry: _Entry, now_ns: int) -> float:
+    return entry[4] * math.exp(min(0, entry[6] - now_ns) / _WINDOW_NS)
 
 
 def _bin(age: int) -> int:
