@@ -1,7 +1,10 @@
-"""Stores: what the system has back when half is asked back, and how long getting and putting take.
+"""Stores: what the system has back when half is asked back, how long listing many keys takes, and getting and putting.
 
 The first against a dictionary with a bound (cachetools), by itself and with ``malloc_trim`` after it: each in a process of its
-own, in turn. The second in this process, against cachetools, SQLite used directly, and Redis on a socket where there is one.
+own, in turn; and what went against exactly the cheapest entries. ``malloc_trim`` gives back what was freed by pages of 4 KiB:
+of large entries at the rate of the system's unmapping. Freeing is part of both rates, choosing by price of ours alone.
+The last in this process, against cachetools, SQLite used directly, and Redis on a socket where there is one. Times are the
+processor's, of this process: the same on a busy machine.
 """
 
 import ctypes
@@ -27,7 +30,7 @@ from benchmarks.harness import heading, interleaved, row
 from protocol.vocabulary import StoreKind
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
-from worker.stores.base import Content, Item, Options, Scope, Store, Tools
+from worker.stores.base import Choice, Content, Item, Options, Scope, Store, Tools
 from worker.stores.registry import Stores
 from worker.telemetry.process_memory import ProcessMemory
 
@@ -81,6 +84,9 @@ def main() -> None:
         row("cachetools", plain * TOTAL / 2 / MIB, TOTAL / 2 / MIB, "MiB", "")
         row("cachetools and malloc_trim", trimmed * TOTAL / 2 / MIB, TOTAL / 2 / MIB, "MiB", "")
         row("MiB back a second", our_rate, trim_rate, "MiB/s", ">= 1.5")
+        more, of_all = _apart("choice", low, high)
+        print(f"what went cost {more:.1%} more than exactly the cheapest, {of_all:.2%} of what all are worth")
+    listing()
     for size in (1024, 16_384):
         with sides_of(size) as others:
             _latency(size, others)
@@ -90,11 +96,10 @@ def main() -> None:
 
 
 def _apart(side: str, low: int, high: int) -> tuple[float, float]:
-    """Run one side in a process of its own. Returns the share that came back, and MiB a second."""
+    """Run one side in a process of its own. Returns the share that came back, and MiB a second, or what ``_choice`` does."""
     command = [sys.executable, "-m", "benchmarks.stores", side, str(low), str(high)]
-    said = subprocess.run(command, check=True, capture_output=True).stdout
-    share, rate = orjson.loads(said)
-    return share, rate
+    first, second = orjson.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return first, second
 
 
 def give_back(side: str, low: int, high: int) -> None:
@@ -105,8 +110,11 @@ def give_back(side: str, low: int, high: int) -> None:
         values.append(chance.randrange(low, high))
         left -= values[-1]
     keys = [f"key-{number}" for number in range(len(values))]
+    if side == "choice":
+        print(orjson.dumps(_choice(keys, values, *_filled(keys, values, chance))).decode())
+        return
     release = (
-        _ours(keys, values, chance)
+        partial(_release, _filled(keys, values, chance)[1])
         if side == "ours"
         else _theirs(keys, values, chance, trim=side == "trimmed")
     )
@@ -118,19 +126,38 @@ def give_back(side: str, low: int, high: int) -> None:
     print(orjson.dumps([back / (TOTAL / 2), max(0, back) / MIB / took]).decode())
 
 
-def _ours(keys: list[str], sizes: list[int], chance: random.Random) -> Callable[[], None]:
+def _filled(keys: list[str], sizes: list[int], chance: random.Random) -> tuple[Store, Any]:
+    """Return a cache that was used, and its consumer."""
     store, consumer = opened(max_bytes=2 * TOTAL)
     for key, size in zip(keys, sizes, strict=True):
         store.put(Item(key, Content(chance.randbytes(size)), cost_ms=chance.random() * 100))
     for _ in keys:
         store.get(keys[int(chance.paretovariate(1)) % len(keys)])
+    return store, consumer
 
-    def release() -> None:
-        token = CancelToken(lambda: 0)
-        for offer in consumer.offers(TOTAL // 2):
-            consumer.release(offer, token)
 
-    return release
+def _release(consumer: Any) -> None:
+    """Have half of it back."""
+    token = CancelToken(lambda: 0)
+    for offer in consumer.offers(TOTAL // 2):
+        consumer.release(offer, token)
+
+
+def _choice(keys: list[str], sizes: list[int], store: Any, consumer: Any) -> tuple[float, float]:
+    """Return how much dearer what goes is than exactly the cheapest entries of as many bytes, by these and by all there are."""
+    pricing, memory, table = consumer.pricing(), consumer.memory, consumer.memory.owners[store.number]
+    worth = {key: pricing.of(memory.head(table.place(key))) for key in keys}
+    size_of = dict(zip(keys, sizes, strict=True))
+    _release(consumer)
+    gone = [key for key in keys if key not in table]
+    left, cheapest = sum(map(size_of.__getitem__, gone)), 0.0
+    for key in sorted(keys, key=lambda key: worth[key] / size_of[key]):
+        if left <= 0:
+            break
+        left -= size_of[key]
+        cheapest += worth[key]
+    paid = sum(map(worth.__getitem__, gone))
+    return paid / cheapest - 1, (paid - cheapest) / sum(worth.values())
 
 
 def _theirs(keys: list[str], sizes: list[int], chance: random.Random, *, trim: bool) -> Callable[[], None]:
@@ -149,6 +176,29 @@ def _theirs(keys: list[str], sizes: list[int], chance: random.Random, *, trim: b
             libc.malloc_trim(0)
 
     return release
+
+
+# ---- listing ----
+
+
+def listing(count: int = 100_000) -> None:
+    """Print what listing and deleting by prefix take among many keys."""
+    store, _ = opened()
+    for number in range(count):
+        store.put(Item(f"document-{number:06}", Content(b"1")))
+    heading(f"Among {count:,} keys", "the first page")
+    first = _processed(lambda: store.page(None, 100))
+    later = [_processed(partial(store.page, f"document-{at:06}", 100)) for at in range(0, count, count // 8)]
+    row("a page of 100, later", statistics.median(later) * 1e3, first * 1e3, "ms", "")
+    took = _processed(lambda: store.delete(Choice(prefix="document-05000")))
+    row("deleting 10 by their prefix", took * 1e3, first * 1e3, "ms", "")
+
+
+def _processed(work: Callable[[], object]) -> float:
+    """Return how long the processor worked on it, in seconds."""
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
 
 
 # ---- getting and putting ----
@@ -268,22 +318,26 @@ def _latency(size: int, others: dict[str, Side]) -> None:
         for other, took in zip(others, theirs, strict=True):
             row(f"in memory, against {other}", ours, took, "us", "")
         row("persistent, against SQLite used directly", persistent, theirs[1], "us", "")
+        if "Redis on a socket" in others:
+            redis = partial(work, others["Redis on a socket"], value, time.perf_counter)
+            [waited] = interleaved(ROUNDS, redis)
+            row("until Redis has answered, by the clock", ours, waited, "us", "")
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _puts(side: Side, value: bytes) -> float:
-    begun = time.perf_counter()
+def _puts(side: Side, value: bytes, clock: Callable[[], float] = time.process_time) -> float:
+    begun = clock()
     for number in range(OPERATIONS):
         side.put(f"key-{number % KEYS}", value)
-    return (time.perf_counter() - begun) * 1e6 / OPERATIONS
+    return (clock() - begun) * 1e6 / OPERATIONS
 
 
-def _gets(side: Side, value: bytes) -> float:
-    begun = time.perf_counter()
+def _gets(side: Side, value: bytes, clock: Callable[[], float] = time.process_time) -> float:
+    begun = clock()
     for number in range(OPERATIONS):
         if side.get(f"key-{number * 7 % KEYS}") is None:
             raise LookupError(value)
-    return (time.perf_counter() - begun) * 1e6 / OPERATIONS
+    return (clock() - begun) * 1e6 / OPERATIONS
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from worker.fleet.views import (
     PriceStep,
     others_only,
 )
+from worker.fleet.words import Told as TellsDirectory
 
 GATEWAYS = 2
 DELAY_S = 0.005
@@ -99,7 +100,7 @@ class Ours(Rule):
 
     def __init__(self, world: World, seed: int) -> None:
         super().__init__(world, seed)
-        self.gateways = {str(number): Candidates() for number in range(GATEWAYS)}
+        self.gateways = {str(number): self.gateway() for number in range(GATEWAYS)}
         self.keys: dict[int, tuple[str, str]] = {}
         """Of requests that are worked on: by which name, and on which node, they are counted."""
         self.told = {name: Told(node, world.demand.models) for name, node in world.nodes.items()}
@@ -108,6 +109,10 @@ class Ours(Rule):
         world.done = self._done
         for told in self.told.values():
             self._tell(told, delay_s=0.0)
+
+    def gateway(self) -> Candidates:
+        """Make what a gateway knows nodes by."""
+        return Candidates()
 
     def _touched(self, node: Node) -> None:
         told = self.told[node.machine.name]
@@ -128,7 +133,8 @@ class Ours(Rule):
         message = told.outbox.next_message(told.view(world.now), int(world.now * 1e9), refused=told.refused)
         if message is not None:
             told.at, told.refused = world.now, False
-            told.bytes += len(pickle.dumps(message, 5)) if isinstance(message, NodeChange) else 0
+            words = TellsDirectory(node.machine.name, message)
+            told.bytes += len(pickle.dumps(words, 5)) if isinstance(message, NodeChange) else 0
             world.at(world.now + delay_s, lambda: self._hear(message))
         self._schedule(told, told.at + RENEW_S)
 

@@ -56,6 +56,8 @@ class Worker:
         self.frames: list[dict[str, Any]] = []
         self._replies: dict[str | None, list[dict[str, Any]]] = {}
         self.ended = False
+        self._over = False
+        """Whether the test is done with it, or has failed: what is still being sent then is of no interest."""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reading = False
         if reading:
@@ -65,6 +67,7 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over = True
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -90,13 +93,15 @@ class Worker:
         return request_id
 
     def send_bytes(self, data: bytes) -> None:
-        """Write all of these bytes. BrokenPipeError, with how the worker ended, where it reads no more."""
+        """Write all of these bytes. BrokenPipeError, with how the worker ended, where it reads no more of itself."""
         left = memoryview(data)
         assert self.process.stdin is not None
         try:
             while left:
                 left = left[self.process.stdin.write(left) or 0 :]
         except BrokenPipeError as error:
+            if self._over:
+                return
             error.add_note(f"exit code {self.process.poll()}; {self._last_words()}")
             raise
 

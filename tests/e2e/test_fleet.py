@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import subprocess
 import sys
@@ -16,13 +17,15 @@ import psutil
 import pytest
 
 from tests.e2e.process import ROOT, Worker, eventually, gone
-from tests.rigs.fleet_cluster import START_SECONDS, FleetCluster, actors, orphans, workers
+from tests.rigs.fleet_cluster import START_SECONDS, FleetCluster, orphans
 from tests.rigs.model_files import write_model
+from worker.tools.attached import AttachedWorker, SourceError
 
 MIB = 2**20
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
 NODES = ("node-1", "node-2", "node-3")
-SIMULATED = "256MiB,bandwidth_bytes_per_second=64MiB"
+SIMULATED = f"256MiB,bandwidth_bytes_per_second={64 * MIB + os.getpid()}"
+"""An option that no other run on this machine has: by it its workers are known."""
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +43,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index, name in enumerate("ab"):
         write_model(folder / f"{name}.safetensors", 8 * MIB, seed=index)
     rows = [f"  - {{id: {name}, path: {name}.safetensors, loader: safetensors}}\n" for name in "ab"]
-    (folder / "models.yaml").write_text("models:\n" + "".join(rows))
+    roles = "roles: {digests: {model: b}}\n"
+    (folder / "models.yaml").write_text("models:\n" + "".join(rows) + roles)
     return folder
 
 
@@ -52,9 +56,15 @@ def fleet(cluster: FleetCluster, models: Path, *more: str) -> Worker:
 
 
 @pytest.fixture(scope="session")
-def shared_gateway(cluster: FleetCluster, models: Path) -> Iterator[Worker]:
+def socket(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where the gateway lets live views in."""
+    return tmp_path_factory.mktemp("fleet-socket") / "s"
+
+
+@pytest.fixture(scope="session")
+def shared_gateway(cluster: FleetCluster, models: Path, socket: Path) -> Iterator[Worker]:
     """Return a gateway that several tests use."""
-    with fleet(cluster, models) as gateway:
+    with fleet(cluster, models, "--monitor-socket", str(socket)) as gateway:
         gateway.call(
             "worker.subscribe", {"events": ["device.lost", "device.recovered", "memory.model_unloaded"]}
         )
@@ -179,6 +189,37 @@ def test_a_model_is_used_where_it_is_loaded(gateway: Worker) -> None:
     assert states == ["unloaded"]
 
 
+def test_a_role_is_used_where_the_model_is_that_it_stands_for(gateway: Worker) -> None:
+    """No node tells of roles: the gateway's own worker says what each means."""
+    assert gateway.call("memory.load_model", {"model_id": "b", "device_id": "node-3/cpu"})
+    assert gateway.call("test.digest", {"model_id": "digests"})["model_id"] == "b"
+    loaded = gateway.call("memory.load_model", {"model_id": "digests"})
+    assert (loaded["model_id"], loaded["device_id"]) == ("b", "node-3/cpu")
+    way = gateway.call("memory.plan", {"candidates": [{"name": "one", "model_id": "digests"}]})
+    assert node_of(way["candidates"][0]["device_id"]) == "node-3"
+    assert gateway.call("memory.unload_model", {"model_id": "digests"})["model_id"] == "b"
+    assert gateway.refused("test.digest", {"model_id": "none"})["code"] == "model_not_found"
+    assert gateway.refused("memory.load_model", {"model_id": "none"})["code"] == "model_not_found"
+
+
+def test_a_live_view_shows_every_node(gateway: Worker, socket: Path) -> None:
+    """As of one worker: devices by node, and questions alone are answered."""
+    gateway.call("memory.load_model", {"model_id": "a", "device_id": "node-2/cpu"})
+    command = [sys.executable, "-m", "memory_worker", "top", "--once", "--attach", str(socket)]
+    shown = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=START_SECONDS
+    )
+    assert all(f"node-{number}" in shown.stdout for number in (1, 2, 3)), shown.stdout
+    assert "a node-2/cpu" in shown.stdout, shown.stdout
+    view = AttachedWorker(socket)
+    try:
+        assert len(view.ask("memory.get_status")["devices"]) == 6
+        with pytest.raises(SourceError, match="live view"):
+            view.ask("memory.clear", {"clear_type": "all"})
+    finally:
+        view.close()
+
+
 def test_a_crowded_model_is_loaded_on_a_second_node(gateway: Worker) -> None:
     """Nobody says that calls wait for one another: the node finds it by how long they take, and the next crowd is shared."""
 
@@ -246,7 +287,7 @@ def test_a_node_is_drained(cluster: FleetCluster, gateway: Worker) -> None:
     assert "node-2" not in {node_of(each) for each in placed}
     assert gateway.refused("fleet.drain", {"node": "node-9"})["code"] == "node_not_found"
     back = len(gateway.events("device.recovered"))
-    actors("Node")["node-2"].kill()  # it is started again by Ray, and is placed on again
+    cluster.actors("Node")["node-2"].kill()  # it is started again by Ray, and is placed on again
     eventually(lambda: len(gateway.events("device.recovered")) >= back + 2, "node-2 is back", START_SECONDS)
     eventually(lambda: _health(gateway, "node-2") == "ok", "node-2 has a lease", START_SECONDS)
 
@@ -256,12 +297,12 @@ def _health(gateway: Worker, node: str) -> str:
     return next(each["state"] for each in parts if each["name"] == f"node:{node}")
 
 
-def test_a_lost_node_is_answered_for(gateway: Worker) -> None:
+def test_a_lost_node_is_answered_for(cluster: FleetCluster, gateway: Worker) -> None:
     """Its allocations are named as lost, and refused as such; reads go on, models go elsewhere; it comes back empty."""
     made = gateway.call("memory.allocate", {"size_bytes": MIB, "device_id": "node-3/cpu"})
     gateway.call("memory.load_model", {"model_id": "a", "device_id": "node-3/sim:0"})
     lost, back = len(gateway.events("device.lost")), len(gateway.events("device.recovered"))
-    actors("Node")["node-3"].kill()
+    cluster.actors("Node")["node-3"].kill()
     eventually(lambda: len(gateway.events("device.lost")) >= lost + 2, "the loss", START_SECONDS)
     told = {each["data"]["device_id"]: each["data"] for each in gateway.events("device.lost")[lost:]}
     assert told["node-3/cpu"]["allocation_ids"] == [made["allocation_id"]]
@@ -278,11 +319,13 @@ def test_a_lost_node_is_answered_for(gateway: Worker) -> None:
     )
 
 
-def test_a_worker_that_dies_was_away_until_the_next_one_answers(gateway: Worker) -> None:
+def test_a_worker_that_dies_was_away_until_the_next_one_answers(
+    cluster: FleetCluster, gateway: Worker
+) -> None:
     """What it had is named as lost, and for how long there was none is told."""
     made = gateway.call("memory.allocate", {"size_bytes": MIB, "device_id": "node-2/cpu"})
     lost, back = len(gateway.events("device.lost")), len(gateway.events("device.recovered"))
-    workers()["node-2"].kill()
+    cluster.workers()["node-2"].kill()
     eventually(lambda: len(gateway.events("device.recovered")) >= back + 2, "node-2 is back", START_SECONDS)
     gone_with_it = [each["data"]["allocation_ids"] for each in gateway.events("device.lost")[lost:]]
     assert gone_with_it == [[made["allocation_id"]], []]
@@ -304,11 +347,19 @@ def test_a_machine_goes_and_comes_back(cluster: FleetCluster, gateway: Worker) -
     eventually(lambda: _health(gateway, "node-3") == "ok", "node-3 has a lease", START_SECONDS)
 
 
-def test_nothing_is_placed_without_the_directory(gateway: Worker) -> None:
-    """Once every node's lease with it ended, what names no device is refused; the rest goes on, and so does that later."""
-    found = next(iter(actors("Directory").values()))
+def test_nothing_is_placed_without_the_directory(cluster: FleetCluster, gateway: Worker) -> None:
+    """Once every node's lease with it ended, what names no device is refused; the rest goes on, and so does that later.
+
+    By the time that a gateway takes a node for gone, and would place its models elsewhere, the node itself admits nothing
+    that is placed: who placed there before did so within that lease.
+    """
+    assert all(cluster.refusal(each).startswith("revision -1 is past") for each in NODES)
+    found = cluster.actors("Directory").popitem()[1]
     found.suspend()
     try:
+        for each in NODES:
+            eventually(lambda: _health(gateway, each) == "degraded", "the end of its lease", START_SECONDS)  # noqa: B023
+            assert "reached the directory" in cluster.refusal(each)
         refused = eventually(lambda: _refusal(gateway), "the leases' end", START_SECONDS)
         named = gateway.call("memory.allocate", {"size_bytes": MIB, "device_id": "node-2/cpu"})
         assert gateway.call("memory.get_status")["devices"]
@@ -345,7 +396,7 @@ def test_whatever_is_killed_every_request_is_answered(cluster: FleetCluster, mod
             if kind == GATEWAY:
                 host.kill_gateway()
             else:
-                _kill(kind, chance)
+                _kill(cluster, kind, chance)
         host.settle()
         eventually(host.adds_up, "the ledgers add up to what is live", START_SECONDS)
         eventually(lambda: not orphans(SIMULATED), "the end of workers whose node is gone")
@@ -353,9 +404,9 @@ def test_whatever_is_killed_every_request_is_answered(cluster: FleetCluster, mod
         host.close()
 
 
-def _kill(kind: str, chance: random.Random) -> None:
+def _kill(cluster: FleetCluster, kind: str, chance: random.Random) -> None:
     """Kill one, if there is one just now."""
-    found = workers() if kind == WORKER else actors("Node" if kind == NODE else "Directory")
+    found = cluster.workers() if kind == WORKER else cluster.actors("Node" if kind == NODE else "Directory")
     if found:
         with suppress(psutil.NoSuchProcess):
             chance.choice(sorted(found.items()))[1].kill()

@@ -248,3 +248,17 @@ def test_in_a_control_group(group: Path) -> None:
         eventually(lambda: levels(up)[-1] == "low", "the other process is gone")
         up.close_input()
         assert up.exit_code() == 0
+
+
+def test_models_make_way_for_what_is_demoted(models: Path) -> None:
+    """While the device has headroom by its own figures, and no place for all that is on it: what goes lets the rest return."""
+    with worker("--simulated-device", "128MiB,local_bytes=48MiB", "--models", str(models)) as up:
+        for name in ("one", "two"):
+            up.call("memory.load_model", {"model_id": name, "device_id": "sim:0"})
+        planned = up.call("memory.model_optimize", {"device_id": "sim:0", "dry_run": True})
+        done = up.call("memory.model_optimize", {"device_id": "sim:0"})
+        for said in (planned, done):
+            assert [row["model_id"] for row in said["models_unloaded"]] == ["one"], said
+        assert done["goal_met"]
+        (device,) = up.call("memory.get_status", {"device_id": "sim:0"})["devices"]
+        assert (device["process_demoted_bytes"], device["model_bytes"]) == (0, MODEL)

@@ -51,16 +51,39 @@ class FleetCluster:
         """Kill a node's processes, Ray's own and all that they started."""
         self._ask("kill", name)
 
+    def actors(self, kind: str) -> dict[str, psutil.Process]:
+        """Return the processes of a kind of actor, ``Node`` or ``Directory``, by the node that they are on."""
+        found = {}
+        for each in psutil.Process(self._process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if " ".join(each.cmdline()).startswith(f"ray::{kind}"):
+                    for word in each.parent().cmdline():
+                        if word.startswith("--node-name="):
+                            found[word.partition("=")[2]] = each
+        return found
+
+    def workers(self) -> dict[str, psutil.Process]:
+        """Return the workers by their node."""
+        found = {}
+        for name, actor in self.actors("Node").items():
+            with suppress(psutil.Error):
+                found.update((name, each) for each in actor.children() if "memory_worker" in each.cmdline())
+        return found
+
+    def refusal(self, name: str) -> str:
+        """Return why a node does not carry out what was placed there by a revision that it never had."""
+        return self._ask("refusal", name)
+
     def close(self) -> None:
         """End all of it."""
         self._ask("close", "")
         self._process.communicate(timeout=START_SECONDS)
 
-    def _ask(self, *words: str) -> None:
+    def _ask(self, *words: str) -> str:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(words) + "\n")
         self._process.stdin.flush()
-        self._answer()
+        return self._answer()
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -78,12 +101,14 @@ def _serve() -> None:
         out.write(json.dumps(text) + "\n")
         out.flush()
 
+    import ray
     from ray.cluster_utils import Cluster
 
     cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=_arguments("node-1")))
     nodes = {"node-1": cluster.head_node}
-    for name in ("node-2", "node-3"):
-        nodes[name] = _patiently(partial(cluster.add_node, **_arguments(name)))
+    for name in ("node-2", "node-3"):  # side by side
+        nodes[name] = _patiently(partial(cluster.add_node, wait=False, **_arguments(name)))
+    cluster.wait_for_nodes(START_SECONDS)
     answer(cluster.address)
     for line in sys.stdin:
         word, name = json.loads(line)
@@ -91,9 +116,29 @@ def _serve() -> None:
             nodes[name] = cluster.add_node(**_arguments(name))
         elif word == "kill":
             cluster.remove_node(nodes.pop(name), allow_graceful=False)
+        elif word == "refusal":
+            answer(_refusal(cluster.address, name))
+            continue
         else:
+            ray.shutdown()
             cluster.shutdown()
         answer("done")
+
+
+def _refusal(address: str, name: str) -> str:
+    """Ask a node, as a gateway does, to carry out what was placed by a revision that it never had."""
+    import ray
+
+    from worker.fleet.words import NAMESPACE, NODE_PREFIX, Guard, Place
+
+    if not ray.is_initialized():
+        ray.init(address, namespace=NAMESPACE, log_to_driver=False)
+    ray_id = next(each["NodeID"] for each in ray.nodes() if each["NodeName"] == name and each["Alive"])
+    node = ray.get_actor(f"{NODE_PREFIX}{name}:{ray_id[:16]}", NAMESPACE)
+    placed = node.place.remote(
+        Place("probe", "probe", 0), "probe", Guard("", -1), "memory.get_status", {}, {}
+    )
+    return str(ray.get(placed).refused)
 
 
 def _patiently(start: Callable[[], Any]) -> Any:
@@ -109,27 +154,6 @@ def _arguments(name: str) -> dict[str, Any]:
         "num_cpus": 1, "node_name": name, "include_dashboard": False, "object_store_memory": STORE_BYTES,
         "dashboard_agent_listen_port": 0,
     }  # fmt: skip
-
-
-def actors(kind: str) -> dict[str, psutil.Process]:
-    """Return the processes of a kind of actor, ``Node`` or ``Directory``, by the node that they are on."""
-    found = {}
-    for each in psutil.process_iter(["cmdline"]):
-        if (each.info["cmdline"] or [""])[0].startswith(f"ray::{kind}"):
-            with suppress(psutil.Error):
-                words = each.parent().cmdline()
-                name = next(word for word in words if word.startswith("--node-name="))
-                found[name.partition("=")[2]] = each
-    return found
-
-
-def workers() -> dict[str, psutil.Process]:
-    """Return the workers by their node."""
-    found = {}
-    for name, actor in actors("Node").items():
-        with suppress(psutil.Error):
-            found.update((name, each) for each in actor.children() if "memory_worker" in each.cmdline())
-    return found
 
 
 def orphans(option: str) -> list[psutil.Process]:

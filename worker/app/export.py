@@ -11,16 +11,19 @@ from worker import __version__
 from worker.app.memory import Parts
 from worker.app.options import Arguments, fail
 from worker.core.clock import NS_PER_MS, Clock
+from worker.core.events import Event
 from worker.core.health import PartHealth
 from worker.core.log import log as write_log
 from worker.core.paths import said_of
 from worker.export.decision_log import DecisionLog
 from worker.export.event_hub import EventHub
 from worker.export.metrics_file import MetricsFile
+from worker.export.monitor_client import EventsT
 from worker.export.monitor_socket import MonitorSocket, PrepareFor, default_path
 from worker.export.recorder import Recorder
 from worker.instructor.events import wire_event
 from worker.stream.alarm import Alarm
+from worker.stream.event_channel import INTERVAL_NS, EventChannel, Write
 
 
 class Watchers:
@@ -36,11 +39,11 @@ class Watchers:
         events: EventHub,
         log: DecisionLog | None,
         timers: Alarm,
-        prepare_for: PrepareFor,
+        prepare_for: PrepareFor[EventChannel],
     ) -> None:
         memory, core = parts.memory, parts.core
         health = core.health
-        self._log = log
+        self._log, self._prepare_for = log, prepare_for
         self._recorder = None
         if log is not None:
             health.add("record", log.health)
@@ -57,17 +60,18 @@ class Watchers:
             )
             health.add("metrics_file", self._metrics.health)
         if arguments.monitor_socket is not None:
-            asked = arguments.monitor_socket
-            path = Path(asked) if asked else default_path(os.getpid())
-            try:
-                self._socket = MonitorSocket(path, prepare_for, core.clock, timers, wire_event)
-            except OSError as error:
-                taken = error.errno == errno.EADDRINUSE
-                said = "it is there already: name another path" if taken else said_of(error, "written")
-                fail(f"--monitor-socket: {path}: {said}")
+            self._socket = socket = monitor_socket(
+                arguments.monitor_socket,
+                core.clock,
+                lambda write: EventChannel(write, core.clock, timers, INTERVAL_NS, wire_event),
+            )
             health.add("monitor_socket", lambda: [PartHealth("monitor_socket", HealthState.OK)])
-        if self._socket is not None:
-            events.follow(self._socket.publish)
+
+            def publish(event: Event) -> None:
+                for each in socket.events:
+                    each.publish(event)
+
+            events.follow(publish)
 
     def start(self) -> None:
         """Begin."""
@@ -79,7 +83,7 @@ class Watchers:
             except OSError as error:
                 fail(f"--metrics-file: {self._metrics_path}: {said_of(error, 'written')}")
         if self._socket is not None:
-            self._socket.start()
+            self._socket.start(self._prepare_for)
 
     def tick(self) -> None:
         """Note what changed. About once a second."""
@@ -101,6 +105,17 @@ class Watchers:
                 stack.callback(self._metrics.close)
             if self._socket is not None:
                 stack.callback(self._socket.close)
+
+
+def monitor_socket(asked: str, clock: Clock, events: Callable[[Write], EventsT]) -> MonitorSocket[EventsT]:
+    """Bind ``--monitor-socket``; empty for this process's own. Exits with 2 where that can't be."""
+    path = Path(asked) if asked else default_path(os.getpid())
+    try:
+        return MonitorSocket(path, clock, events)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        said = "it is there already: name another path" if taken else said_of(error, "written")
+        fail(f"--monitor-socket: {path}: {said}")
 
 
 def decision_log(arguments: Arguments, clock: Clock) -> DecisionLog | None:

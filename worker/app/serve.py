@@ -97,7 +97,11 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
     if hub is not None:
         from worker.app.export import Watchers  # noqa: PLC0415 - as above
 
-        def prepare_for(session: "MonitorClient") -> "Prepare":
+        def prepare_for(session: "MonitorClient[EventChannel]") -> "Prepare":
+            def publish(event: Event) -> bool:
+                session.events.publish(event)
+                return session.is_there
+
             return Instructor(
                 memory,
                 session,
@@ -107,7 +111,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
                 pid,
                 stores.get,
                 later,
-                session.publish,
+                publish,
                 plugins,
                 started_ns,
             ).prepare

@@ -11,14 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from protocol.vocabulary import DeviceState, Executed
-from worker.backends.base import Fill, HeldByProcess, OnChange, RemoteWork
+from worker.backends.base import HeldByProcess, OnChange, RemoteWork
 from worker.backends.isolation import codec
-from worker.backends.isolation.answers import LAST_WORD_S, Call, OnReport
+from worker.backends.isolation.answers import Call, OnReport
 from worker.backends.isolation.asking import ANSWER_S, PATIENCE_S, Asking
 from worker.backends.isolation.block_copies import BlockCopies
-from worker.backends.isolation.carrying import Held, give_up, read_out
+from worker.backends.isolation.blocks import Blocks
+from worker.backends.isolation.carrying import give_up, read_out
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
-from worker.backends.isolation.copying import Sending
 from worker.backends.isolation.displaced import Displaced
 from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.held_blocks import HeldBlocks
@@ -32,7 +32,7 @@ from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import DeviceLostError, DeviceUnavailableError, WorkerError
-from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings, Restarted
+from worker.core.records import Defragmented, DeviceInfo, Readings, Restarted
 
 Others = Callable[[tuple[DeviceInfo, ...]], tuple[DeviceInfo, ...]]
 """Told of devices that were not expected; returns which of them are this backend's, to be listed with its own."""
@@ -62,6 +62,9 @@ class IsolatedBackend:
         self._changed = self._presence.changed
         self._held = HeldBlocks()
         self._displaced = Displaced(self._slots)
+        self._blocks = blocks = Blocks(self._presence, self._slots, self._held, self._displaced)
+        self.check, self.allocate, self.load = blocks.check, blocks.allocate, blocks.load
+        self.free, self.unload = blocks.free, blocks.unload
         copies = BlockCopies(self._presence, self._slots, self._held, self._displaced)
         self.read, self.write = copies.read, copies.write
         self.read_each, self.write_each = copies.read_each, copies.write_each
@@ -70,8 +73,6 @@ class IsolatedBackend:
         self._returning = Returning(clock, self._return_displaced)
         self._ticking: Call | None = None
         self._on_figures: Callable[[str], None] = lambda _: None
-        # All mutable state besides: the largest size of each kind that is known to be possible.
-        self._accepted: dict[tuple[object, ...], int] = {}
         self._launching = Launching(
             launch, self._slots, clock, remedies or {}, self._arrived, self._failed, self._ended
         )
@@ -148,7 +149,7 @@ class IsolatedBackend:
 
         def forget() -> None:
             self._held.forget()
-            self._accepted = {}
+            self._blocks.forget_accepted()
             self._displaced.clear()
 
         if self._presence.lose(child, end.reason, forget):
@@ -212,81 +213,9 @@ class IsolatedBackend:
             return None
         return None if found is None else dict(found)
 
-    def check(self, request: AllocationRequest) -> None:
-        """Ask the process, unless a larger one of the same kind was possible."""
-        kind = (request.device_id, request.memory_type, request.alignment, request.initialize)
-        if request.size_bytes <= self._accepted.get(kind, 0):
-            return
-        with self._presence.using(request.device_id, Executed.NO) as child:
-            child.call("check", codec.packed_request(request), patience_s=PATIENCE_S)
-            self._accepted[kind] = max(request.size_bytes, self._accepted.get(kind, 0))
-
-    def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
-        """Make a block there."""
-        token.check()
-        with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token) as child:
-            undo = ("free", allocation_id)
-            made = child.call(
-                "allocate", allocation_id, codec.packed_request(request), token=token, undo=undo
-            )
-            try:
-                block = codec.block_of(made)
-                self._held.add(child, allocation_id, Held(request, block.actual_bytes, weights=False))
-            except MemoryError:  # of this process: there it is made
-                child.begin(*undo)
-                raise
-            return block
-
-    def free(self, allocation_id: str) -> int | None:
-        """Give a block up; nothing is left to do for one that went with its process."""
-        return self._give_up("free", allocation_id)
-
-    def unload(self, handle: str) -> int | None:
-        """Give a model's block up."""
-        return self._give_up("unload", handle)
-
-    def _give_up(self, do: str, name: str) -> int | None:
-        device_id = self._held.device_of(name)
-        if device_id is None:
-            return 0
-        returned = self._displaced.drop(name)
-        if returned is not None:
-            self._held.drop(name)
-            self._presence.tell()  # the device may have no contents elsewhere any more
-            return returned
-        with self._presence.using(device_id, Executed.YES) as child:  # gone is gone, in whichever way
-            returned = self._displaced.drop(name)
-            if returned is None:
-                returned = child.call(do, name)
-            else:
-                self._presence.tell()
-            self._held.drop(name)
-            return returned
-
     def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002 - every backend is called alike
         """Return None: what another process has can only be copied."""
         return None
-
-    def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
-        """Have the backend load, and send it the bytes as they come."""
-        with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token=token) as child:
-            undo = ("filled", handle, False)
-            child.call("load", handle, codec.packed_request(request), token=token, undo=undo)
-            try:
-                with Sending(child, self._slots, "fill", handle, token) as sending:
-                    fill(None, sending)
-            except BaseException:
-                giving_up = child.begin("filled", handle, False)  # noqa: FBT003 - as on the wire
-                child.answers.wait(giving_up, LAST_WORD_S)
-                raise
-            made = child.call("filled", handle, True, token=token, undo=("unload", handle))  # noqa: FBT003 - a message has no names
-            try:
-                block = codec.block_of(made)
-                self._held.add(child, handle, Held(request, block.actual_bytes, weights=True))
-            except MemoryError:  # as above
-                child.begin("unload", handle)
-                raise
-            return block
 
     def work(self, name: str, work: RemoteWork, token: CancelToken, report: OnReport) -> Any:
         """Have work done there; what it reports on its way is passed on."""
@@ -377,7 +306,7 @@ class IsolatedBackend:
                     done.back.update(self._displaced.bring_back(done.child, CancelToken(self._now_ns)))
             with self._changed:
                 self._held.take_back(done.back, all_of_it=True)
-                self._accepted = {}
+                self._blocks.forget_accepted()
             if done.child is None:
                 self._failed(f"what was on it is in host memory until a new process starts: {done.why}")
                 self._launching.bring_back()

@@ -13,7 +13,6 @@ once its burst is over. So no entry is expected to be used much more often than 
 import math
 from collections.abc import Callable, Hashable
 from itertools import islice
-from typing import NamedTuple
 
 from worker.eviction.use_rate import HALF_LIFE_NS
 
@@ -27,6 +26,7 @@ _CLASSES = 14
 """Of entries: those used once, and the others by the octave of their mean time from one use to the next."""
 _LATEST_GAP = 0.25
 """What the last such time counts for in the mean, at least: entries change."""
+_FEW_USES = 1 / _LATEST_GAP
 _BINS_PER_OCTAVE = 2
 _SHARE = 0.25
 """Come back in each doubling of its square root of age, as long as nothing was seen: uses cluster."""
@@ -36,21 +36,11 @@ _SHARE_WEIGHT, _POOL_WEIGHT = 1.0, 4.0
 _LEARN_EVERY = 64
 
 
-class _Entry(NamedTuple):
-    uses: int
-    last: int
-    """Time of the last use."""
-    gap: float
-    """Mean octave of the time from one use to the next."""
-    kind: int
-    """Its class."""
-    weight: float
-    """Uses, each counting half after ten minutes, at the last one."""
-    first_ns: int
-    last_ns: int
+_Entry = tuple[int, int, float, int, float, int, int]
+"""How many uses, the time of the last one, the mean octave of the time from one to the next, and the class; then the uses of late,
+each counting half after ten minutes, and when the first and the last one were, in nanoseconds. Plain: each use makes one."""
 
-
-_FORGOTTEN = _Entry(1, 0, 0.0, 0, 1.0, 0, 0)
+_FORGOTTEN: _Entry = (1, 0, 0.0, 0, 1.0, 0, 0)
 
 MORE_USES = 12
 """So many more than of late an entry may be expected to be used in the same time: a burst that just begins has few yet. Of 1, 3,
@@ -77,25 +67,25 @@ class ReuseRates:
 
     def used(self, entry_id: Hashable, now_ns: int) -> None:
         """Note a use."""
-        self._tick += 1
-        name = hash(entry_id)
-        entry = self._known.pop(name, None)
+        known, name = self._known, hash(entry_id)
+        tick = self._tick = self._tick + 1
+        entry = known.pop(name, None)
         if entry is None:
-            if len(self._known) >= KNOWN:
-                gone = self._known.pop(next(iter(self._known)))
-                _count(self._lost[gone.kind], _bin(self._tick - gone.last))
-            self._known[name] = _Entry(1, self._tick, 0.0, 0, 1.0, now_ns, now_ns)
+            if len(known) >= KNOWN:
+                _, last, _, kind, *_ = known.pop(next(iter(known)))
+                _count(self._lost[kind], _bin(tick - last))
+            known[name] = (1, tick, 0.0, 0, 1.0, now_ns, now_ns)
         else:
-            age = self._tick - entry.last
-            _count(self._back[entry.kind], _bin(age))
-            weight = max(_LATEST_GAP, 1 / entry.uses)
-            gap = entry.gap + weight * (math.log2(age + 1) - entry.gap)
-            of_late = 1 + _decayed(entry, now_ns)
+            uses, last, gap, kind, _, first_ns, _ = entry
+            age = tick - last
+            _count(self._back[kind], _bin(age))
+            weight = 1 / uses if uses < _FEW_USES else _LATEST_GAP
+            gap += weight * (math.log2(age + 1) - gap)
             kind = min(1 + int(gap), _CLASSES - 1)
-            self._known[name] = _Entry(entry.uses + 1, self._tick, gap, kind, of_late, entry.first_ns, now_ns)
-        often = max(_LEARN_EVERY, len(self._known) // 16)
-        if not self._rates or self._tick - self._learned >= min(often, 8 + self._tick // 4):
-            self._stale = True
+            known[name] = (uses + 1, tick, gap, kind, 1 + _decayed(entry, now_ns), first_ns, now_ns)
+        if not self._stale:
+            often = max(_LEARN_EVERY, len(known) // 16)
+            self._stale = not self._rates or tick - self._learned >= min(often, 8 + tick // 4)
 
     def now(self, times: float, unknown: float, now_ns: int, within_ns: int) -> Callable[[Hashable], float]:
         """Return what tells how often an entry is expected to be used within a time, of ``times`` uses of all; ``unknown`` where it never was.
@@ -137,12 +127,12 @@ class ReuseRates:
         bins = _bin(self._tick + 1) + 2
         waiting = [[0.0] * bins for _ in range(_CLASSES)]
         place, edge = bins - 1, _edge(bins - 1)
-        for entry in self._known.values():  # their ages only fall
-            age = self._tick - entry.last
+        for _, last, _, kind, *_ in self._known.values():  # their ages only fall
+            age = self._tick - last
             while age < edge:
                 place -= 1
                 edge = _edge(place)
-            waiting[entry.kind][place] += 1
+            waiting[kind][place] += 1
         decay = 0.5 ** ((self._tick - self._learned) / HALF_LIFE_USES)
         for counts in (*self._back, *self._lost):
             counts.extend([0.0] * (bins - len(counts)))
@@ -163,7 +153,7 @@ def _decayed(entry: _Entry, now_ns: int) -> float:
 
 
 def _bin(age: int) -> int:
-    return int(_BINS_PER_OCTAVE * math.log2(age)) if age > 1 else 0
+    return (age**_BINS_PER_OCTAVE).bit_length() - 1 if age > 1 else 0
 
 
 _BINS = bytes(map(_bin, range(KNOWN)))
@@ -175,7 +165,8 @@ def _edge(place: int) -> float:
 
 
 def _count(counts: list[float], place: int) -> None:
-    counts.extend([0.0] * (place + 1 - len(counts)))
+    if place >= len(counts):
+        counts.extend([0.0] * (place + 1 - len(counts)))
     counts[place] += 1
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock
@@ -15,9 +15,7 @@ from worker.core.events import Event
 from worker.core.log import log
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureCondition
-from worker.stream.alarm import Alarm
-from worker.stream.event_channel import INTERVAL_NS, EventChannel
-from worker.stream.event_frame import OnWire
+from worker.stream.event_channel import Write
 from worker.stream.frames import (
     LineSplitter,
     Oversize,
@@ -52,7 +50,18 @@ _REPLY_BYTES = 16 * 2**20
 Prepare = Callable[[str, dict[str, Any]], Work]
 
 
-class MonitorClient:
+class Events(Protocol):
+    """The events of one client."""
+
+    def subscribe(self, events: tuple[type[Event], ...]) -> None:
+        """Send these from now on."""
+        ...
+
+
+EventsT = TypeVar("EventsT", bound=Events)
+
+
+class MonitorClient(Generic[EventsT]):
     """A connection. It is its own session: what a client asks for itself concerns no other."""
 
     max_frame_bytes = MAX_REQUEST_BYTES
@@ -62,11 +71,10 @@ class MonitorClient:
         self,
         connection: socket.socket,
         clock: Clock,
-        alarm: Alarm,
-        on_wire: OnWire,
-        on_gone: "Callable[[MonitorClient], None]",
+        events: Callable[[Write], EventsT],
+        on_gone: "Callable[[MonitorClient[EventsT]], None]",
     ) -> None:
-        self.events = EventChannel(self._put_made, clock, alarm, INTERVAL_NS, on_wire)
+        self.events = events(self._put_made)
         self._connection = connection
         self._on_gone = on_gone
         self._call = Call(CancelToken(clock.now_ns), lambda _completed, _total: None)
@@ -95,9 +103,9 @@ class MonitorClient:
         """Send these events from now on."""
         self.events.subscribe(events)
 
-    def publish(self, event: Event) -> bool:
-        """Send one event, if it is subscribed to. Returns False once the client is gone."""
-        self.events.publish(event)
+    @property
+    def is_there(self) -> bool:
+        """Whether it is still served."""
         return not self._closed
 
     def watch_host(self, pid: int) -> bool:

@@ -12,18 +12,18 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Generic
 
 from worker.core.clock import Clock
-from worker.core.events import Event
 from worker.core.log import log
 from worker.core.paths import make_private
 from worker.core.shortages import shortage, start_thread
 from worker.core.sure_lock import SureLock
-from worker.export.monitor_client import MonitorClient, Prepare
+from worker.export.monitor_client import EventsT, MonitorClient, Prepare
 from worker.export.socket_path import default_path
-from worker.stream.alarm import Alarm
-from worker.stream.event_frame import OnWire
+from worker.stream.event_channel import Write
 
 __all__ = ["MonitorSocket", "PrepareFor", "default_path"]
 
@@ -31,37 +31,41 @@ _SHORT_SECONDS = 0.1
 """Until a client is looked for again where something was short."""
 MAX_CLIENTS = 8
 
-PrepareFor = Callable[[MonitorClient], Prepare]
+PrepareFor = Callable[[MonitorClient[EventsT]], Prepare]
 """Makes what turns a client's requests into work."""
 
 
-class MonitorSocket:
+class MonitorSocket(Generic[EventsT]):
     """Listens, and serves each client on threads of its own."""
 
     def __init__(
-        self, path: Path, prepare_for: PrepareFor, clock: Clock, alarm: Alarm, on_wire: OnWire
+        self,
+        path: Path,
+        clock: Clock,
+        events: Callable[[Write], EventsT],
     ) -> None:
-        """Bind. OSError where there is no such socket, the path exists, or its folder is not private."""
+        """Bind. ``events`` makes what a client's events go through.
+
+        OSError where there is no such socket, the path exists, or its folder is not private.
+        """
         self._path = path
-        self._prepare_for = prepare_for
         self._clock = clock
-        self._alarm = alarm
-        self._on_wire = on_wire
+        self._events = events
         if path == default_path(os.getpid()):
             make_private(path.parent)
         self._listener = _listen(path)
         self._lock = SureLock()
         # All mutable state: who is connected.
-        self._clients: tuple[MonitorClient, ...] = ()
+        self._clients: tuple[MonitorClient[EventsT], ...] = ()
 
-    def start(self) -> None:
+    def start(self, prepare_for: PrepareFor[EventsT]) -> None:
         """Let clients in."""
-        start_thread(self._accept, "monitor")
+        start_thread(partial(self._accept, prepare_for), "monitor")
 
-    def publish(self, event: Event) -> None:
-        """Pass an event on to those who subscribed. Does not wait."""
-        for client in self._clients:
-            client.events.publish(event)
+    @property
+    def events(self) -> tuple[EventsT, ...]:
+        """The clients' events, to pass one on: none of them waits."""
+        return tuple(client.events for client in self._clients)
 
     def close(self) -> None:
         """Let no client in any more, and all of them go."""
@@ -71,27 +75,27 @@ class MonitorSocket:
         for client in self._clients:
             client.close()
 
-    def _accept(self) -> None:
+    def _accept(self, prepare_for: PrepareFor[EventsT]) -> None:
         while True:
             try:
-                self._admit(self._listener.accept()[0])
+                self._admit(self._listener.accept()[0], prepare_for)
             except Exception as error:  # noqa: BLE001 - short memory, descriptors or threads pass, and others may come
                 if shortage(error) is None and isinstance(error, OSError):
                     return  # closed
                 time.sleep(_SHORT_SECONDS)
 
-    def _admit(self, connection: socket.socket) -> None:
+    def _admit(self, connection: socket.socket, prepare_for: PrepareFor[EventsT]) -> None:
         """Serve a client, or close its connection where that cannot be."""
         try:
             if not _is_owner(connection) or len(self._clients) >= MAX_CLIENTS:
                 log("warning", "a live view was refused", clients=len(self._clients))
                 connection.close()
                 return
-            client = MonitorClient(connection, self._clock, self._alarm, self._on_wire, self._gone)
+            client = MonitorClient(connection, self._clock, self._events, self._gone)
             with self._lock:
                 self._clients = (*self._clients, client)
             try:
-                client.start(self._prepare_for(client))
+                client.start(prepare_for(client))
             except BaseException:
                 self._gone(client)
                 raise
@@ -99,7 +103,7 @@ class MonitorSocket:
             connection.close()
             raise
 
-    def _gone(self, client: MonitorClient) -> None:
+    def _gone(self, client: MonitorClient[EventsT]) -> None:
         with self._lock:
             self._clients = tuple(each for each in self._clients if each is not client)
 

@@ -51,6 +51,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         " of its machines (default: Ray is started on this machine, for this process)")  # fmt: skip
     parser.add_argument("--nodes", type=_count, metavar="N", help="without --address: so many nodes on this machine, which"
         " share its memory (default 1)")  # fmt: skip
+    parser.add_argument("--monitor-socket", nargs="?", const="", metavar="PATH", help="let python -m memory_worker top attach"
+        " to the gateway (default: in the runtime folder, by process id)")  # fmt: skip
     own, options = parser.parse_known_args(arguments)
     if own.address is not None and own.nodes is not None:
         fail(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -40,6 +41,17 @@ _MADE = {
     "operation.begin": (("operation_id", "operation"),),
 }
 """Fields of answers with ids that may be named by their number."""
+
+
+class _Plainly:
+    """No deadline, progress or trace."""
+
+    deadline_ms: int | None = None
+    progress = False
+    traceparent: str | None = None
+
+
+_PLAINLY = _Plainly()
 
 
 class Gateway:
@@ -93,6 +105,11 @@ class Gateway:
             )  # fmt: skip
         begin = self._ways[ROUTES[name].where]
         return self._work(name, data, begin, row)
+
+    def prepare_alone(self, action: str, data: Data) -> Work:
+        """Turn a request into work that is begun already: for who sends one request after the other."""
+        work = self.prepare(action, data)
+        return work if work.start is None else replace(work, run=work.start(_PLAINLY))
 
     # ---- inside ----
 

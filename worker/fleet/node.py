@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import psutil
 import ray
 
-from protocol.actions import ACTIONS
 from worker.client.calls import CallOptions, WorkerExitedError
 from worker.core.errors import WorkerError
 from worker.core.shortages import start_thread
@@ -164,16 +163,16 @@ class Node:
         refused, view = self._why_not(guard)
         if refused is not None:
             return Answered(None, refused, self._worker.incarnation, self._outbox.next_revision - 1, view)
-        with self._working(call_id, action, data, place.gateway) as done:
+        with self._working(call_id, guard.model_id, place.gateway) as done:
             message = await self._worker.call(call_id, action, data, options, place.gateway)
             done.append(message.get("success") is True)
         return Answered(message, None, self._worker.incarnation, self._shown_at())
 
     @contextlib.contextmanager
-    def _working(self, call_id: str, action: str, data: dict[str, Any], gateway: str) -> Iterator[list[bool]]:
-        """Count a call that works with a model, and is no mere load, while it is under way; true is added where it succeeded."""
-        model_id, done = data.get("model_id"), list[bool]()
-        if action in ACTIONS or not isinstance(model_id, str):
+    def _working(self, call_id: str, model_id: str | None, gateway: str) -> Iterator[list[bool]]:
+        """Count a call that works with a model while it is under way; true is added where it succeeded."""
+        done = list[bool]()
+        if model_id is None:
             yield done
             return
         self._pace.begin(call_id, gateway, model_id)

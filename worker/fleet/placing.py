@@ -1,6 +1,9 @@
 """What goes to the node that placement chooses, and to the next best where that one refuses after all."""
 
 import itertools
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from protocol.vocabulary import Executed
@@ -8,6 +11,7 @@ from worker.core.errors import (
     DeviceUnavailableError,
     LimitExceededError,
     ModelLoadFailedError,
+    ModelNotFoundError,
     OutOfMemoryError,
     OverloadedError,
     WorkerError,
@@ -35,6 +39,10 @@ _FINAL = {Cause.EXCLUDED, Cause.UNKNOWN_MODEL, Cause.REFUSED, Cause.NO_DEVICE, C
 _UNITED = ("freed_bytes", "returned_bytes", "claimed_bytes", "kept_bytes", "process_returned_bytes")
 
 
+Named = dict[str, str]
+"""By a name that was given, the id of the model that it stands for; not in it where it stands for none."""
+
+
 class Placing:
     """Places by what the roster knows. The node's own word on its reservation is the truth."""
 
@@ -50,13 +58,18 @@ class Placing:
         if data.get("memory_type") in {"shared", "external"}:  # on the gateway's machine, where its host is
             return self._roster.link(self._own).send(name, data, how.meta, progress=how.progress).answer
         request = PlacementRequest(
-            model_id=data.get("model_id"),
             required_bytes=data.get("size_bytes"),
             make_room=bool(data.get("make_room", name == "memory.load_model")),
             new_use=False,
             salt=next(self._keys),
         )
-        return _Attempt(self._roster, self._own, request, name, data, how).run
+        given = data.get("model_id") if name == "memory.load_model" else None
+
+        def place(named: Named) -> Run:
+            asked = replace(request, model_id=None if given is None else named.get(given, given))
+            return _Attempt(self._roster, self._own, asked, name, data, how).run
+
+        return self._once_named((given,), place)
 
     def elsewhere(self, node: str, model_id: str, how: How) -> Run:
         """Load a model on any other node where it fits with nothing going, or is."""
@@ -72,47 +85,70 @@ class Placing:
 
     def plugin(self, name: str, data: Data, how: How) -> Run:
         """Run a plugin's action where the model that it names is placed; on the gateway's own node where it names none."""
-        model_id = data.get("model_id")
-        if not isinstance(model_id, str) or not self._roster.knows(model_id):
-            return (
-                self._roster.link(self._own).send(name, data, how.meta, progress=how.progress).answer_plainly
-            )
-        request = PlacementRequest(model_id=model_id, new_use=True, salt=next(self._keys))
-        return _Attempt(self._roster, self._own, request, name, data, how).run
+        given, salt = data.get("model_id"), next(self._keys)
+
+        def place(named: Named) -> Run:
+            model_id = named.get(given) if isinstance(given, str) else None
+            if model_id is None:
+                own = self._roster.link(self._own)
+                return own.send(name, data, how.meta, progress=how.progress).answer_plainly
+            request = PlacementRequest(model_id=model_id, new_use=True, salt=salt)
+            return _Attempt(self._roster, self._own, request, name, data, how).run
+
+        return self._once_named((given,), place)
 
     def unload(self, name: str, data: Data, how: How) -> Run:
         """Unload a model on every node where it is; one answer, added up."""
-        there = self._roster.having(data["model_id"]) or (self._roster.link(self._own),)
-        pending = [each.send(name, data, how.meta) for each in there]
+        model_id: str = data["model_id"]
 
-        def run(call: Call) -> Data:
-            answers: list[Data] = [each.answer(call) for each in pending]
-            united = answers[0]
-            for other in answers[1:]:
-                united = {**united, **{key: _added(united[key], other[key]) for key in _UNITED}}
-                united["steps"] = [*united["steps"], *other["steps"]]
-                united["reason"] = f"{united['reason']}; {other['reason']}"
-            return united
+        def ask(named: Named) -> Run:
+            there = self._roster.having(named.get(model_id, model_id)) or (self._roster.link(self._own),)
+            pending = [each.send(name, data, how.meta) for each in there]
+            return lambda call: _united([each.answer(call) for each in pending])
 
-        return run
+        return self._once_named((model_id,), ask)
 
     def plan(self, _name: str, data: Data, how: How) -> Run:
         """Ask each way of the node that is named or placed for it; the first that fits is that node's own choice too."""
-        asked: dict[str, list[tuple[int, Data]]] = {}
-        for position, each in enumerate(data["candidates"]):
-            node, candidate = self._planned(each)
-            asked.setdefault(node, []).append((position, candidate))
-        pending = [
-            (
-                positions,
-                self._roster.link(node).send("memory.plan", {**data, "candidates": candidates}, how.meta),
+
+        def ask(named: Named) -> Run:
+            asked: dict[str, list[tuple[int, Data]]] = {}
+            for position, each in enumerate(data["candidates"]):
+                node, candidate = self._planned(each, named)
+                asked.setdefault(node, []).append((position, candidate))
+            pending = [
+                (
+                    positions,
+                    self._roster.link(node).send("memory.plan", {**data, "candidates": candidates}, how.meta),
+                )
+                for node, rows in asked.items()
+                for positions, candidates in [([each for each, _ in rows], [each for _, each in rows])]
+            ]
+            return lambda call: _plan_of(
+                data, [(positions, each.answer(call)) for positions, each in pending]
             )
-            for node, rows in asked.items()
-            for positions, candidates in [([each for each, _ in rows], [each for _, each in rows])]
-        ]
-        return lambda call: _plan_of(data, [(positions, each.answer(call)) for positions, each in pending])
+
+        return self._once_named([each.get("model_id") for each in data["candidates"]], ask)
 
     # ---- inside ----
+
+    def _once_named(self, given: Iterable[Any], then: Callable[[Named], Run]) -> Run:
+        """Go on with the models that are meant: at once, but for aliases and roles, which the gateway's own worker knows."""
+        names = {each for each in given if isinstance(each, str)}
+        named: Named = {each: each for each in names if self._roster.knows(each)}
+        unknown = names - named.keys()
+        if not unknown:
+            return then(named)
+        link = self._roster.link(self._own)
+        asked = {each: link.send("memory.get_model_status", {"model_id": each}, {}) for each in unknown}
+
+        def run(call: Call) -> Any:
+            for name, pending in asked.items():
+                with suppress(ModelNotFoundError):
+                    named.update((name, row["model_id"]) for row in pending.answer(call)["models"])
+            return then(named)(call)
+
+        return run
 
     def _where_it_says(self, name: str, data: Data, how: How) -> Run:
         inner, nodes = dict(data), []
@@ -130,13 +166,15 @@ class Placing:
 
         return run
 
-    def _planned(self, candidate: Data) -> tuple[str, Data]:
+    def _planned(self, candidate: Data, named: Named) -> tuple[str, Data]:
         asked = candidate.get("device_id")
         if asked is not None and asked != ALL:
             node, device = split(asked)
             return node or self._own, {**candidate, "device_id": device}
         request = PlacementRequest(
-            model_id=candidate.get("model_id"), required_bytes=candidate.get("required_bytes"), new_use=False
+            model_id=named.get(candidate.get("model_id") or ""),
+            required_bytes=candidate.get("required_bytes"),
+            new_use=False,
         )
         chosen = self._roster.place(request).chosen
         return (self._own if chosen is None else chosen.node_id), candidate
@@ -269,6 +307,15 @@ class _StaleError(Exception):
     """The node is another by now than what the placement was decided by."""
 
 
+def _united(answers: list[Data]) -> Data:
+    united = answers[0]
+    for other in answers[1:]:
+        united = {**united, **{key: _added(united[key], other[key]) for key in _UNITED}}
+        united["steps"] = [*united["steps"], *other["steps"]]
+        united["reason"] = f"{united['reason']}; {other['reason']}"
+    return united
+
+
 def _added(one: int | None, other: int | None) -> int | None:
     return None if one is None or other is None else one + other
 
@@ -286,4 +333,5 @@ def _plan_of(data: Data, answers: list[tuple[list[int], Data]]) -> Data:
     if fitting is None:
         return {**ordered[0][1], "candidates": candidates, "selected": None}
     row, answer = fitting
-    return {**answer, "candidates": candidates, "selected": row["name"]}
+    reason = f"{split(row['device_id'])[0]}: {answer['reason']}"
+    return {**answer, "candidates": candidates, "selected": row["name"], "reason": reason}

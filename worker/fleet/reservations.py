@@ -27,6 +27,13 @@ class Held(Record):
     shown: bool = False
     """Whether a view shows that."""
 
+    @property
+    def takes_memory(self) -> bool:
+        """Whether it takes memory that no view shows: anything but the use of a model that is there already."""
+        return not self.shown and (
+            self.model_id is None or self.choice.step not in {Step.LOADED, Step.LOADING}
+        )
+
 
 class NodeHolds(Record):
     """What is held of one node."""
@@ -52,9 +59,11 @@ class Reservations:
     """
 
     def __init__(self) -> None:
-        # All mutable state: by node, its placements by the id that whoever placed them gave, what they add up to
+        # All mutable state: by node, its placements by the id that whoever placed them gave, which of these take memory
+        # that no view shows, what they add up to
         # (made when it is asked for), the least revision that a view of it has to have, and that of its last one.
         self._held: defaultdict[str, dict[str, Held]] = defaultdict(dict)
+        self._taken: defaultdict[str, set[str]] = defaultdict(set)
         self._sums: dict[str, NodeHolds] = {}
         self._least: dict[str, _Revision] = {}
         self._seen: dict[str, _Revision] = {}
@@ -102,7 +111,7 @@ class Reservations:
 
     def lost(self, node_id: str) -> None:
         """Forget a node: what was placed there went with it."""
-        for table in (self._held, self._sums, self._least, self._seen):
+        for table in (self._held, self._taken, self._sums, self._least, self._seen):
             table.pop(node_id, None)
 
     def is_stale(self, node: KnownNode) -> bool:
@@ -110,9 +119,9 @@ class Reservations:
         least = self._least.get(node.node_id)
         return least is not None and least[0] == node.incarnation and node.revision < least[1]
 
-    def nodes(self) -> Iterable[str]:
-        """Return the nodes of which anything is held."""
-        return self._held.keys()
+    def taken_on(self) -> Iterable[str]:
+        """Return the nodes where anything was placed that takes memory, and that no view shows yet."""
+        return self._taken.keys()
 
     def of(self, node_id: str) -> NodeHolds:
         """Return what is held of a node."""
@@ -130,6 +139,10 @@ class Reservations:
             return
         self._held[node_id][key] = held
         self._sums.pop(node_id, None)
+        if held.takes_memory:
+            self._taken[node_id].add(key)
+        else:
+            self._take_no_more(node_id, key)
 
     def _drop(self, node_id: str, key: str) -> None:
         held = self._held.get(node_id)
@@ -137,6 +150,14 @@ class Reservations:
             self._sums.pop(node_id, None)
             if not held:
                 del self._held[node_id]
+            self._take_no_more(node_id, key)
+
+    def _take_no_more(self, node_id: str, key: str) -> None:
+        taken = self._taken.get(node_id)
+        if taken is not None:
+            taken.discard(key)
+            if not taken:
+                del self._taken[node_id]
 
 
 def _has(node: KnownNode, held: Held) -> bool:
@@ -158,11 +179,11 @@ def _sum(placements: Iterable[Held]) -> NodeHolds:
     for held in placements:
         if held.uses:
             uses[held.choice.device_id] += 1
-        if held.shown:
+        if not held.takes_memory:
             continue
         if held.model_id is None:
             sizes[held.choice.device_id] += held.choice.size_bytes
-        elif held.choice.step not in {Step.LOADED, Step.LOADING} and held.model_id not in loads:
+        elif held.model_id not in loads:
             loads[held.model_id] = held.choice
             sizes[held.choice.device_id] += held.choice.size_bytes
             queues[held.choice.device_id] += held.choice.load_ms

@@ -192,7 +192,11 @@ class Roster:
             uses = request.new_use and request.model_id is not None
             self._candidates.reservations.add(key, choice, request.model_id, uses=uses)
             known = self._candidates.get(choice.node_id)
-            return Guard("" if known is None else known.incarnation, choice.revision)
+            return Guard(
+                "" if known is None else known.incarnation,
+                choice.revision,
+                request.model_id if uses else None,
+            )
 
     def settle(self, key: str, node_id: str, incarnation: str, revision: int, *, taken: bool) -> None:
         """Note what a node answered; a refused one is counted no more."""

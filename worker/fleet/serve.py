@@ -1,6 +1,5 @@
 """A fleet's gateway, put together: the stream as for any worker, and nodes on Ray in place of devices."""
 
-import os
 import secrets
 from argparse import Namespace
 from collections.abc import Callable
@@ -17,10 +16,10 @@ from worker.core.ids import Ids
 from worker.core.log import log, log_health
 from worker.core.shortages import RESERVE
 from worker.fleet.channel import Channel
+from worker.fleet.clients import Clients, LiveViews
 from worker.fleet.cluster import Cluster, Machine
 from worker.fleet.draining import Draining
 from worker.fleet.everywhere import Everywhere
-from worker.fleet.figures import tell_figures
 from worker.fleet.gateway import Gateway
 from worker.fleet.holdings import Holdings
 from worker.fleet.losses import Losses
@@ -28,12 +27,10 @@ from worker.fleet.placing import Placing
 from worker.fleet.roster import Roster
 from worker.fleet.transfers import Transfers
 from worker.fleet.words import FleetError
-from worker.instructor.binding import Bindings
-from worker.instructor.session import SessionHandlers
 from worker.metrics.history import History
 from worker.stream.alarm import Alarm
 from worker.stream.event_writer import EventWriter
-from worker.stream.figures_ticker import FiguresTicker, taken_by
+from worker.stream.figures_ticker import taken_by
 from worker.stream.frame_writer import FrameWriter
 from worker.stream.job_runner import JobRunner
 from worker.stream.stdio_loop import StdioLoop
@@ -57,16 +54,18 @@ def serve_fleet(own: Namespace, options: tuple[str, ...], read_fd: int, write_fd
         writer, event_writer, clock, timers, history, tuple, max_inflight=own.max_inflight,
         max_frame_bytes=own.max_frame_bytes, threads_max=own.max_inflight,
     )  # fmt: skip
+    views = LiveViews(own.monitor_socket, clock, channel)
     cluster = _cluster(own.address)
     machines = _machines(cluster, own)
     own_node = next(name for name, each in machines().items() if each.ray_id == cluster.own_ray_id)
     holdings, gateway_id = Holdings(), secrets.token_hex(8)
-    losses = Losses(holdings, channel.publish)
+    losses = Losses(holdings, views.publish)
     if own.address is None:
         options = (*options, *_share(own))
     roster = Roster(cluster, gateway_id, machines, options, losses.event, losses.lost, losses.back)
 
     def close() -> None:
+        views.close()
         roster.close(_LEAVE_SECONDS)
         cluster.close()
 
@@ -85,27 +84,17 @@ def serve_fleet(own: Namespace, options: tuple[str, ...], read_fd: int, write_fd
     health.add("nodes", roster.health)
     actions = (*ACTIONS, *roster.plugins)
     everywhere = Everywhere(roster, own_node, history, health)
-    figures = FiguresTicker(
-        clock.now_ns,
-        taken_by(runner.submit, timers),
-        partial(tell_figures, everywhere, clock, started_ns, channel),
-    )
-    session = SessionHandlers(
-        loop, clock, __version__, os.getpid(), started_ns, lambda: actions, lambda: None, health, figures
-    )
-    here = Bindings()
-    here.bind("worker.hello", session.hello)
-    here.bind("worker.ping", session.ping)
-    here.bind("worker.cancel", session.cancel)
-    here.bind("worker.subscribe", session.subscribe)
-    here.bind("worker.shutdown", session.shutdown, session.claims_of_shutdown)
     placing = Placing(roster, own_node)
     transfers = Transfers(roster, own_node, holdings, Ids(gateway_id))
     draining = Draining(roster, holdings, placing, transfers)
-    gateway = Gateway(roster, own_node, holdings, placing, everywhere, transfers, draining, here)
+    gateway_with = partial(Gateway, roster, own_node, holdings, placing, everywhere, transfers, draining)
+    later = taken_by(runner.submit, timers)
+    clients = Clients(clock, started_ns, later, actions, health, everywhere, gateway_with)
+    gateway = clients.gateway(loop, channel, lambda: True)
     timers.start()
     event_writer.start()
     runner.start()
+    views.start(clients, health)
     log("info", "serving", version=__version__, nodes=roster.names())
     loop.run(gateway.prepare)
     raise AssertionError

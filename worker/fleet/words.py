@@ -78,6 +78,8 @@ class Guard(Record):
 
     incarnation: str
     revision: int
+    model_id: str | None = None
+    """What it works with; None for what only allocates or loads."""
 
 
 class Answered(Record):

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 from protocol import params as p
 from protocol import results as r
 from protocol.actions import ACTIONS, OLDER_NAMES
-from protocol.vocabulary import AnalyticsSection, Initialize, MemoryType, TransferType
-from worker.core.clock import NS_PER_MS, Clock
+from protocol.vocabulary import AnalyticsSection
+from worker.core.clock import Clock
 from worker.core.errors import UnsupportedError
 from worker.core.events import Figures
-from worker.core.records import AllocationRequest
+from worker.instructor.allocations import IDS, AllocationHandlers
 from worker.instructor.binding import Bindings, Claims
 from worker.instructor.consumers import ConsumerHandlers
 from worker.instructor.models import ModelHandlers
@@ -32,16 +32,12 @@ from worker.interface.interface_memory import MemoryInterface
 from worker.manager.batch_table import BatchWork
 from worker.metrics.history import History
 from worker.stream.figures_ticker import FiguresTicker, Later
-from worker.stream.work import Answer, Call, Claim, Manner, PluginAction, Work, optimizing
+from worker.stream.work import Call, Claim, PluginAction, Work, optimizing
 
 if TYPE_CHECKING:
     from worker.stores.registry import Stores
 
 _EVERYTHING = frozenset(AnalyticsSection)
-
-_IDS = "allocation ids"
-"""Claimed by what makes ids and, exclusively, by what names one that is not known yet: it may be in the making."""
-
 
 _MADE_HERE = ("allocation_id", "source_allocation_id", "plan_id", "transfer_id", "operation_id")
 """Fields whose ids the worker makes."""
@@ -82,6 +78,7 @@ class Instructor:
         self._memory = memory
         self._history = history
         self._bindings = Bindings()
+        self._allocations = AllocationHandlers(memory)
         self._bind_memory(self._bindings)
         self._bindings.bind_later(_STORES, partial(_bind_stores, memory, stores))
         own = SessionHandlers(
@@ -110,15 +107,15 @@ class Instructor:
 
     def _bind_memory(self, bindings: Bindings) -> None:
         bind, models = bindings.bind, ModelHandlers(self._memory)
-        consumers = ConsumerHandlers(self._memory)
+        consumers, allocations = ConsumerHandlers(self._memory), self._allocations
         bind("memory.get_status", self._get_status, self._claim_processes)
         bind("memory.get_usage", self._get_usage)
         bind("memory.get_allocations", self._get_allocations)
-        bind("memory.allocate", self._allocate, self._claims_of_allocate, makes_allocation=True)
-        bind("memory.deallocate", self._deallocate, self._claims_of_deallocate, brief=True)
-        bind("memory.renew_lease", self._renew_lease, self._claims_of_renew_lease)
-        bind("memory.transfer", self._transfer, self._claims_of_transfer, makes_allocation=True)
-        bind("memory.get_transfer", self._get_transfer)
+        bind("memory.allocate", allocations.allocate, allocations.claims_of_allocate, makes_allocation=True)
+        bind("memory.deallocate", allocations.deallocate, allocations.claims_of_deallocate, brief=True)
+        bind("memory.renew_lease", allocations.renew_lease, allocations.claims_of_renew_lease)
+        bind("memory.transfer", allocations.transfer, allocations.claims_of_transfer, makes_allocation=True)
+        bind("memory.get_transfer", allocations.get_transfer)
         bind("memory.clear", self._clear, self._claims_of_devices, intervenes=True)
         bind("memory.defragment", self._defragment, self._claims_of_devices, intervenes=True)
         bind("memory.optimize", self._optimize, self._claims_of_optimizing, intervenes=True)
@@ -167,7 +164,7 @@ class Instructor:
         claims, quick = ((), True) if binding.claims is None else binding.claims(params)
         start = None
         if binding.makes_allocation:
-            start = partial(self._named, partial(handler, params))
+            start = partial(self._allocations.named, partial(handler, params))
         work = Work(
             action=name,
             run=lambda call: handler(params, call),
@@ -197,19 +194,6 @@ class Instructor:
         except MemoryError:
             return result  # it is done, and goes uncounted
         return result
-
-    def _named(self, run: Callable[..., Any], _: Manner) -> Callable[[Call], Any]:
-        """Give an admitted request the next allocation id; nothing else gets the id of one that fails."""
-        allocation_id = self._memory.allocations.new_id()
-
-        def run_as(call: Call) -> Any:
-            try:
-                return run(call, allocation_id)
-            except BaseException:
-                self._memory.allocations.unused_id(allocation_id)
-                raise
-
-        return run_as
 
     # ---- where the memory is ----
 
@@ -267,119 +251,6 @@ class Instructor:
 
     def _recommended(self, device_ids: tuple[str, ...]) -> tuple[r.Recommendation, ...]:
         return wire_recommendations(self._memory.relief.recommendations(device_ids))
-
-    # ---- allocations ----
-
-    def _allocate(self, params: p.AllocateParams, call: Call, allocation_id: str) -> r.AllocateResult:
-        request = AllocationRequest(
-            device_id=self._memory.devices.one(self._asked_device(params), call.token),
-            size_bytes=params.size_bytes,
-            memory_type=params.memory_type,
-            initialize=params.initialize,
-            alignment=params.alignment,
-            purpose=params.purpose,
-            owner=params.owner,
-            persistent=params.persistent,
-            lease_ns=None if params.lease_ms is None else params.lease_ms * NS_PER_MS,
-        )
-        return self._memory.allocations.allocate(
-            allocation_id, request, call.token, make_room=params.make_room, plan_id=params.plan_id
-        )
-
-    def _asked_device(self, params: p.AllocateParams) -> str | None:
-        if params.device_id is None and params.plan_id is not None:
-            return self._memory.models.planned(params.plan_id).device_id
-        return params.device_id
-
-    def _claims_of_allocate(self, params: p.AllocateParams) -> Claims:
-        asked = self._asked_device(params)
-        device_id = self._memory.devices.one(asked)
-        untouched = params.initialize is Initialize.NONE or params.memory_type is MemoryType.EXTERNAL
-        touched = 0 if untouched else params.size_bytes
-        places = (Claim(each, exclusive=False) for each in self._memory.devices.candidates(asked))
-        claims = (*places, Claim(_IDS, exclusive=False))
-        unloads = params.make_room or params.plan_id is not None
-        return claims, not unloads and self._memory.devices.is_quick(device_id, touched)
-
-    def _deallocate(self, params: p.DeallocateParams, _: Call) -> r.DeallocateResult:
-        return self._memory.allocations.deallocate(params.allocation_id, force=params.force)
-
-    def _claims_of_deallocate(self, params: p.DeallocateParams) -> Claims:
-        allocations = self._memory.allocations
-        if allocations.making(params.allocation_id):
-            return (Claim(_IDS, exclusive=True),), True
-        if not allocations.knows(params.allocation_id):
-            return (), True  # it is not, nor will it be
-        device_id, size = self._memory.allocations.place_of(params.allocation_id)
-        claims = (Claim(params.allocation_id, exclusive=True), Claim(device_id, exclusive=False))
-        return claims, self._memory.devices.is_quick(device_id, size)
-
-    def _renew_lease(self, params: p.RenewLeaseParams, _: Call) -> r.RenewLeaseResult:
-        self._memory.allocations.renew(params.allocation_id, params.lease_ms * NS_PER_MS)
-        return r.RenewLeaseResult(params.allocation_id, params.lease_ms)
-
-    def _claims_of_renew_lease(self, params: p.RenewLeaseParams) -> Claims:
-        if not self._memory.allocations.knows(params.allocation_id):
-            return (Claim(_IDS, exclusive=True),), True
-        return (Claim(params.allocation_id, exclusive=False),), True  # a copy of it may go on
-
-    # ---- transfers ----
-
-    def _transfer(
-        self, params: p.TransferParams, call: Call, allocation_id: str
-    ) -> r.TransferResult | Answer:
-        opened = self._memory.transfers.open(
-            params.source_allocation_id, params.destination_device_id, params.memory_type
-        )
-        try:
-            return self._begin_transfer(params, call, allocation_id, opened)
-        except BaseException as error:
-            self._memory.transfers.abandon(opened.transfer_id, error)
-            raise
-
-    def _begin_transfer(
-        self, params: p.TransferParams, call: Call, allocation_id: str, opened: r.TransferResult
-    ) -> r.TransferResult | Answer:
-        def perform(call: Call) -> r.TransferResult:
-            return self._memory.transfers.perform(
-                opened.transfer_id,
-                allocation_id,
-                params.transfer_type,
-                params.memory_type,
-                call.token,
-                call.report,
-                verify=params.verify,
-            )
-
-        if params.wait:
-            return perform(call)
-        later = Work(
-            action="memory.transfer",
-            run=perform,
-            claims=self._claims_of_copy(params),
-            quick=False,
-            abandoned=lambda error: self._memory.transfers.abandon(opened.transfer_id, error),
-        )
-        return Answer(opened, background=later)
-
-    def _claims_of_transfer(self, params: p.TransferParams) -> Claims:
-        if not self._memory.allocations.knows(params.source_allocation_id):
-            return (Claim(_IDS, exclusive=True),), not params.wait
-        if not params.wait:
-            return (), True  # only opened here; the copy claims for itself
-        return self._claims_of_copy(params), False
-
-    def _claims_of_copy(self, params: p.TransferParams) -> tuple[Claim, ...]:
-        source, _ = self._memory.allocations.place_of(params.source_allocation_id)
-        return (
-            Claim(params.source_allocation_id, exclusive=params.transfer_type is TransferType.MOVE),
-            Claim(source, exclusive=False),
-            Claim(self._memory.devices.one(params.destination_device_id), exclusive=False),
-            Claim(_IDS, exclusive=False),
-        )
-
-    def _get_transfer(self, params: p.GetTransferParams, _: Call) -> r.TransferResult:
-        return self._memory.transfers.get(params.transfer_id)
 
     # ---- freeing memory, and how much may be taken ----
 
@@ -441,8 +312,8 @@ class Instructor:
     def _claims_of_optimizing(self, params: p.OptimizeParams | p.ModelOptimizeParams) -> Claims:
         """Return one optimization at a time for each device: it may wait for owners, and what frees memory must not."""
         devices = self._memory.devices.ids(params.device_id)
-        return (*chain.from_iterable(map(optimizing, devices)), Claim(_IDS, exclusive=False)), False
+        return (*chain.from_iterable(map(optimizing, devices)), Claim(IDS, exclusive=False)), False
 
     def _device_claims(self, device_id: str | None) -> tuple[Claim, ...]:
         devices = self._memory.devices.ids(device_id)
-        return (*(Claim(each, exclusive=True) for each in devices), Claim(_IDS, exclusive=False))
+        return (*(Claim(each, exclusive=True) for each in devices), Claim(IDS, exclusive=False))

@@ -5,6 +5,7 @@ import math
 from protocol.record import Record
 from protocol.results import PressureThresholds
 from protocol.vocabulary import PressureLevel
+from worker.policy.levels import DEMOTED_THRESHOLDS
 from worker.policy.pressure import SEVERITY, Headroom, level_of
 
 _SMALLEST_STEP = 0.001
@@ -49,16 +50,34 @@ def highest_percentage(target: PressureLevel | float, thresholds: PressureThresh
 def bytes_to_free(
     target: PressureLevel | float | None, headroom: Headroom, thresholds: PressureThresholds
 ) -> int | None:
-    """Return what has to be freed on a device to meet a target; None where its pressure can't be told."""
+    """Return what has to be freed on a device to meet a target; None where its pressure can't be told.
+
+    1. So much that it has the headroom,
+    2. and that what the system moved out of it is back, but for the share which that level allows.
+    """
     if target is None:
         return 0
+    to_return = bytes_demoted_above(target, headroom, thresholds)  # 2
     if headroom.budget_bytes is None or headroom.total_bytes is None or headroom.pressure_percentage is None:
         return None
     highest = highest_percentage(target, thresholds)
     if headroom.pressure_percentage <= highest:
-        return 0
-    wanted = headroom.budget_bytes * (1 - highest / 100)
-    return max(1, math.ceil(wanted) - headroom.total_bytes)
+        return to_return
+    wanted = headroom.budget_bytes * (1 - highest / 100)  # 1
+    return max(1, math.ceil(wanted) - headroom.total_bytes, to_return)
+
+
+def bytes_demoted_above(
+    target: PressureLevel | float, headroom: Headroom, thresholds: PressureThresholds
+) -> int:
+    """Return what has to be freed so that no more of what is held is demoted than a target allows.
+
+    Each byte that is freed lets one come back.
+    """
+    level = target if isinstance(target, PressureLevel) else level_of(target, thresholds)
+    allowed = highest_percentage(level, DEMOTED_THRESHOLDS) / 100
+    above = headroom.demoted_bytes - allowed * max(headroom.held_bytes, headroom.demoted_bytes)
+    return math.ceil(above / (1 - allowed)) if above > 0 else 0
 
 
 def target_met(
@@ -68,6 +87,8 @@ def target_met(
     if target is None:
         return True
     if headroom.pressure_percentage is None:
+        return False
+    if bytes_demoted_above(target, headroom, thresholds):
         return False
     if isinstance(target, PressureLevel):
         level = level_of(headroom.pressure_percentage, thresholds)

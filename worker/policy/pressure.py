@@ -39,6 +39,10 @@ class Headroom(Record):
     pressure_percentage: float | None
     uncapped_bytes: int | None
     """What the device itself has, whatever the cap; None where it can't be told."""
+    demoted_bytes: int = 0
+    """What the system moved out of the device of what this worker holds there: it comes back into what is freed."""
+    held_bytes: int = 0
+    """What this worker holds of the device, wherever it is."""
 
 
 class LedgerTotals(Record):
@@ -84,6 +88,8 @@ def headroom(readings: Readings, limits: Limits, ledger: LedgerTotals) -> Headro
         available_bytes=available,
         pressure_percentage=_percentage(total, budget),
         uncapped_bytes=uncapped,
+        demoted_bytes=readings.process_demoted_bytes or 0,
+        held_bytes=readings.process_held_bytes or 0,
     )
 
 

@@ -11,8 +11,9 @@ scopes: it is the *consumer* that takes part when headroom is made (``worker.plu
 
 What there is to build a kind of:
 
-- ``segments.SegmentMemory``: records in anonymous maps (``maps.py``) that the system has back when they are freed. ``entry.py`` says
-  what a record is, ``key_index.py`` finds it by its key, ``due.py`` by its end, and ``table.EntryTable`` is all of that.
+- ``segments.SegmentMemory``: records in anonymous maps (``segment.py`` is one, ``filling.py`` says which are written, ``maps.py`` asks the
+  system for them) that the system has back when they are freed. ``entry.py`` says what a record is, ``key_index.py`` finds it by its key,
+  ``key_order.py`` lists keys in their order, ``due.py`` finds it by its end, and ``table.EntryTable`` is all of that.
 - ``entries.EntryKind`` and ``index.EntryStore``: entries by key with a bound, prices, lifetimes and tags. A cache is this
   and nothing more. ``held.py`` is what a store does in memory, ``prices.py`` what an entry is worth, ``giving.py`` what goes first,
   ``releasing.py`` how a segment does.

@@ -14,7 +14,8 @@ from worker.stores.giving import DEAR, MIB, EntryLot, Giving, Lot, PartLot, Pric
 from worker.stores.index import EntryStore
 from worker.stores.prices import Draws
 from worker.stores.releasing import Releasing
-from worker.stores.segments import Segment, SegmentMemory
+from worker.stores.segment import Segment
+from worker.stores.segments import SegmentMemory
 
 
 class EntryKind:
@@ -170,9 +171,11 @@ class EntryKind:
 
     def make_room(self, size: int, replaced: Entry | None) -> int:
         """Have the cheapest of all scopes leave memory until so much fits beside what is replaced. Returns how many are gone."""
-        limit, spared = self.limit(), 0 if replaced is None else replaced.entry_bytes
-        evicted = 0
-        while limit is not None and (over := self.held_bytes - spared + size - limit) > 0:
+        limit, evicted = self.limit(), 0
+        if limit is None:
+            return 0
+        spared = 0 if replaced is None else replaced.entry_bytes
+        while (over := self.held_bytes - spared + size - limit) > 0:
             before = self.held_bytes
             for each in self._lots(over + spared):
                 if not _is(each.what, replaced):
@@ -185,8 +188,8 @@ class EntryKind:
 
     def limit(self) -> int | None:
         """Return the most that all scopes together may hold now; None for no such bound."""
-        limits = [each for each in (self.max_bytes, self._limit_bytes) if each is not None]
-        return min(limits, default=None)
+        most, limit = self.max_bytes, self._limit_bytes
+        return limit if most is None else most if limit is None else min(most, limit)
 
     def cold_bytes(self) -> int:
         """Return what could leave memory."""

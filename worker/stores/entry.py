@@ -18,7 +18,7 @@ STATE_AT = HEAD_BYTES - 1
 GONE, COLD, WARM, ALONE = range(4)
 """Nothing; a record without the content, which is on disk alone; one with a copy of that; and one that is all there is."""
 ENTRY_BYTES = 128
-"""What an entry counts for beside its bytes: its head, and its slot of an index that is half full."""
+"""What an entry counts for beside its bytes: its head, its slot of an index that is half full, and its place in the keys' order."""
 NEVER = 2**63 - 1
 """The end of what lasts."""
 FORMS = tuple(Form)
@@ -28,7 +28,7 @@ class Entry:
     """What was known of an entry when it was looked at. With its serial it is known again wherever it lies by then."""
 
     __slots__ = (
-        "beside_bytes", "content_bytes", "cost_ms", "expires_ns", "form", "hash", "key", "key_data", "place", "put_ns", "serial",
+        "about_bytes", "beside_bytes", "content_bytes", "cost_ms", "expires_ns", "form", "hash", "key", "key_data", "place", "put_ns", "serial",
         "state", "store", "tags", "tags_data", "ttl_ns", "used_ns",
     )  # fmt: skip
 
@@ -38,6 +38,8 @@ class Entry:
     ) -> None:  # fmt: skip
         self.key, self.key_data = key, key_bytes(key)
         self.tags, self.tags_data = tags, tags_bytes(tags)
+        self.about_bytes = ENTRY_BYTES + len(self.key_data) + len(self.tags_data)
+        """What it counts for beside its bytes."""
         self.hash = hash_of(key)
         self.form = form
         self.content_bytes = content_bytes
@@ -55,26 +57,24 @@ class Entry:
     @property
     def entry_bytes(self) -> int:
         """What it counts for, in memory and on disk."""
-        return ENTRY_BYTES + len(self.key_data) + len(self.tags_data) + self.content_bytes + self.beside_bytes
+        return self.about_bytes + self.content_bytes + self.beside_bytes
 
     @property
     def held_bytes(self) -> int:
         """What it takes in memory."""
-        here = ENTRY_BYTES + len(self.key_data) + len(self.tags_data)
-        return here + self.content_bytes if self.state >= WARM else here
+        return self.about_bytes + self.content_bytes if self.state >= WARM else self.about_bytes
 
     @property
     def record_bytes(self) -> int:
         """The length of its record."""
-        size = HEAD_BYTES + len(self.key_data) + len(self.tags_data)
-        return size + self.content_bytes if self.state >= WARM else size
+        return self.held_bytes - ENTRY_BYTES + HEAD_BYTES
 
     @property
     def given_bytes(self) -> int:
         """What is given back when it leaves memory, as ``sizes`` has it."""
         if self.state == COLD:
             return 0
-        return self.content_bytes if self.state == WARM else self.entry_bytes - self.beside_bytes
+        return self.content_bytes if self.state == WARM else self.about_bytes + self.content_bytes
 
     @property
     def is_warm(self) -> bool:
@@ -122,7 +122,8 @@ def entry_at(head: tuple[Any, ...], data: bytes, place: int) -> Entry:
     ) = head  # fmt: skip
     found.form = FORMS[form]
     found.key_data, found.tags_data = data[:key], data[key:]
-    found.key = found.key_data.decode("utf-8", "surrogatepass")
+    found.about_bytes = ENTRY_BYTES + key + tags
+    found.key = key_text(found.key_data)
     found.tags = _tags_of(found.tags_data) if tags else ()
     return found
 
@@ -135,6 +136,11 @@ def end_of(used_ns: int, ttl_ns: int) -> int:
 def key_bytes(key: str) -> bytes:
     """Return a key as it is kept: bytes are ordered as their texts are."""
     return key.encode("utf-8", "surrogatepass")
+
+
+def key_text(data: bytes) -> str:
+    """Return a key that is kept."""
+    return data.decode("utf-8", "surrogatepass")
 
 
 def tags_bytes(tags: tuple[str, ...]) -> bytes:

@@ -18,8 +18,8 @@ from worker.core.sure_lock import SureLock
 from worker.plugins import OutOfMemoryError, StoreNotFoundError, UnsupportedError
 from worker.stores.base import MAKING, Content, Form, Home, Options, Row, Scope
 
-FORMAT = 1
-"""Of the tables below. A file of a later one is refused, and stays as it is."""
+FORMAT = 2
+"""Of the tables below, and of what is in them. A file of a later one is refused, and stays as it is; vectors of the first are renewed."""
 _APPLICATION = 0x4D57_5354
 _MAGIC = b"SQLite format 3\0"
 _PAGE_BYTES = 4096
@@ -288,10 +288,25 @@ def _connected(path: Path, about: dict[str, str]) -> sqlite3.Connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA journal_size_limit = 1048576")
             _check(connection, about, path)
+            _renew(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _renew(connection: sqlite3.Connection) -> None:
+    """Have a file of the first format be of this one, all of it or nothing: its vectors were kept otherwise."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] == FORMAT:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    if connection.execute("SELECT EXISTS (SELECT 1 FROM entries WHERE vector IS NOT NULL)").fetchone()[0]:
+        from worker.stores.vector_rows import renewed  # noqa: PLC0415 - only where there are vectors
+
+        connection.create_function("renewed", 1, renewed, deterministic=True)
+        connection.execute("UPDATE entries SET vector = renewed(vector) WHERE vector IS NOT NULL")
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
+    connection.execute("COMMIT")
 
 
 def _reached(path: Path) -> sqlite3.Connection:

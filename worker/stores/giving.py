@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from worker.plugins import Offer
 from worker.stores.entry import HEAD, sizes
 from worker.stores.prices import Draws
-from worker.stores.segments import OWN_ORDER, SEGMENT_BYTES, Segment, SegmentMemory
+from worker.stores.segment import SEGMENT_BYTES, Segment
+from worker.stores.segments import OWN_ORDER, SegmentMemory
 
 if TYPE_CHECKING:
     from worker.stores.index import EntryStore
@@ -123,7 +124,8 @@ class Giving:
             size, cost = self._told(segment, offsets[:: -(-len(offsets) // _TELLING)])
             if not size:  # all of these are gone
                 size, cost = self._told(segment, segment.records())
-            yield Lot(cost / size, segment.given, cost * segment.given / size, segment)
+            price = cost / size
+            yield Lot(price, segment.given, price * segment.given, segment)
 
     def _told(self, segment: Segment, offsets: Iterable[int]) -> tuple[int, float]:
         """Return the bytes that these records give back, and the milliseconds that they are worth."""

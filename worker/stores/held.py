@@ -11,7 +11,8 @@ from worker.stores.base import Content, EntryFile, Item, Options
 from worker.stores.entry import FORMS, Entry, counted, sizes
 from worker.stores.key_index import hash_of
 from worker.stores.prices import Prices
-from worker.stores.segments import Band, Head
+from worker.stores.segment import Band
+from worker.stores.segments import Head
 from worker.stores.table import EntryTable
 
 if TYPE_CHECKING:
@@ -120,7 +121,11 @@ class HeldEntries:
         return size, cost
 
     def shrink(self) -> None:
-        """Give back what its tables have too much of; where memory is short some is left."""
+        """Give back what its tables have too much of, and what is made again; where memory is short some is left."""
+        self._table.forget_order()
+        self._shrink_tables()
+
+    def _shrink_tables(self) -> None:
         with suppress(OutOfMemoryError):
             self._table.shrink()
 
@@ -315,7 +320,7 @@ class HeldEntries:
     def _settle(self) -> None:
         """Give back what is much, after what removes."""
         self._memory.tidy()
-        self.shrink()
+        self._shrink_tables()
 
     def _keep_part(self, name: str, size: int, cost_ms: float | None) -> None:
         """Count what is held beside the entries, from now on; none of it where it is of no bytes."""

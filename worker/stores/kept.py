@@ -6,7 +6,7 @@ from worker.plugins import Holding
 from worker.stores.entries import EntryKind
 from worker.stores.entry import Entry
 from worker.stores.index import EntryStore
-from worker.stores.segments import Band
+from worker.stores.segment import Band
 
 
 class StayingStore(EntryStore):

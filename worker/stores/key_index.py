@@ -81,18 +81,30 @@ class KeyIndex:
         self._bits = 0
         self.count = 0
 
-    def find(self, name: int, is_it: Callable[[int], bool]) -> int:
-        """Return the place of a hash that is the one that is wanted; 0 for none."""
+    def find(self, name: int, key: bytes, is_of: Callable[[bytes, int], bool]) -> int:
+        """Return the place of a hash whose record is of a key; 0 for none."""
         if not self.count:
             return 0
         table = self._tables[name >> (64 - self._bits)]
         hashes, mask = table.hashes, table.mask
         at = name & mask
         while found := hashes[at]:
-            if found == name and is_it(table.places[at]):
-                return table.places[at]
+            if found == name and is_of(key, place := table.places[at]):
+                return place
             at = (at + 1) & mask
         return 0
+
+    def places_of(self, name: int) -> list[int]:
+        """Return the places of a hash."""
+        if not self.count:
+            return []
+        table, found = self._tables[name >> (64 - self._bits)], list[int]()
+        at = name & table.mask
+        while other := table.hashes[at]:
+            if other == name:
+                found.append(table.places[at])
+            at = (at + 1) & table.mask
+        return found
 
     def reserve(self, name: int) -> None:
         """Have a slot for one more. OutOfMemoryError, and all is as before, where the system refuses a map."""
@@ -132,6 +144,11 @@ class KeyIndex:
         """Return all places. Nothing may change meanwhile."""
         for table in dict.fromkeys(self._tables):
             yield from filter(None, table.places)
+
+    def items(self) -> Iterator[tuple[int, int]]:
+        """Return all hashes, with their places. Nothing may change meanwhile."""
+        for table in dict.fromkeys(self._tables):
+            yield from table.items()
 
     def near(self, number: int) -> int:
         """Return the place that is next to wherever a number leads: the same for the same number. There must be one."""

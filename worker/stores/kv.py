@@ -20,7 +20,8 @@ from worker.stores.entries import EntryKind
 from worker.stores.entry import Entry
 from worker.stores.giving import EntryLot, Lot
 from worker.stores.index import EntryStore
-from worker.stores.segments import OWN_ORDER, Band
+from worker.stores.segment import Band
+from worker.stores.segments import OWN_ORDER
 
 _LENGTH_DIGITS, _DIGEST = 10, 32
 _WHOLE, _GOES_ON = "-", "+"

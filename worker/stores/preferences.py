@@ -13,7 +13,7 @@ from worker.stores.entry import Entry
 from worker.stores.giving import MIB
 from worker.stores.index import EntryStore
 from worker.stores.kept import KeptKind, KeptStore
-from worker.stores.segments import Band
+from worker.stores.segment import Band
 
 _FIELDS = {"value", "description", "timestamp"}
 _WORD = re.compile(r"\w+")

@@ -16,10 +16,8 @@ class Prices:
         self._uses = ExpectedUses()
         self._missed: dict[int, None] = {}
         """What was asked for and not there, of late: putting it is no use of its own."""
-
-    def used(self, name: int, now_ns: int) -> None:
-        """Note a use."""
-        self._uses.used(name, now_ns)
+        self.used: Callable[[int, int], None] = self._uses.used
+        """Note a use of a hash at a time: it is on the way of every get."""
 
     def missed(self, name: int, now_ns: int) -> None:
         """Note that something was asked for that is not there."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from worker.plugins import OutOfMemoryError
 from worker.stores.entry import ALONE, ENTRY_BYTES, HEAD, sizes
 from worker.stores.giving import Pricing
-from worker.stores.segments import Band, Head, Segment, SegmentMemory
+from worker.stores.segment import Band, Segment
+from worker.stores.segments import Head, SegmentMemory
 from worker.stores.table import LARGE_BYTES
 
 if TYPE_CHECKING:

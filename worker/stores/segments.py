@@ -6,8 +6,7 @@ are given back one by one where the system takes that (Linux), and where gaps ar
 Its owner locks.
 """
 
-from array import array
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -26,14 +25,9 @@ from worker.stores.entry import (
     entry_at,
     sizes,
 )
-from worker.stores.maps import PAGE_BYTES, PUNCHES, anonymous, collapse, punch
+from worker.stores.filling import Filling
+from worker.stores.segment import OFFSET_BITS, OFFSETS, SEGMENT_BYTES, Band, Segment
 
-SEGMENT_BYTES = 2 * 2**20
-_OFFSET_BITS = 48
-"""Of a place: the others are its segment's number."""
-_OFFSETS = 2**_OFFSET_BITS - 1
-_SPARE_SHARE = 16
-"""A segment that is full but for one part in so many is put into a huge page, which takes that, too."""
 _OWNER = 9
 """Of a head: its store."""
 _DEAD_SHARE = 4
@@ -45,8 +39,6 @@ _SPARSE_SHARE = 8
 
 Head = tuple[Any, ...]
 """Of a record, unpacked."""
-Band = Hashable
-"""Which records lie together; None for those that are never offered."""
 OWN_ORDER = "own order"
 """Of those that their store offers one by one, in an order of its own."""
 
@@ -59,65 +51,6 @@ class Owner(Protocol):
         ...
 
 
-class Segment:
-    """A map with records, one after the other."""
-
-    __slots__ = (
-        "alive",
-        "band",
-        "count",
-        "given",
-        "huge",
-        "loose",
-        "number",
-        "offsets",
-        "punched",
-        "size",
-        "spare",
-        "used",
-        "view",
-    )
-
-    def __init__(self, number: int, size: int, band: Band) -> None:
-        self.view = anonymous(size, "a store")
-        self.huge = False
-        """Whether single pages of it are not given back: they would be parts of a huge one."""
-        self.number = number
-        self.size = size
-        self.band = band
-        self.spare = 0
-        """What its huge page takes beyond what was written."""
-        self.used = 0
-        """Up to here it was written, and so takes memory."""
-        self.punched = 0
-        """But for so many bytes, which went back."""
-        self.loose: list[tuple[int, int]] = []
-        """Pages that were freed, and are still here: from where to where."""
-        self.offsets = array("I" if size <= SEGMENT_BYTES else "Q")
-        """Of all records that were ever written here."""
-        self.count = self.alive = self.given = 0
-        """Records that are there, their bytes, and what their stores count as given back when they go."""
-
-    @property
-    def held(self) -> int:
-        """Bytes that take memory."""
-        return self.used - self.punched + self.spare
-
-    @property
-    def gap_bytes(self) -> int:
-        """Of these: what was freed."""
-        return self.used - self.punched - self.alive
-
-    def place(self, offset: int) -> int:
-        """Return the place of a record."""
-        return self.number << _OFFSET_BITS | offset
-
-    def records(self) -> Iterator[int]:
-        """Return where the records are that are there."""
-        view = self.view
-        return (offset for offset in self.offsets if view[offset + STATE_AT])
-
-
 class SegmentMemory:
     """Records of any size; one that is larger than a segment has a map of its own."""
 
@@ -125,9 +58,7 @@ class SegmentMemory:
         # All mutable state.
         self.segments: dict[int, Segment] = {}
         self._last = 0
-        self._filling: dict[Band, Segment] = {}
-        self._topping: dict[Band, Segment] = {}
-        """The one before, which takes what is small enough still: so nearly all are full enough for a huge page."""
+        self._filling = Filling()
         self._loose: set[Segment] = set()
         """Segments with pages that were freed and are still there."""
         self.owners: dict[int, Owner] = {}
@@ -162,7 +93,7 @@ class SegmentMemory:
         try:
             segment = self._with_room(size, band)
         except OutOfMemoryError:
-            found = self._any_with_room(size) if data is None else None
+            found = self._filling.any_with_room(size) if data is None else None  # it is offered nowhere
             if found is None:
                 raise
             segment = found
@@ -175,63 +106,63 @@ class SegmentMemory:
 
     def head(self, place: int) -> Head:
         """Return a record's head, unpacked."""
-        return HEAD.unpack_from(self.segments[place >> _OFFSET_BITS].view, place & _OFFSETS)
+        return HEAD.unpack_from(self.segments[place >> OFFSET_BITS].view, place & OFFSETS)
 
     def entry(self, place: int) -> Entry:
         """Return the entry of a record."""
-        view, begin = self.segments[place >> _OFFSET_BITS].view, place & _OFFSETS
+        view, begin = self.segments[place >> OFFSET_BITS].view, place & OFFSETS
         head = HEAD.unpack_from(view, begin)
         begin += HEAD_BYTES
         return entry_at(head, view[begin : begin + head[11] + head[10]], place)
 
     def key(self, place: int) -> bytes:
         """Return the key of a record, as it is kept."""
-        view, begin = self.segments[place >> _OFFSET_BITS].view, (place & _OFFSETS) + HEAD_BYTES
+        view, begin = self.segments[place >> OFFSET_BITS].view, (place & OFFSETS) + HEAD_BYTES
         return view[begin : begin + int.from_bytes(view[begin - 4 : begin - 2], "little")]
 
     def is_of(self, key: bytes, place: int) -> bool:
         """Tell whether a record is of a key."""
-        view, begin = self.segments[place >> _OFFSET_BITS].view, (place & _OFFSETS) + HEAD_BYTES
+        view, begin = self.segments[place >> OFFSET_BITS].view, (place & OFFSETS) + HEAD_BYTES
         size = len(key)
         return view[begin : begin + size] == key and view[begin - 4] + 256 * view[begin - 3] == size
 
     def is_offered(self, place: int) -> bool:
         """Tell whether a record lies among those that are offered."""
-        return self.segments[place >> _OFFSET_BITS].band is not None
+        return self.segments[place >> OFFSET_BITS].band is not None
 
     def used(self, place: int, head: Head, now_ns: int) -> bytes:
         """Write a use of a record, whose end stays, and return a copy of its content, which is there."""
-        view, begin = self.segments[place >> _OFFSET_BITS].view, place & _OFFSETS
+        view, begin = self.segments[place >> OFFSET_BITS].view, place & OFFSETS
         USED.pack_into(view, begin + USED_AT, now_ns, head[4])
         begin += HEAD_BYTES + head[10] + head[11]
         return view[begin : begin + head[7]]
 
     def content(self, entry: Entry) -> bytes:
         """Return a copy of an entry's content, which is there."""
-        begin = (entry.place & _OFFSETS) + HEAD_BYTES + len(entry.key_data) + len(entry.tags_data)
-        return self.segments[entry.place >> _OFFSET_BITS].view[begin : begin + entry.content_bytes]
+        begin = (entry.place & OFFSETS) + HEAD_BYTES + len(entry.key_data) + len(entry.tags_data)
+        return self.segments[entry.place >> OFFSET_BITS].view[begin : begin + entry.content_bytes]
 
     def note_use(self, entry: Entry) -> None:
         """Write an entry's last use and end."""
-        view = self.segments[entry.place >> _OFFSET_BITS].view
-        USED.pack_into(view, (entry.place & _OFFSETS) + USED_AT, entry.used_ns, entry.expires_ns)
+        view = self.segments[entry.place >> OFFSET_BITS].view
+        USED.pack_into(view, (entry.place & OFFSETS) + USED_AT, entry.used_ns, entry.expires_ns)
 
     def free(self, entry: Entry) -> None:
         """Give a record up. A segment goes with the last of it; gaps are closed by ``tidy``."""
-        segment, begin = self.segments[entry.place >> _OFFSET_BITS], entry.place & _OFFSETS
+        segment, begin = self.segments[entry.place >> OFFSET_BITS], entry.place & OFFSETS
         size = entry.record_bytes
         segment.view[begin + STATE_AT] = GONE
         self._leave(segment, size, entry.given_bytes)
         if not segment.count:
             self.drop(segment)
-        else:
-            self._loosen(segment, begin, size)
+        elif segment.loosen(begin, size):
+            self._loose.add(segment)
 
     def drop(self, segment: Segment) -> None:
         """Give up a whole segment, and all that is still in it."""
         del self.segments[segment.number]
         self._loose.discard(segment)
-        self._fill_no_more(segment)
+        self._filling.leave(segment)
         self.held_bytes -= segment.held
         self.spare_bytes -= segment.spare
         if segment.count:
@@ -248,7 +179,7 @@ class SegmentMemory:
                 for segment in [
                     each for each in self.segments.values() if each.alive < each.size // _SPARSE_SHARE
                 ]:
-                    if segment not in {self._filling.get(segment.band), self._topping.get(segment.band)}:
+                    if segment not in self._filling:
                         self.move_out(segment)
 
     def squeeze(self) -> None:
@@ -259,7 +190,7 @@ class SegmentMemory:
 
     def move_out(self, segment: Segment, band_of: Callable[[Head], Band] | None = None) -> None:
         """Move what is in a segment, beside others of the bands that heads are of, or of its own, and drop it."""
-        self._fill_no_more(segment)
+        self._filling.leave(segment)
         for offset in list(segment.records()):
             head = HEAD.unpack_from(segment.view, offset)
             self.move(segment, offset, segment.band if band_of is None else band_of(head))
@@ -267,7 +198,7 @@ class SegmentMemory:
 
     def move(self, segment: Segment, offset: int, band: Band) -> None:
         """Move a record, beside others of a band. OutOfMemoryError, and it is where it was."""
-        self._fill_no_more(segment)
+        self._filling.leave(segment)
         head = HEAD.unpack_from(segment.view, offset)
         size, given = sizes(head)
         other = self._with_room(size, band)
@@ -291,56 +222,22 @@ class SegmentMemory:
             self.move_out(segment)
 
     def _punch(self) -> None:
-        """Give back the pages that were freed, those that lie together at once."""
+        """Give back the pages that were freed."""
         for segment in self._loose:
-            begin = end = 0
-            for first, last in sorted(segment.loose):
-                if first != end:
-                    if begin < end:
-                        punch(segment.view, begin, end)
-                    begin = first
-                end = last
-                segment.punched += last - first
-                self.held_bytes -= last - first
-            punch(segment.view, begin, end)
-            segment.loose.clear()
+            self.held_bytes -= segment.punch()
         self._loose.clear()
-
-    def _loosen(self, segment: Segment, begin: int, size: int) -> None:
-        """Have the whole pages of a record that went be given back."""
-        if PUNCHES and size >= PAGE_BYTES and not segment.huge:
-            first, last = -(-begin // PAGE_BYTES) * PAGE_BYTES, (begin + size) // PAGE_BYTES * PAGE_BYTES
-            if first < last:
-                segment.loose.append((first, last))
-                self._loose.add(segment)
 
     def _with_room(self, size: int, band: Band) -> Segment:
         if size > SEGMENT_BYTES:
             return self._add(size, band)
-        topped, filled = self._topping.get(band), self._filling.get(band)
-        for segment in (topped, filled):
-            if segment is not None and segment.used + size <= segment.size:
-                return segment
-        segment = self._filling[band] = self._add(SEGMENT_BYTES, band)
-        if filled is not None:
-            self._topping[band] = filled
-        if topped is not None:
-            self._finish(topped)
-        return segment
-
-    def _any_with_room(self, size: int) -> Segment | None:
-        """Return where there is room for a record that is offered nowhere, whatever lies there."""
-        return next((each for each in self._filling.values() if each.used + size <= each.size), None)
-
-    def _finish(self, segment: Segment) -> None:
-        """Have a segment that is full in a huge page, if hardly anything is missing in it."""
-        spare = segment.size - segment.used
-        if not segment.punched and not segment.loose and spare * _SPARE_SHARE <= segment.size:
-            segment.huge = collapse(segment.view)
-            if segment.huge:
-                segment.spare = spare
+        segment = self._filling.with_room(size, band)
+        if segment is None:
+            segment = self._add(SEGMENT_BYTES, band)
+            for each in self._filling.begin(segment):
+                spare = each.finish()
                 self.spare_bytes += spare
                 self.held_bytes += spare
+        return segment
 
     def _add(self, size: int, band: Band) -> Segment:
         segment = Segment(self._last + 1, size, band)
@@ -355,7 +252,7 @@ class SegmentMemory:
         segment.used += size
         self.held_bytes += size
         self._count(segment, 1, size, given)
-        return segment.number << _OFFSET_BITS | begin
+        return segment.number << OFFSET_BITS | begin
 
     def _leave(self, segment: Segment, size: int, given: int) -> None:
         self._count(segment, -1, -size, -given)
@@ -368,11 +265,6 @@ class SegmentMemory:
         if segment.band is not None:
             segment.given += given
             self.given_bytes += given
-
-    def _fill_no_more(self, segment: Segment) -> None:
-        for those in (self._filling, self._topping):
-            if segment is those.get(segment.band):
-                del those[segment.band]
 
 
 def _gaps(segment: Segment) -> float:

@@ -1,14 +1,14 @@
 """The entries of one store by key, tag and end of time: all that is known of them lies in their records. Its owner locks."""
 
 from array import array
-from collections.abc import Iterable, Iterator
-from functools import partial
-from heapq import nsmallest
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice, takewhile
 
 from worker.stores.base import Choice
 from worker.stores.due import Due
-from worker.stores.entry import ENTRY_BYTES, NEVER, WARM, Entry, key_bytes
+from worker.stores.entry import NEVER, Entry, key_bytes, key_text
 from worker.stores.key_index import KeyIndex, hash_of
+from worker.stores.key_order import KeyOrder
 from worker.stores.segments import SegmentMemory
 
 LARGE_BYTES = 2**20
@@ -33,6 +33,7 @@ class EntryTable:
         self.number = memory.enter(self)
         # All mutable state, beside the records.
         self._index = KeyIndex()
+        self._order = KeyOrder(self)
         self._tagged: dict[str, _Tagged] = {}
         self._due = Due()
         self._serial = 0
@@ -55,7 +56,7 @@ class EntryTable:
 
     def place(self, key: str) -> int:
         """Return where the record of a key is; 0 for none."""
-        return self._index.find(hash_of(key), partial(self._memory.is_of, key_bytes(key)))
+        return self._index.find(hash_of(key), key_bytes(key), self._memory.is_of)
 
     def get(self, key: str) -> Entry | None:
         """Return the entry of a key."""
@@ -81,6 +82,7 @@ class EntryTable:
         """Add an entry whose record was written; there is none of its key, and ``new`` was called for it."""
         self._index.reserve(entry.hash)
         self._index.add(entry.hash, entry.place)
+        self._order.add(entry.hash)
         self._counted(entry, 1)
         for tag in entry.tags:
             tagged = self._tagged.setdefault(tag, _Tagged())
@@ -97,6 +99,7 @@ class EntryTable:
     def forget(self, entry: Entry) -> None:
         """Remove an entry that is there, but for its record."""
         self._index.remove(entry.hash, entry.place)
+        self._order.remove()
         self._counted(entry, -1)
         for tag in entry.tags:
             tagged = self._tagged[tag]
@@ -106,9 +109,10 @@ class EntryTable:
             elif len(tagged.names) > 2 * tagged.count + 64:
                 tagged.names = array("Q", [each.hash for each in self._with(tag)])
 
-    def forget_all(self, going: Iterable[tuple[int, int]], size: int) -> None:
+    def forget_all(self, going: Collection[tuple[int, int]], size: int) -> None:
         """Forget entries in memory alone that have no tags and are not large: hashes and places, and what they count for."""
         self._index.remove_all(going)
+        self._order.remove(len(going))
         self.total_bytes -= size
         self.held_bytes -= size
 
@@ -141,7 +145,7 @@ class EntryTable:
         if choice.tag is not None:
             return list(self._with(choice.tag))
         prefix = key_bytes(choice.prefix or "")
-        return self._entries(place for key, place in self._keys() if key.startswith(prefix))
+        return list(self._of_keys(takewhile(lambda key: key.startswith(prefix), self._order.since(prefix))))
 
     def any_ended(self, now_ns: int) -> bool:
         """Tell whether the time of any entry may be over."""
@@ -156,12 +160,9 @@ class EntryTable:
 
     def page(self, after: str | None, limit: int, now_ns: int) -> list[Entry]:
         """Return the entries whose keys come next after that one, by key, but those that ended."""
-        begin = b"" if after is None else key_bytes(after)
-        # One whose time is over is left out only then: there are few of them.
-        there = ((key, place) for key, place in self._keys() if key > begin)
-        if self.any_ended(now_ns):
-            there = ((key, place) for key, place in there if not self._memory.entry(place).ended(now_ns))
-        return self._entries(place for _, place in nsmallest(limit, there))
+        begin = b"" if after is None else key_bytes(after) + b"\0"  # no key is between these two
+        there = self._of_keys(self._order.since(begin))
+        return list(islice((each for each in there if not each.ended(now_ns)), limit))
 
     def ended(self, now_ns: int) -> list[Entry]:
         """Return the entries whose time is over. They are told once: remove them."""
@@ -187,9 +188,21 @@ class EntryTable:
         """Return the places of all entries. Nothing may change meanwhile."""
         return self._index.places()
 
+    def pairs(self) -> Iterator[tuple[bytes, int]]:
+        """Return all keys, as they are kept, with their hashes. Nothing may change meanwhile."""
+        return ((self._memory.key(place), name) for name, place in self._index.items())
+
+    def keys_of(self, name: int) -> list[bytes]:
+        """Return the keys of a hash, as they are kept."""
+        return [self._memory.key(place) for place in self._index.places_of(name)]
+
     def shrink(self) -> None:
         """Give back what the index has too much of. OutOfMemoryError: some is left."""
         self._index.shrink()
+
+    def forget_order(self) -> None:
+        """Give back the order of the keys: it is made again for who lists them next."""
+        self._order.drop()
 
     def close(self) -> None:
         """Be no owner of records any more; there are none."""
@@ -198,31 +211,17 @@ class EntryTable:
     # ---- inside ----
 
     def _counted(self, entry: Entry, by: int) -> None:
-        about, content = ENTRY_BYTES + len(entry.key_data) + len(entry.tags_data), entry.content_bytes
-        self.total_bytes += by * (about + content + entry.beside_bytes)
-        self.held_bytes += by * (about + content if entry.state >= WARM else about)
-        if content > LARGE_BYTES:
+        self.total_bytes += by * entry.entry_bytes
+        self.held_bytes += by * entry.held_bytes
+        if entry.content_bytes > LARGE_BYTES:
             self.large += by
 
-    def _keys(self) -> Iterator[tuple[bytes, int]]:
-        """Return all keys, as they are kept, with their places."""
-        memory = self._memory
-        for place in self._index.places():
-            yield memory.key(place), place
-
-    def _entries(self, places: Iterable[int]) -> list[Entry]:
-        return [self._memory.entry(place) for place in places]
+    def _of_keys(self, keys: Iterable[bytes]) -> Iterator[Entry]:
+        return filter(None, (self.get(key_text(key)) for key in keys))
 
     def _of_hash(self, name: int) -> list[Entry]:
         """Return the entries of a hash: one, but for chance."""
-        found: list[int] = []
-
-        def note(place: int) -> bool:
-            found.append(place)
-            return False
-
-        self._index.find(name, note)
-        return self._entries(found)
+        return [self._memory.entry(place) for place in self._index.places_of(name)]
 
     def _with(self, tag: str) -> Iterator[Entry]:
         names = self._tagged[tag].names if tag in self._tagged else ()

@@ -11,13 +11,10 @@ import numpy as np
 
 from protocol.vocabulary import VectorMetric
 from worker.core.sure_lock import SureLock
-from worker.stores.vector_rows import LARGEST, SMALLEST, Array, Rows
+from worker.stores.vector_rows import LARGEST, SMALLEST, STEPS, Array, Rows
 
-_STEP_BYTES = 2**19
+_STEP_BYTES = 2**18
 """Of the rows that are scored at a time, in float32: a core's cache holds them."""
-_HALF_TO_SINGLE = np.float32(2.0**112)
-"""A float16's bits, with its exponent's in a float32's place, times this are the same number."""
-_NO_EXPONENT_ABOVE = np.int32(-0x70000001)
 _UNIT = 2.0**-23
 """Twice a float32's rounding error."""
 
@@ -135,23 +132,21 @@ class VectorIndex:
         """Return the rows that may be among the nearest, by scores in float32 and what these may be off by."""
         if limit <= 0:
             return np.empty(0, np.int64)
-        least, most = np.empty(count), np.empty(count)
-        unit = (vector / length if length else vector).astype(np.float32) * _HALF_TO_SINGLE
-        work = np.empty((self._step_rows, self.dimensions), np.int32)
+        along, top, norm = np.empty(count, np.float32), np.empty(count), np.empty(count)
+        unit = (vector / length if length else vector).astype(np.float32)
+        work = np.empty((self._step_rows, self.dimensions), np.float32)
         start = 0
         while start < count:
             rows = self._rows.some(start, min(start + self._step_rows, count), chosen)
             part = work[: len(rows)]
-            part[:] = rows["values"].view(np.int16)
-            part <<= 13
-            part &= _NO_EXPONENT_ABOVE
-            along = (part.view(np.float32) @ unit).astype(np.float64) * rows["scale"] * length
-            score, error = self._score(along, rows["norm"].astype(np.float64), length)
+            part[:] = rows["values"]
             here = slice(start, start + len(rows))
-            least[here], most[here] = score - error, score + error
+            np.dot(part, unit, out=along[here])
+            top[here], norm[here] = rows["top"], rows["norm"]
             start += len(rows)
-        threshold = np.partition(least, count - limit)[count - limit]
-        near = np.flatnonzero(most >= threshold)
+        score, error = self._score(along * top * (length / STEPS), norm, length)
+        threshold = np.partition(score - error, count - limit)[count - limit]
+        near = np.flatnonzero(score + error >= threshold)
         return near if chosen is None else chosen[near]
 
     def _score(self, along: Array, norm: Array, length: float) -> tuple[Array, Array]:
@@ -169,7 +164,7 @@ class VectorIndex:
         scores = list[float]()
         for start in range(0, len(places), self._step_rows):
             rows = self._rows.at(places[start : start + self._step_rows])
-            values = rows["values"].astype(np.float64) * rows["scale"].astype(np.float64)[:, None]
+            values = rows["values"] * (rows["top"].astype(np.float64) / STEPS)[:, None]
             if self.metric is VectorMetric.L2:
                 found = -np.sqrt(np.square(values - vector).sum(axis=1))
             else:

@@ -1,4 +1,4 @@
-"""Vectors: each entry has one, and is found by what it is near to. In float16, and exact.
+"""Vectors: each entry has one, and is found by what it is near to. Two bytes a component, and exact.
 
 Those of a store with a file leave memory all at once, when it is short, and are read back when they are searched: the
 store is *cold* meanwhile. What is put or deleted then is so in the file alone.

@@ -9,12 +9,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from protocol.vocabulary import Executed, HealthState
+from protocol.vocabulary import HealthState
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import (
-    CancelledError,
-    DeadlineExceededError,
     OverloadedError,
     ShuttingDownError,
     UnknownActionError,
@@ -26,6 +24,7 @@ from worker.core.records import HOST, no_report
 from worker.core.shortages import patiently
 from worker.metrics.history import History
 from worker.stream.alarm import Alarm
+from worker.stream.early_ends import EarlyEnds
 from worker.stream.event_writer import EventWriter
 from worker.stream.execution import Executor
 from worker.stream.failures import last_words, wire_error
@@ -37,8 +36,6 @@ from worker.stream.thread_lanes import THREADS_MAX, ThreadLane, ThreadLanes
 from worker.stream.work import Call, Claim, TimedCall, Work
 
 _RETRY_AFTER_MS = 100
-_NOTICED_NS = 500 * NS_PER_MS
-"""Work that has not noticed its cancelling, or that its deadline passed, after this is answered for: it may hang."""
 PLUGINS, CONTROL, OTHERS = "plugins", "control", "others"
 """Lanes of threads besides those of devices."""
 BRIEF = " background"
@@ -72,7 +69,6 @@ class JobRunner:
         self.max_inflight = max_inflight
         self.max_frame_bytes = max_frame_bytes
         self._writer = writer
-        self._event_writer = event_writer
         self._now_ns = clock.now_ns
         self._alarm = alarm
         self._devices = devices
@@ -81,6 +77,7 @@ class JobRunner:
         self._threads = ThreadLanes(self._work_off, threads_max)
         # All mutable state: what is unfinished, what was answered, and whether more is admitted.
         self._lanes = Lanes()
+        self._early = EarlyEnds(self._lanes, event_writer, clock, alarm)
         self._answers = Answers()
         # Looked at for every request, so without a call.
         self._given, self._in_flight = self._answers.given, self._answers.in_flight
@@ -180,7 +177,7 @@ class JobRunner:
         if job is None or job.work.control:
             return None
         found = job
-        return lambda: self._cancel(found)
+        return lambda: self._early.cancel(found)
 
     def stop_admitting(self) -> int:
         """Refuse whatever comes from now on, but for control actions. Returns how much is owed."""
@@ -197,7 +194,7 @@ class JobRunner:
         for job in jobs:
             job.token.cancel()
         for job in jobs:
-            self._cancel(job)
+            self._early.cancel(job)
 
     def wait_settled(self, parked: Callable[[], int]) -> None:
         """Wait until whatever can go on has done so; ``parked`` tells how many jobs cannot."""
@@ -220,42 +217,6 @@ class JobRunner:
         # The machine's own memory is never what is slow about work that also needs another device.
         slow = sorted(devices - {HOST}) or sorted(devices)
         return self._threads.lane((" ".join(slow) or OTHERS) + ending)
-
-    def _cancel(self, job: Job) -> None:
-        job.token.cancel()
-        if not self._give_up(job, CancelledError("cancelled while it was queued; it was not started")):
-            message = "cancelled, and it has not noticed yet: it may hang; what it does is taken back where it can be"
-            self._expect_end(job, CancelledError(message))
-
-    def _shed(self, job: Job) -> None:
-        """Give up a job whose deadline passed in the queue; expect the end of one that runs."""
-        error = DeadlineExceededError("the deadline passed while it was queued; it was not started")
-        if not self._give_up(job, error):
-            message = "the deadline passed, and it has not noticed yet: it may hang;"
-            self._expect_end(
-                job, DeadlineExceededError(f"{message} what it does is taken back where it can be")
-            )
-
-    def _expect_end(self, job: Job, error: WorkerError) -> None:
-        """Answer for a job that runs, unless it ends soon: no caller waits for what hangs."""
-        if not (job.finished or job.background):
-            error.executed = Executed.UNKNOWN
-            later = partial(self._event_writer.reply, partial(job.give_up, error))
-            job.set_timer(self._alarm.at(self._now_ns() + _NOTICED_NS, later))
-
-    def _give_up(self, job: Job, error: WorkerError) -> bool:
-        """Answer for a job that has not begun, and does not any more. False if it has begun.
-
-        Called again where memory was short: it is answered once, whatever the number of calls.
-        """
-        answer = partial(job.give_up, error)
-        if not self._lanes.withdraw(job):
-            return False
-        if job.queued:
-            job.lane.discard(job)
-        self._event_writer.reply(answer)
-        job.set_timer(None)
-        return True
 
     def _answered_again(self, request: Incoming, work: Work) -> bool:
         """Answer a repetition, now or with the first. DuplicateRequestIdError for an id of other work."""
@@ -331,7 +292,7 @@ class JobRunner:
             raise
         request.answered = True  # from here on it is the job's guard that answers
         if token.deadline_ns is not None:
-            job.set_timer(self._alarm.at(token.deadline_ns, lambda: self._shed(job)))
+            job.set_timer(self._alarm.at(token.deadline_ns, lambda: self._early.shed(job)))
 
     # ---- inside: while it runs ----
 

@@ -146,7 +146,7 @@ internal abstract class HeldStore(string name, StoreKind kind, TimeProvider cloc
     /// <summary>Returns the nearest, with how near each is.</summary>
     public virtual IReadOnlyList<(HeldEntry Entry, double Score)> Search(StoreSearchParams asked) => throw NotSearched(
         $"a store of kind {Kind.ToWord()} is not searched: it has keys, tags and prefixes; those of kinds vectors and documents are, by a vector, "
-        + "and those of kinds preferences and documents, by a text");
+        + "those of kinds preferences and documents, by a text, and those of kind kv, by tokens");
 
     /// <summary>Entries as a text for a model's prompt; null where the kind has none.</summary>
     public virtual string? Prompt(IEnumerable<HeldEntry> entries) => null;

@@ -2,7 +2,7 @@ using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Testing;
 
-/// <summary>A vector as the worker keeps it: each component a half of its largest one.</summary>
+/// <summary>A vector as the worker keeps it: in steps, of which its largest component has 32,767.</summary>
 internal sealed record StoredVector
 {
     /// <summary>What finding a vector by its key takes beside its row.</summary>
@@ -10,15 +10,15 @@ internal sealed record StoredVector
 
     private const double Largest = 1e30;
     private const double Smallest = 1e-30;
+    private const double Steps = 32_767;
 
-    private readonly float _scale;
-    private readonly Half[] _values;
+    private readonly double _step;
+    private readonly short[] _values;
 
     public StoredVector(IReadOnlyList<double> vector)
     {
-        var scale = vector.Max(Math.Abs) is var top && top > Smallest ? top : 0;
-        _scale = (float)scale;
-        _values = [.. vector.Select(one => scale == 0 ? default : (Half)(one / scale))];
+        _step = vector.Max(Math.Abs) is var top && top > Smallest ? (float)top / Steps : 0;
+        _values = [.. vector.Select(one => _step == 0 ? default : (short)Math.Round(one / _step))];
     }
 
     /// <summary>Its row, with its largest component and its length.</summary>
@@ -47,7 +47,7 @@ internal sealed record StoredVector
     /// <summary>How near it is: the higher, the nearer.</summary>
     public double Score(IReadOnlyList<double> vector, VectorMetric metric)
     {
-        var own = _values.Select(one => (double)one * _scale).ToArray();
+        var own = _values.Select(one => one * _step).ToArray();
         return metric switch
         {
             VectorMetric.L2 => -Length([.. own.Zip(vector, (one, other) => one - other)]),

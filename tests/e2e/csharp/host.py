@@ -222,8 +222,8 @@ def progress_into(kind: Any, seen: list[Any]) -> Any:
 
 
 def until(holds: Any) -> None:
-    """Look again until it holds, at most 10 s."""
-    end = time.monotonic() + 10
+    """Look again until it holds, at most 30 s."""
+    end = time.monotonic() + 30
     while not holds():
         assert time.monotonic() < end
         threading.Event().wait(0.001)

@@ -19,7 +19,6 @@ from worker.export import monitor_socket
 from worker.export.decision_log import DecisionLog
 from worker.export.metrics_file import MetricsFile
 from worker.export.monitor_socket import MonitorSocket
-from worker.stream.alarm import Alarm
 
 USE = Decision(DecisionKind.USE, "m", "cpu", 1, 1000, 20, 5000, None)
 
@@ -84,10 +83,10 @@ def test_live_views_are_let_in_after_a_shortage(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(monitor_socket, "_SHORT_SECONDS", 0.0)
     tmp_path.chmod(0o700)
     clock, path = SystemClock(), tmp_path / "s"
-    view = MonitorSocket(path, lambda _client: lambda *_: None, clock, Alarm(clock), lambda *_: None)
+    view: MonitorSocket[Any] = MonitorSocket(path, clock, lambda _write: None)
     short: list[BaseException] = [OSError(errno.EMFILE, os.strerror(errno.EMFILE)), MemoryError()]
     monkeypatch.setattr(monitor_socket, "_is_owner", failing(short, monitor_socket._is_owner))
-    view.start()
+    view.start(lambda _client: lambda *_: None)
     for _ in range(3):
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))

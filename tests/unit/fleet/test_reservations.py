@@ -44,7 +44,7 @@ def test_what_was_accepted_counts_until_a_view_shows_it() -> None:
     assert held.of("n1").loads
     held.seen(node(9))
     assert held.of("n1") is NOTHING
-    assert not list(held.nodes())
+    assert not list(held.taken_on())
 
 
 def test_a_use_counts_until_it_is_answered_whatever_views_show() -> None:
@@ -90,7 +90,7 @@ def test_a_late_word_of_what_is_forgotten_changes_nothing() -> None:
     held.accepted("1", "n1", "a", 2)
     held.refused("1", "n1")
     assert held.of("n1") is NOTHING
-    assert not list(held.nodes())
+    assert not list(held.taken_on())
 
 
 def test_views_before_the_latest_refusal_are_stale_and_those_of_another_start_are_not() -> None:

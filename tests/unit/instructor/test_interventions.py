@@ -8,12 +8,12 @@ import pytest
 from protocol.results import OptimizeResult
 from protocol.vocabulary import FreedBy, MemoryType, PressureLevel
 from tests.rigs.model_files import spec, write_model
+from tests.unit.instructor.instructors import instructor_over
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
 from worker.core.actions import with_returned
 from worker.core.clock import NS_PER_S
 from worker.core.errors import DeviceUnavailableError
-from worker.instructor.instructor_memory import Instructor
 from worker.stream.work import Call
 from worker.workers import analytics
 
@@ -23,18 +23,7 @@ class Asked:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        session: Any = None
-        self._instructor = Instructor(
-            machine.memory,
-            session,
-            machine.clock,
-            machine.history,
-            "0",
-            1,
-            machine.stores,
-            machine.later,
-            machine.tell,
-        )
+        self._instructor = instructor_over(machine)
         self._call = Call(machine.token(), lambda _completed, _total: None)
 
     def ask(self, action: str, **data: Any) -> Any:

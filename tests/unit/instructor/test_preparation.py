@@ -3,14 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from protocol.actions import ACTIONS
 from protocol.generate import ROOT
+from tests.unit.instructor.instructors import instructor_over
 from tests.unit.machine import Machine
-from worker.instructor.instructor_memory import Instructor
 
 
 @pytest.mark.parametrize(("action", "once"), [
@@ -18,37 +17,13 @@ from worker.instructor.instructor_memory import Instructor
 ])  # fmt: skip
 def test_a_question_without_data_is_prepared_once(tmp_path: Path, action: str, *, once: bool) -> None:
     """What claims and changes nothing is the same work each time; other work is made for each request."""
-    machine = Machine(tmp_path)
-    session: Any = None
-    instructor = Instructor(
-        machine.memory,
-        session,
-        machine.clock,
-        machine.history,
-        "0",
-        1,
-        machine.stores,
-        machine.later,
-        machine.tell,
-    )
+    instructor = instructor_over(Machine(tmp_path))
     assert (instructor.prepare(action, {}) is instructor.prepare(action, {})) is once
 
 
 def test_what_is_bound_later_fits_the_table_too(tmp_path: Path) -> None:
     """Each action's handler takes and answers what the table says, also where that is looked at when it is first asked for."""
-    machine = Machine(tmp_path)
-    session: Any = None
-    instructor = Instructor(
-        machine.memory,
-        session,
-        machine.clock,
-        machine.history,
-        "0",
-        1,
-        machine.stores,
-        machine.later,
-        machine.tell,
-    )
+    instructor = instructor_over(Machine(tmp_path))
     bound = {name: instructor._bindings.get(name) for name in ACTIONS}
     assert [name for name, each in bound.items() if each is None or each.row is not ACTIONS[name]] == []
 

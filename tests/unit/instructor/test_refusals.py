@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from protocol.params import CANDIDATES_MAX, EVENTS_MAX, EXCLUDED_MODELS_MAX, KEYS_MAX, SECTIONS_MAX
 from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, AnalyticsSection, EventName
+from tests.unit.instructor.instructors import instructor_over
 from tests.unit.machine import Machine
 from worker.core.errors import InvalidRequestError, UnknownActionError
 from worker.instructor import instructor_memory
@@ -44,19 +45,7 @@ LONG: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.fixture
 def instructor(tmp_path: Path) -> Instructor:
     """Return one over a machine; nothing that is sent here gets as far as its session."""
-    machine = Machine(tmp_path)
-    session: Any = None
-    return Instructor(
-        machine.memory,
-        session,
-        machine.clock,
-        machine.history,
-        "0",
-        1,
-        machine.stores,
-        machine.later,
-        machine.tell,
-    )
+    return instructor_over(Machine(tmp_path))
 
 
 @pytest.mark.parametrize("what", LONG)

@@ -10,7 +10,7 @@ from protocol.vocabulary import StorePreset
 from tests.unit.stores.stores import HERE, World, item
 from worker.core.cancellation import CancelToken
 from worker.plugins import InvalidRequestError, LimitExceededError, StoreNotFoundError, UnsupportedError
-from worker.stores import giving, segments
+from worker.stores import giving
 from worker.stores.base import Choice, Content, Question, Scope
 from worker.stores.entry import ENTRY_BYTES, about_bytes
 
@@ -256,7 +256,7 @@ def test_a_name_that_a_hosts_consumer_has_is_refused(world: World) -> None:
 def test_of_many_entries_whole_segments_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An offer looks at some of each, and what is released is the cheapest all the same."""
     monkeypatch.setattr(giving, "_PRICED", 64)
-    monkeypatch.setattr(segments, "SEGMENT_BYTES", 128 * KIB)
+    monkeypatch.setattr("worker.stores.segments.SEGMENT_BYTES", 128 * KIB)
     cache = world.cache()
     kind = world.consumers.by_id["store:cache:answers"]
     for number in range(1000):

@@ -1,9 +1,11 @@
 """Vectors with a file: they leave memory for the price of reading them back, and are the same when they are searched again."""
 
 import shutil
+import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +292,30 @@ def test_nothing_of_a_scope_shows_in_another_through_restarts(steps: list[Any], 
     finally:
         scopes.world.stores.close()
         shutil.rmtree(folder)
+
+
+def test_a_file_of_the_first_format_is_renewed(tmp_path: Path) -> None:
+    """Its vectors were by their largest component in float16: they are found as they were, and put beside new ones."""
+    world = World(tmp_path)
+    rows, zeros = vectors(40), np.zeros(DIMENSIONS)
+    store = opened(world, persist=True, metric=VectorMetric.L2)
+    fill(store, [*rows, zeros])
+    world.stores.close()
+    [path] = tmp_path.rglob("*.store")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for number, row in enumerate([*rows, zeros]):
+            top = np.abs(row).max()
+            kept = (row / top if top else row).astype("<f2")
+            old = np.array([top, np.linalg.norm(row)], "<f4").tobytes() + kept.tobytes()
+            connection.execute("UPDATE entries SET vector = ? WHERE key = ?", (old, f"{number:03}".encode()))
+        connection.execute("PRAGMA user_version = 1")
+    world.stores = world.made()
+    for _ in range(2):
+        store = opened(world, persist=True)
+        found = store.search(Question(rows[7], None, 41))
+        distances = {f"{n:03}": -float(np.linalg.norm(row - rows[7])) for n, row in enumerate([*rows, zeros])}
+        assert (found[0].key, len(found)) == ("007", 41)
+        assert all(each.score == pytest.approx(distances[each.key], abs=5e-3) for each in found)
+        restarted(world)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)

@@ -17,7 +17,7 @@ from protocol.vocabulary import StoreKind
 from tests.rigs.small_filesystem import small_filesystem
 from tests.unit.stores.stores import HERE, World, item
 from worker.plugins import OutOfMemoryError, UnsupportedError
-from worker.stores import segments
+from worker.stores import segment
 from worker.stores.base import Choice, Options, Row, Scope
 from worker.stores.files import StoreFile, about
 
@@ -90,7 +90,7 @@ def test_a_map_that_is_refused_leaves_the_older_entry(monkeypatch: pytest.Monkey
     def refuse(size: int, _what: str) -> None:
         raise OutOfMemoryError("refused", requested_bytes=size)
 
-    monkeypatch.setattr(segments, "anonymous", refuse)
+    monkeypatch.setattr(segment, "anonymous", refuse)
     with pytest.raises(OutOfMemoryError):
         cache.put(item("a", bytes(3 * 2**20)))
     assert cache.figures() == before
@@ -108,7 +108,7 @@ def test_a_map_that_is_refused_leaves_a_persistent_entry_on_disk(
     def refuse(size: int, _what: str) -> None:
         raise OutOfMemoryError("refused", requested_bytes=size)
 
-    monkeypatch.setattr(segments, "anonymous", refuse)
+    monkeypatch.setattr(segment, "anonymous", refuse)
     assert cache.put(item("a", bytes(3 * 2**20))).reason is None
     found = cache.get("a")
     assert found is not None

@@ -47,8 +47,10 @@ def test_it_is_a_dictionary_of_places(steps: list[tuple[str, int]]) -> None:
         assert index.count == len(there)
         assert sorted(index.places()) == sorted(place for _, place in there)
         for known, place in there:
-            assert index.find(known, place.__eq__) == place
-        assert index.find(name ^ 1 << 60, lambda _: True) == 0
+            assert index.find(known, b"", lambda _, at, place=place: at == place) == place
+            assert sorted(index.places_of(known)) == sorted(at for other, at in there if other == known)
+        assert index.find(name ^ 1 << 60, b"", lambda _, __: True) == 0
+        assert index.places_of(name ^ 1 << 60) == []
         if there:
             assert index.near(name) in {place for _, place in there}
 
@@ -77,13 +79,13 @@ def test_it_gives_memory_back_and_a_refused_map_changes_nothing(monkeypatch: pyt
             fill()
     grown = index.count - len(all_names)
     for place, name in enumerate(all_names, 1):
-        assert index.find(name, place.__eq__) == place
+        assert index.places_of(name) == [place]
     index.remove_all([(name, place) for place, name in enumerate(all_names, 1)])
     index.shrink()
     assert index.count == grown
     for _ in range(grown):
         place = next(index.places())
-        name = next(each for each in range(1, 10**9, 10**6) if index.find(each, place.__eq__))
+        name = next(each for each in range(1, 10**9, 10**6) if place in index.places_of(each))
         index.remove(name, place)
     index.shrink()
     assert index._tables == []

@@ -9,7 +9,7 @@ from protocol.vocabulary import StoreKind
 from tests.unit.stores.stores import HERE, World, item
 from worker.core.cancellation import CancelToken
 from worker.plugins import CancelledError, OutOfMemoryError
-from worker.stores import segments
+from worker.stores import segment
 from worker.stores.base import Choice, Options, Scope
 from worker.stores.key_index import KeyIndex
 
@@ -20,7 +20,7 @@ NAME = "store:cache:answers"
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.stores.giving.SEGMENT_BYTES", 64 * KIB)
-    monkeypatch.setattr(segments, "SEGMENT_BYTES", 64 * KIB)
+    monkeypatch.setattr("worker.stores.segments.SEGMENT_BYTES", 64 * KIB)
 
 
 def release(kind: Any, size: int) -> int:
@@ -117,7 +117,7 @@ def test_where_no_map_is_to_be_had_what_stays_is_whole(monkeypatch: pytest.Monke
     def refuse(_size: int, _what: str) -> None:
         raise OutOfMemoryError("refused")
 
-    monkeypatch.setattr(segments, "anonymous", refuse)
+    monkeypatch.setattr(segment, "anonymous", refuse)
     monkeypatch.setattr("worker.stores.key_index.anonymous", refuse)
     release(kind, kind.held_bytes // 2)
     assert kind.held_bytes == cache.held_bytes == sum(each.entry_bytes for each in cache._table)

@@ -187,7 +187,7 @@ def test_each_kind_says_which_can_be_searched_how() -> None:
     question = Question((1.0,), None, 1)
     with pytest.raises(
         UnsupportedError,
-        match="vectors and documents are, by a vector, and those of kinds preferences and documents, by",
+        match="vectors and documents are, by a vector, those of kinds preferences and documents, by a text, and those of kind kv, by tokens",
     ):
         world.cache().search(question)
     with pytest.raises(UnsupportedError, match="preferences and documents are searched by a text"):

@@ -85,11 +85,10 @@ class Model:
 
     def put(self, key: str, vector: list[float]) -> None:
         put(self.index, key, vector)
-        # As it is stored: in float16 by its largest component.
+        # As it is stored: in steps, of which the largest component has 32,767.
         given = np.asarray(vector, np.float64)
-        scale = float(np.abs(given).max()) if np.abs(given).max() > 1e-30 else 0.0
-        rounded = (given / scale).astype(np.float16).astype(np.float64) if scale else given * 0
-        self.stored[key] = rounded * np.float64(np.float32(scale))
+        scale = np.float64(np.float32(np.abs(given).max())) / 32767 if np.abs(given).max() > 1e-30 else 0.0
+        self.stored[key] = np.rint(given / scale) * scale if scale else given * 0
 
     def check(self, query: list[float], limit: int, among: set[str] | None) -> None:
         found = search(self.index, query, limit, among=among)

@@ -133,7 +133,7 @@ def test_cancelling_is_done_again_where_memory_was_short(
     assert begun.wait(PATIENCE_SECONDS)
     cancel = runner.cancel("r4")
     assert cancel is not None
-    writer = runner._event_writer
+    writer = runner._early._event_writer
     monkeypatch.setattr(writer, "reply", failing(1, writer.reply))
     with pytest.raises(MemoryError):
         cancel()

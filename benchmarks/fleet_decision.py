@@ -1,0 +1,114 @@
+"""How long a gateway takes to decide where a request goes, of a thousand nodes: through its own roster, as it is fed.
+
+    python -m benchmarks.fleet_decision [--nodes 1000] [--shape drift]
+
+The simulated fleet of ``benchmarks.placement``, but each of the two gateways is the one that Ray's would be: every word
+of a node comes as news of the directory, and every decision is made, reserved and settled under the roster's lock. Beside each
+is the same decision by pricing every node (the floor of what could be saved), and the bytes that a node tells.
+"""
+
+import argparse
+import statistics
+import time
+from types import SimpleNamespace
+from typing import Any
+
+from benchmarks import placement
+from benchmarks.fleet_placement.demand import SHAPES, make
+from benchmarks.fleet_placement.ours import Ours
+from benchmarks.fleet_placement.world import World
+from worker.fleet.placement import Placement, place_among
+from worker.fleet.roster import Roster
+from worker.fleet.views import Choice, NodeChange, NodeView, PlacementRequest
+from worker.fleet.words import News, Since
+
+_LEASE = 1e9
+_EVERY_NTH = 50
+"""Of the decisions, those that are made once more by pricing every node."""
+
+
+class Played:
+    """A gateway's roster, with the nodes of the simulation in place of Ray's."""
+
+    def __init__(self) -> None:
+        def nothing(*_: Any, **__: Any) -> None:
+            return None
+
+        handle = SimpleNamespace(watch=SimpleNamespace(remote=object))
+        cluster: Any = SimpleNamespace(directory=nothing, node=lambda *_: handle)
+        self.roster = Roster(cluster, "g", dict, (), nothing, nothing, nothing)
+        self.reservations = self
+        self.decided_ms: list[float] = []
+        self.priced_ms: list[float] = []
+
+    def update(self, view: NodeView) -> None:
+        self._hear(view)
+
+    def apply(self, change: NodeChange) -> None:
+        self._hear(change)
+
+    def remove(self, node_id: str) -> None:
+        self.roster._candidates.remove(node_id)  # noqa: SLF001 - the end of a machine, which Ray would tell
+
+    def place(self, request: PlacementRequest, _now_ns: int) -> Placement:
+        began = time.thread_time()
+        placement = self.roster.place(request)
+        self.decided_ms.append((time.thread_time() - began) * 1000)
+        if len(self.decided_ms) % _EVERY_NTH == 0:
+            known = self.roster._candidates  # noqa: SLF001 - the same nodes
+            began = time.thread_time()
+            place_among(request, known.nodes, known.reservations, time.monotonic_ns())
+            self.priced_ms.append((time.thread_time() - began) * 1000)
+        return placement
+
+    def add(self, key: str, choice: Choice, model_id: str, *, uses: bool) -> None:
+        self.roster.reserve(key, choice, PlacementRequest(model_id, new_use=uses))
+
+    def accepted(self, key: str, node_id: str, incarnation: str, revision: int) -> None:
+        self.roster._candidates.reservations.accepted(key, node_id, incarnation, revision)  # noqa: SLF001 - as Roster.settle
+
+    def answered(self, key: str, node_id: str) -> None:
+        self.roster._candidates.reservations.answered(key, node_id)  # noqa: SLF001 - as Roster.settle
+
+    def refused(self, key: str, node_id: str, incarnation: str, revision: int) -> None:
+        self.roster.settle(key, node_id, incarnation, revision, taken=False)
+
+    def _hear(self, said: NodeView | NodeChange) -> None:
+        self.roster._hear(News(Since(), (said,), {said.node_id: _LEASE}, ()))  # noqa: SLF001 - as its own thread does
+
+
+class Through(Ours):
+    """The same placement, through rosters."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.made: list[Played] = []
+        super().__init__(world, seed)
+
+    def gateway(self) -> Any:
+        self.made.append(Played())
+        return self.made[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--nodes", type=int, default=1000)
+    parser.add_argument("--shape", choices=SHAPES, default="drift")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    args = parser.parse_args()
+    run = placement.Run(make(args.shape, args.nodes, args.seconds, 200), Through, 200)
+    rule = run.rule
+    assert isinstance(rule, Through)
+    decided = sorted(each for gateway in rule.made for each in gateway.decided_ms)
+    priced = statistics.median([each for gateway in rule.made for each in gateway.priced_ms])
+    median, late = statistics.median(decided), decided[int(0.99 * len(decided))]
+    print(
+        f"{args.nodes} nodes, {args.shape}: {len(decided)} decisions, median {median:.2f} ms, p99 {late:.2f} ms"
+    )
+    print(f"pricing every node: {priced:.1f} ms, {priced / median:.0f} times as long")
+    print(f"a node tells {run.result().bytes_per_node_s:,.0f} bytes a second")
+
+
+if __name__ == "__main__":
+    main()

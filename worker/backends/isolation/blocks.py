@@ -1,0 +1,103 @@
+"""What is made on a process's devices and given up again: blocks, and models' weights."""
+
+from protocol.vocabulary import Executed
+from worker.backends.base import Fill
+from worker.backends.isolation import codec
+from worker.backends.isolation.answers import LAST_WORD_S
+from worker.backends.isolation.asking import PATIENCE_S
+from worker.backends.isolation.carrying import Held
+from worker.backends.isolation.copying import Sending
+from worker.backends.isolation.displaced import Displaced
+from worker.backends.isolation.held_blocks import HeldBlocks
+from worker.backends.isolation.presence import Presence
+from worker.backends.isolation.slots import Slots
+from worker.core.cancellation import CancelToken
+from worker.core.records import AllocationRequest, Block
+
+
+class Blocks:
+    """Wherever a block is by now. Thread-safe."""
+
+    def __init__(self, presence: Presence, slots: Slots, held: HeldBlocks, displaced: Displaced) -> None:
+        self._presence = presence
+        self._slots = slots
+        self._held = held
+        self._displaced = displaced
+        # All mutable state: the largest size of each kind that is known to be possible.
+        self._accepted: dict[tuple[object, ...], int] = {}
+
+    def forget_accepted(self) -> None:
+        """Note that the process is another: it may make other blocks."""
+        self._accepted = {}
+
+    def check(self, request: AllocationRequest) -> None:
+        """Ask the process, unless a larger one of the same kind was possible."""
+        kind = (request.device_id, request.memory_type, request.alignment, request.initialize)
+        if request.size_bytes <= self._accepted.get(kind, 0):
+            return
+        with self._presence.using(request.device_id, Executed.NO) as child:
+            child.call("check", codec.packed_request(request), patience_s=PATIENCE_S)
+            self._accepted[kind] = max(request.size_bytes, self._accepted.get(kind, 0))
+
+    def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
+        """Make a block there."""
+        token.check()
+        with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token) as child:
+            undo = ("free", allocation_id)
+            made = child.call(
+                "allocate", allocation_id, codec.packed_request(request), token=token, undo=undo
+            )
+            try:
+                block = codec.block_of(made)
+                self._held.add(child, allocation_id, Held(request, block.actual_bytes, weights=False))
+            except MemoryError:  # of this process: there it is made
+                child.begin(*undo)
+                raise
+            return block
+
+    def free(self, allocation_id: str) -> int | None:
+        """Give a block up; nothing is left to do for one that went with its process."""
+        return self._give_up("free", allocation_id)
+
+    def unload(self, handle: str) -> int | None:
+        """Give a model's block up."""
+        return self._give_up("unload", handle)
+
+    def _give_up(self, do: str, name: str) -> int | None:
+        device_id = self._held.device_of(name)
+        if device_id is None:
+            return 0
+        returned = self._displaced.drop(name)
+        if returned is not None:
+            self._held.drop(name)
+            self._presence.tell()  # the device may have no contents elsewhere any more
+            return returned
+        with self._presence.using(device_id, Executed.YES) as child:  # gone is gone, in whichever way
+            returned = self._displaced.drop(name)
+            if returned is None:
+                returned = child.call(do, name)
+            else:
+                self._presence.tell()
+            self._held.drop(name)
+            return returned
+
+    def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
+        """Have the backend load, and send it the bytes as they come."""
+        with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token=token) as child:
+            undo = ("filled", handle, False)
+            child.call("load", handle, codec.packed_request(request), token=token, undo=undo)
+            try:
+                with Sending(child, self._slots, "fill", handle, token) as sending:
+                    fill(None, sending)
+            except BaseException:
+                giving_up = child.begin("filled", handle, False)  # noqa: FBT003 - as on the wire
+                child.answers.wait(giving_up, LAST_WORD_S)
+                raise
+            made = child.call("filled", handle, True, token=token, undo=("unload", handle))  # noqa: FBT003 - a message has no names
+            try:
+                block = codec.block_of(made)
+                self._held.add(child, handle, Held(request, block.actual_bytes, weights=True))
+            except MemoryError:  # as above
+                child.begin("unload", handle)
+                raise
+            return block

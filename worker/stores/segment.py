@@ -1,0 +1,118 @@
+"""One map with records of entries, one after the other; a huge page when it is full, where the system does that."""
+
+from array import array
+from collections.abc import Hashable, Iterator
+
+from worker.stores.entry import STATE_AT
+from worker.stores.maps import PAGE_BYTES, PUNCHES, anonymous, collapse, punch
+
+SEGMENT_BYTES = 2 * 2**20
+OFFSET_BITS = 48
+"""Of a place: the others are its segment's number."""
+OFFSETS = 2**OFFSET_BITS - 1
+_SPARE_SHARE = 16
+"""A segment that is full but for one part in so many is put into a huge page, which takes that, too."""
+
+Band = Hashable
+"""Which records lie together; None for those that are never offered."""
+
+
+class Segment:
+    """A map with records, one after the other."""
+
+    __slots__ = (
+        "alive",
+        "band",
+        "count",
+        "given",
+        "huge",
+        "loose",
+        "number",
+        "offsets",
+        "punched",
+        "size",
+        "spare",
+        "used",
+        "view",
+    )
+
+    def __init__(self, number: int, size: int, band: Band) -> None:
+        self.view = anonymous(size, "a store")
+        self.huge = False
+        """Whether single pages of it are not given back: they would be parts of a huge one."""
+        self.number = number
+        self.size = size
+        self.band = band
+        self.spare = 0
+        """What its huge page takes beyond what was written."""
+        self.used = 0
+        """Up to here it was written, and so takes memory."""
+        self.punched = 0
+        """But for so many bytes, which went back."""
+        self.loose: list[tuple[int, int]] = []
+        """Pages that were freed, and are still here: from where to where."""
+        self.offsets = array("I" if size <= SEGMENT_BYTES else "Q")
+        """Of all records that were ever written here."""
+        self.count = self.alive = self.given = 0
+        """Records that are there, their bytes, and what their stores count as given back when they go."""
+
+    @property
+    def held(self) -> int:
+        """Bytes that take memory."""
+        return self.used - self.punched + self.spare
+
+    @property
+    def gap_bytes(self) -> int:
+        """Of these: what was freed."""
+        return self.used - self.punched - self.alive
+
+    @property
+    def rest(self) -> int:
+        """Bytes that may be written still."""
+        return self.size - self.used
+
+    def place(self, offset: int) -> int:
+        """Return the place of a record."""
+        return self.number << OFFSET_BITS | offset
+
+    def records(self) -> Iterator[int]:
+        """Return where the records are that are there."""
+        view = self.view
+        return (offset for offset in self.offsets if view[offset + STATE_AT])
+
+    @property
+    def is_full(self) -> bool:
+        """Whether hardly anything is missing in it."""
+        return self.rest * _SPARE_SHARE <= self.size
+
+    def finish(self) -> int:
+        """Have it in a huge page if it is full: nothing is written any more. Returns the bytes that this takes beyond what was."""
+        if self.size == SEGMENT_BYTES and self.is_full and not self.punched and not self.loose:
+            self.huge = collapse(self.view)
+            if self.huge:
+                self.spare = self.rest
+        return self.spare
+
+    def punch(self) -> int:
+        """Give back the pages that were freed, those that lie together at once. Returns how many bytes."""
+        given = begin = end = 0
+        for first, last in sorted(self.loose):
+            if first != end:
+                if begin < end:
+                    punch(self.view, begin, end)
+                begin = first
+            end = last
+            given += last - first
+        punch(self.view, begin, end)
+        self.loose.clear()
+        self.punched += given
+        return given
+
+    def loosen(self, begin: int, size: int) -> bool:
+        """Have the whole pages of a record that went be given back by ``punch``. Returns whether there are any."""
+        if PUNCHES and size >= PAGE_BYTES and not self.huge:
+            first, last = -(-begin // PAGE_BYTES) * PAGE_BYTES, (begin + size) // PAGE_BYTES * PAGE_BYTES
+            if first < last:
+                self.loose.append((first, last))
+                return True
+        return False
