@@ -31,9 +31,14 @@ class ExpectedUses:
         self._all = UseRate()
 
     def used(self, entry_id: Hashable, now_ns: int) -> None:
-        """Note a use of an entry, kept or not. Those used last are remembered, 16,384 of them (some 4 MiB)."""
+        """Note a use of an entry, kept or not. Those used last are remembered, 16,384 of them (some 6 MiB)."""
         self._all.used(now_ns)
         self._rates.used(entry_id, now_ns)
+
+    @property
+    def held_bytes(self) -> int:
+        """What is remembered takes, about."""
+        return self._rates.held_bytes
 
     def within(self, entry_id: Hashable, now_ns: int, within_ns: int = HALF_LIFE_NS) -> float:
         """Return how many uses of an entry are expected within a time; 1 where there was none: what is not known is dear."""

@@ -17,7 +17,9 @@ from itertools import islice
 from worker.eviction.use_rate import HALF_LIFE_NS
 
 KNOWN = 16_384
-"""Entries remembered, those used last: about 4 MiB, whatever their names are."""
+"""Entries remembered, those used last: about 6 MiB, whatever their names are."""
+_KNOWN_BYTES = 368
+"""Of one: measured with 16,384 of them."""
 
 HALF_LIFE_USES = 3000
 """Uses of the consumer after which what was seen counts half."""
@@ -64,6 +66,11 @@ class ReuseRates:
         self._learned = 0
         self._stale = False
         """Whether enough was seen since then to learn from."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What the entries that are known take, about: the tuple, the numbers in it, and its place in the table."""
+        return _KNOWN_BYTES * len(self._known)
 
     def used(self, entry_id: Hashable, now_ns: int) -> None:
         """Note a use."""
