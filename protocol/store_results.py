@@ -151,6 +151,9 @@ class StoreFigures(Record):
     evictions: Count
     price_ms_per_mib: Cost | None
     """Of the next MiB that it would give back; null where it gives back none."""
+    overhead_bytes: Bytes | None = None
+    """What it takes beside that: what is known of uses, gaps that are not closed yet, and rests of huge pages. Of those its part of
+    what all scopes' stores of its name have. null where that is not known."""
 
 
 class StoreStatsResult(Record):
@@ -166,3 +169,4 @@ class StoreStatsResult(Record):
     price_ms_per_mib: Cost | None
     """The cheapest of them."""
     stores: tuple[StoreFigures, ...]
+    overhead_bytes: Bytes | None = None

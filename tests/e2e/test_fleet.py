@@ -210,6 +210,7 @@ def test_a_live_view_shows_every_node(gateway: Worker, socket: Path) -> None:
         command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=START_SECONDS
     )
     assert all(f"node-{number}" in shown.stdout for number in (1, 2, 3)), shown.stdout
+    assert "a node-2/cpu" in shown.stdout, shown.stdout
     view = AttachedWorker(socket)
     try:
         assert len(view.ask("memory.get_status")["devices"]) == 6

@@ -113,10 +113,10 @@ class _Server:
     def answer(self, message: Message) -> None:
         """Answer a call on this thread: it can't be cancelled."""
         left_ns = message[3]
-        token = self._never
-        if left_ns is not None:
-            token = CancelToken(time.monotonic_ns, time.monotonic_ns() + left_ns)
-        self._answer(message, token)
+        if left_ns is None:
+            self._answer(message, self._never)
+        else:
+            self._answer(message, CancelToken(time.monotonic_ns, time.monotonic_ns() + left_ns))
 
     def begin(self, message: Message, submit: Callable[..., object]) -> None:
         """Note a call, so that it can be cancelled from now on, and run it."""

@@ -9,7 +9,6 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from math import inf, log2
-from operator import add
 
 from protocol.vocabulary import DeviceState, FileLocation
 from worker.fleet.known import KnownNode
@@ -132,7 +131,7 @@ class Candidates:
                     turns[index] = self._turns[index] if request.new_use else 0.0
                 search.run(turns, pricing.start, 0)
             if not search.is_below(min(self._load_row(request.model_id), default=inf)):
-                floors = self._floors_of_load(request)
+                floors = self._floors_of_load(request, search.end)
                 for index in there:
                     floors[index] = inf
                 search.run(floors, pricing.load_start, NEW)
@@ -154,8 +153,8 @@ class Candidates:
             floors[index] = 0.0
         return floors
 
-    def _floors_of_load(self, request: PlacementRequest) -> list[float]:
-        """Return the least that loading a model may cost, node by node."""
+    def _floors_of_load(self, request: PlacementRequest, end: float) -> list[float]:
+        """Return the least that loading a model may cost, node by node; infinite where it is ``end`` or more for its load alone."""
         model_id = request.model_id or ""
         loads = self._load_row(model_id)
         size, devices = self._needs.get(model_id, (0, ()))
@@ -163,10 +162,14 @@ class Candidates:
             size = request.required_bytes
         rooms = [0.0] * len(loads) if devices is None else self._room_row(devices, size)
         turns = self._turns if request.new_use else [0.0] * len(loads)
-        waits = map(max, turns, map(add, loads, self._queues))  # a fifth less than a loop
-        floors = list(map(add, waits, rooms))
+        floors = [inf] * len(loads)
+        for index, load in enumerate(loads):
+            if load < end:
+                wait, turn = load + self._queues[index], turns[index]
+                floors[index] = rooms[index] + (max(turn, wait))
         for index in self._held():
-            floors[index] = loads[index]
+            if loads[index] < end:
+                floors[index] = loads[index]
         return floors
 
     def _held(self) -> Iterable[int]:
@@ -264,6 +267,14 @@ class _Search:
         self._ring = ring
         self._pricing = pricing
         self.best: Option | None = None
+
+    @property
+    def end(self) -> float:
+        """Where what costs so much or more can't be better than the best; infinite where that is a last resort."""
+        best = self.best
+        if best is None or best.level != level_of(best.price_ms):
+            return inf
+        return level_end(best.level) / _SURELY
 
     def is_below(self, least_ms: float) -> bool:
         """Tell whether the best is better than any new place that costs so much or more."""

@@ -117,7 +117,9 @@ def _same(told: NodeView, now: NodeView) -> bool:
 
 
 def _device_matters(told: DeviceView, now: DeviceView) -> bool:
-    if told.state is not now.state or (told.available_bytes is None) is not (now.available_bytes is None):
+    # How many run at once is found at a crowd's end, and the next is shared out by it, though nobody waits just now.
+    before_it, after_it = ((each.state, each.parallel, each.available_bytes is None) for each in (told, now))
+    if before_it != after_it:
         return True
     if differs(told.available_bytes or 0, now.available_bytes or 0, LEAST_BYTES):
         return True

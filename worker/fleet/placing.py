@@ -333,4 +333,5 @@ def _plan_of(data: Data, answers: list[tuple[list[int], Data]]) -> Data:
     if fitting is None:
         return {**ordered[0][1], "candidates": candidates, "selected": None}
     row, answer = fitting
-    return {**answer, "candidates": candidates, "selected": row["name"]}
+    reason = f"{split(row['device_id'])[0]}: {answer['reason']}"
+    return {**answer, "candidates": candidates, "selected": row["name"], "reason": reason}

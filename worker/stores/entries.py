@@ -96,10 +96,14 @@ class EntryKind:
     # ---- the consumer ----
 
     @property
+    def entries_bytes(self) -> int:
+        """What all of its stores' entries take in memory."""
+        return self.memory.alive_bytes + (ENTRY_BYTES - HEAD_BYTES) * self.memory.count
+
+    @property
     def held_bytes(self) -> int:
         """What all of its stores hold in memory."""
-        memory = self.memory
-        return memory.alive_bytes + (ENTRY_BYTES - HEAD_BYTES) * memory.count + self.parts_bytes
+        return self.entries_bytes + self.parts_bytes
 
     def holding(self) -> Holding:
         """Return what it holds."""

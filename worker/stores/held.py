@@ -75,6 +75,13 @@ class HeldEntries:
         return self._table.held_bytes + sum(size for size, _ in self._parts.values())
 
     @property
+    def overhead_bytes(self) -> int:
+        """What it takes beside that: what is known of uses, and its part of the gaps and rests in segments."""
+        memory = self._memory
+        shared = memory.held_bytes - memory.alive_bytes
+        return self.prices.held_bytes + shared * self._table.held_bytes // max(1, self._kind.entries_bytes)
+
+    @property
     def read_ms(self) -> float | None:
         """What having an entry's bytes in memory again takes; None where they have to be made again."""
         return None if self._file is None else self._file.read_ms

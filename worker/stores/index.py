@@ -222,6 +222,7 @@ class EntryStore(HeldEntries):
                 saved_ms=self._saved_ms,
                 evictions=self._evictions,
                 price_ms_per_mib=self._kind.price_ms_per_mib(self),
+                overhead_bytes=self.overhead_bytes,
             )
 
     def tend(self) -> None:

@@ -19,6 +19,11 @@ class Prices:
         self.used: Callable[[int, int], None] = self._uses.used
         """Note a use of a hash at a time: it is on the way of every get."""
 
+    @property
+    def held_bytes(self) -> int:
+        """What is remembered of uses takes."""
+        return self._uses.held_bytes
+
     def missed(self, name: int, now_ns: int) -> None:
         """Note that something was asked for that is not there."""
         self._uses.used(name, now_ns)

@@ -175,6 +175,7 @@ class Stores:
             evictions=_sum(rows, "evictions"),
             price_ms_per_mib=min(prices, default=None),
             stores=rows,
+            overhead_bytes=sum(each.overhead_bytes or 0 for each in rows),
         )
 
     def tend(self) -> None:

@@ -64,6 +64,16 @@ def test_a_model_in_another_state_is_told_of_at_once(model: dict[str, Any]) -> N
     assert message == NodeChange("n1", "a", 1, 2, models=(other,))
 
 
+def test_how_many_run_at_once_is_told_though_nobody_waits_just_now() -> None:
+    """It is found at a crowd's end, and what the next crowd is shared out by."""
+    idle = replace(DEVICE, in_use=0, parallel=None)
+    outbox = Outbox()
+    assert outbox.next_message(replace(NODE, devices=(idle,)), 0) is not None
+    found = replace(idle, parallel=1)
+    message = outbox.next_message(replace(NODE, devices=(found,)), EVERY_NS)
+    assert message == NodeChange("n1", "a", 1, 2, devices=(found,))
+
+
 def test_a_model_that_it_does_not_know_any_more_is_told_of_by_name() -> None:
     new = ModelView("new")
     message = told().next_message(replace(NODE, models=(new,)), EVERY_NS)

@@ -150,3 +150,22 @@ def test_a_pair_is_no_joined_string() -> None:
         assert found.content.data == b"one"
     world.stores.close()
     shutil.rmtree(folder)
+
+
+def test_what_is_beside_entries_adds_up() -> None:
+    """Gaps and rests of all scopes' segments are in the figures of their stores, and what each knows of uses; a closed one has none."""
+    world = World()
+    caches = [world.stores.open("x", Scope("u", each), StoreKind.CACHE, Options()).store for each in "ab"]
+    assert [each.figures().overhead_bytes for each in caches] == [0, 0]
+    for number in range(40):
+        caches[number % 2].put(item(f"{number:03}", b"x" * 40_000, tags=("odd",) if number % 3 else ()))
+    for cache in caches:
+        cache.delete(Choice(tag="odd"))
+    memory = world.consumers.by_id["store:cache:x"].memory
+    beside = memory.held_bytes - memory.alive_bytes
+    overhead = [each.figures().overhead_bytes or 0 for each in caches]
+    assert beside > 0
+    assert beside - 2 <= sum(overhead) - 40 * 256 <= beside
+    assert all(each > 20 * 256 for each in overhead)
+    caches[1].close()
+    assert (caches[0].figures().overhead_bytes or 0) - 20 * 256 == memory.held_bytes - memory.alive_bytes

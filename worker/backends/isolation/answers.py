@@ -235,6 +235,13 @@ class Answers:
                 if message is None:
                     self._more = False
                     return True
+                if mine is not None and message[0] == mine.number and len(message) == SUCCEEDED:
+                    # Whoever reads waits for it, so that nobody else is to be woken or called, and alone counts.
+                    self._calls.pop(mine.number, None)
+                    if mine.do not in QUESTIONS:
+                        self.changed += 1
+                    mine.answer = message
+                    return True
                 self._hand_out(message)
         except TimeoutError:
             return time.monotonic() < end

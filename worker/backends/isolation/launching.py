@@ -5,6 +5,7 @@ with the thread that started it.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -25,7 +26,11 @@ from worker.core.shortages import patiently, start_thread
 from worker.core.sure_lock import SureEvent, SureLock
 
 PROBE_PATIENCE_S = 60.0
-"""Importing torch from a cold disk takes 20 s; what takes longer than this hangs."""
+"""Importing torch from a cold disk takes 20 s; what takes longer than this hangs, or has a machine that is overloaded."""
+
+_MORE_PATIENCE_S = 300.0
+"""So much is a first process given once more, in case it is that: one of six seconds took a minute on a machine with
+five times as much work as CPUs. No one waits for it."""
 
 _STARTING_S = 10.0
 """The system starts a process, and ends it again, in far less."""
@@ -41,6 +46,10 @@ Arrived = Callable[[ChildProcess, tuple[DeviceInfo, ...]], bool]
 
 class LaunchError(Exception):
     """No process could be started that has the devices; the message says why, for people."""
+
+
+class SlowError(LaunchError):
+    """It did not answer in time."""
 
 
 class Launching:
@@ -143,7 +152,12 @@ class Launching:
 
     def _first(self) -> None:
         try:
-            arrived = self._start()
+            try:
+                arrived = self._start()
+            except SlowError as error:
+                slow = f"{error}; it is given {_MORE_PATIENCE_S:g} s now"
+                patiently(lambda: self._failed(slow))
+                arrived = self._start(_MORE_PATIENCE_S)
         except LaunchError as error:
             why = str(error)
             patiently(lambda: self._failed(why))
@@ -167,11 +181,13 @@ class Launching:
             return False
         return True
 
-    def _start(self) -> tuple[ChildProcess, tuple[DeviceInfo, ...]]:
+    def _start(self, patience_s: float | None = None) -> tuple[ChildProcess, tuple[DeviceInfo, ...]]:
+        patience_s = PROBE_PATIENCE_S if patience_s is None else patience_s
         python = self._launch.python
         if self._closed:
             raise LaunchError("the worker ends")
         self._started_ns = self._clock.now_ns()
+        began = time.monotonic()
         try:
             child = ChildProcess(self._launch, self._slots, self._on_end)
         except OSError as error:
@@ -180,11 +196,13 @@ class Launching:
             raise LaunchError(f"no process can be started with {python}: {error}") from error
         try:
             with self._closing.telling(lambda: child.kill("was stopped")):
-                found = codec.infos_of(child.call("start", patience_s=PROBE_PATIENCE_S))
+                found = codec.infos_of(child.call("start", patience_s=patience_s))
                 child.page.begin(each.device_id for each in found if each.state is DeviceState.AVAILABLE)
                 return child, found
         except EndedError as error:
-            raise LaunchError(f"the probe with {python} did not survive: {error.end.reason}") from error
+            said = f"the probe with {python} did not survive: {error.end.reason}"
+            late = time.monotonic() - began >= patience_s and not self._closed
+            raise (SlowError if late else LaunchError)(said) from error
         except (codec.RemoteError, WorkerError, KeyError, TypeError) as error:
             child.stop()
             raise LaunchError(self._explained(error)) from error

@@ -6,6 +6,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from protocol.vocabulary import NODE_SEPARATOR
 from worker.tools.nodes import node_of
 from worker.tools.report.words import duration, mebibytes, rate
 from worker.tools.top.nodes import Line, arranged, is_fleet
@@ -185,10 +186,18 @@ def _side_by_side(
     right.add_column("goes", width=6, justify="right", no_wrap=True)
     for model in models[:lines]:
         state = words(model.state, _STATE_STYLES.get(model.state, "dim"))
-        right.add_row(words(model.model_id), state, size(model.size_bytes), _going(model))
+        right.add_row(_named(model), state, size(model.size_bytes), _going(model))
     both = Table.grid(padding=(0, 2, 0, 0))
     both.add_row(left, right)
     return both
+
+
+def _named(model: ModelRow) -> Text:
+    """Name a model, in a fleet with its place: there may be several of one."""
+    name = words(model.model_id)
+    return (
+        name.append_text(words(f" {model.device_id}", "dim")) if NODE_SEPARATOR in model.device_id else name
+    )
 
 
 def _head(name: str, count: int, lines: int) -> str:

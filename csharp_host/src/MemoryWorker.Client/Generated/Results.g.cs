@@ -7340,8 +7340,11 @@ public sealed record StoreDeleteScopeResult : IWireRecord<StoreDeleteScopeResult
 }
 
 /// <summary>What the stores hold together, and each of them.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record StoreStatsResult : IWireRecord<StoreStatsResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>entry_count</c></summary>
     public required long EntryCount { get; init; }
 
@@ -7368,6 +7371,11 @@ public sealed record StoreStatsResult : IWireRecord<StoreStatsResult>
 
     /// <summary><c>stores</c></summary>
     public required IReadOnlyList<StoreFigures> Stores { get; init; }
+
+    private readonly long? _overheadBytes;
+
+    /// <summary><c>overhead_bytes</c></summary>
+    public long? OverheadBytes { get => _overheadBytes; init { _overheadBytes = value; _assigned |= 0x1; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public StoreStatsResult() { }
@@ -7426,6 +7434,10 @@ public sealed record StoreStatsResult : IWireRecord<StoreStatsResult>
                 Stores = WireReader.List(ref reader, "stores", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<StoreFigures>(ref reader, member, strict));
                 seen |= 0x100;
             }
+            else if (WireReader.IsAt(ref reader, "overhead_bytes"u8))
+            {
+                OverheadBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "overhead_bytes", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "StoreStatsResult", refuse: strict);
@@ -7463,13 +7475,21 @@ public sealed record StoreStatsResult : IWireRecord<StoreStatsResult>
         WireWriter.Value(writer, PriceMsPerMib);
         writer.WritePropertyName("stores"u8);
         WireWriter.List(writer, Stores, static (writer, item) => WireWriter.Value(writer, item));
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("overhead_bytes"u8);
+            WireWriter.Value(writer, OverheadBytes);
+        }
         writer.WriteEndObject();
     }
 }
 
 /// <summary>What one store holds, and what it saves.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record StoreFigures : IWireRecord<StoreFigures>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>store</c></summary>
     public required string Store { get; init; }
 
@@ -7499,6 +7519,11 @@ public sealed record StoreFigures : IWireRecord<StoreFigures>
 
     /// <summary>Of the next MiB that it would give back; null where it gives back none.</summary>
     public required double? PriceMsPerMib { get; init; }
+
+    private readonly long? _overheadBytes;
+
+    /// <summary>What it takes beside that: what is known of uses, gaps that are not closed yet, and rests of huge pages. Of those its part of what all scopes' stores of its name have. null where that is not known.</summary>
+    public long? OverheadBytes { get => _overheadBytes; init { _overheadBytes = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -7567,6 +7592,10 @@ public sealed record StoreFigures : IWireRecord<StoreFigures>
                 PriceMsPerMib = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "price_ms_per_mib", strict, minimum: 0);
                 seen |= 0x200;
             }
+            else if (WireReader.IsAt(ref reader, "overhead_bytes"u8))
+            {
+                OverheadBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "overhead_bytes", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "StoreFigures", refuse: strict);
@@ -7607,6 +7636,11 @@ public sealed record StoreFigures : IWireRecord<StoreFigures>
         WireWriter.Value(writer, Evictions);
         writer.WritePropertyName("price_ms_per_mib"u8);
         WireWriter.Value(writer, PriceMsPerMib);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("overhead_bytes"u8);
+            WireWriter.Value(writer, OverheadBytes);
+        }
         writer.WriteEndObject();
     }
 }

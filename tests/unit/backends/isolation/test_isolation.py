@@ -5,6 +5,7 @@ import math
 import os
 import threading
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -242,6 +243,30 @@ def test_a_call_that_no_message_can_hold_is_none(pipe: FramePipe) -> None:
     with pytest.raises(TypeError, match="complex"):
         answers.begin("work", (complex(1, 2),))
     assert answers._calls == {}
+
+
+def test_a_first_process_that_is_slow_is_given_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its device is unavailable for no longer than the machine is busy; who needs it is not kept waiting."""
+    told: SimpleQueue[DeviceInfo] = SimpleQueue()
+    with isolated() as backend:
+        launching = backend._launching
+        start, given = launching._start, list[float]()
+
+        def slow_at_first(patience_s: float = 0.0) -> object:
+            given.append(patience_s)
+            return start(patience_s)
+
+        monkeypatch.setattr(launching, "_start", slow_at_first)
+        backend.begin(lambda devices: told.put(devices[0]))
+        slow, there = told.get(timeout=60), told.get(timeout=60)
+        assert slow.state is DeviceState.UNAVAILABLE
+        assert slow.state_reason is not None
+        assert slow.state_reason.endswith(
+            "did not answer 'start' within 0 s and was killed; it is given 300 s now"
+        )
+        assert there.state is DeviceState.AVAILABLE
+        assert given == [0, 300]
+        backend.allocate("a", AllocationRequest("sim:0", 4096), never())
 
 
 def test_threads_that_are_short_fail_a_call_and_not_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
