@@ -153,6 +153,8 @@ class Footprint(Record):
     kv_bytes_per_token: int | None = None
     shrink_ms: int | None = None
     """What giving the working memory back took the last time."""
+    regrow_ms: int | None = None
+    """What the first work after that took above the usual: the memory grew again."""
     shrunk_bytes: int = 0
     """How much of it stayed then."""
 

@@ -31,9 +31,9 @@ class ExpectedUses:
         self._all = UseRate()
 
     def used(self, entry_id: Hashable, now_ns: int) -> None:
-        """Note a use of an entry, kept or not. Those used last are remembered, 16,384 of them (some 4 MiB)."""
+        """Note a use of an entry, kept or not. Those used last are remembered, 16,384 of them (some 6 MiB)."""
         self._all.used(now_ns)
-        self._rates.used(entry_id)
+        self._rates.used(entry_id, now_ns)
 
     @property
     def held_bytes(self) -> int:
@@ -46,11 +46,11 @@ class ExpectedUses:
 
     def at(self, now_ns: int, within_ns: int = HALF_LIFE_NS) -> Callable[[Hashable], float]:
         """Return what tells that of any entry, at one moment: it holds until the next use, and is much quicker for many."""
-        return self._rates.now(self.of_consumer(now_ns, within_ns), 1.0)
+        within_ns = max(0, within_ns)
+        return self._rates.now(self.of_consumer(now_ns, within_ns), 1.0, now_ns, within_ns)
 
     def of_consumer(self, now_ns: int, within_ns: int = HALF_LIFE_NS) -> float:
         """Return how many uses of all its entries together are expected within a time."""
-        within_ns = max(0, within_ns)
         return self._all.expected(now_ns, within_ns) + _LEAST_USES * within_ns / HALF_LIFE_NS
 
     def again(self, entry_id: Hashable) -> bool:

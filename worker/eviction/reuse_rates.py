@@ -4,15 +4,21 @@ Of entries that were used about so often: what share came back after how long. A
 chance that it comes back within some time to the time that it is kept for that (the Gittins index). So what was used
 once is worth little where such entries seldom come back, and of a loop that is longer than the memory, what comes next
 is kept. What was evicted is remembered for a while, since its coming back is what tells that it should have stayed.
+
+That ratio is of the time until the next use alone, and highest just after one. Where something is used in bursts it would be far
+too much for ten minutes, and a large entry would take the place of many that are used as steadily as ever, only to lose it again
+once its burst is over. So no entry is expected to be used much more often than it was of late.
 """
 
 import math
 from collections.abc import Callable, Hashable
 from itertools import islice
 
+from worker.eviction.use_rate import HALF_LIFE_NS
+
 KNOWN = 16_384
-"""Entries remembered, those used last: about 4 MiB, whatever their names are."""
-_KNOWN_BYTES = 256
+"""Entries remembered, those used last: about 6 MiB, whatever their names are."""
+_KNOWN_BYTES = 368
 """Of one: measured with 16,384 of them."""
 
 HALF_LIFE_USES = 3000
@@ -32,11 +38,16 @@ _SHARE_WEIGHT, _POOL_WEIGHT = 1.0, 4.0
 _LEARN_EVERY = 64
 
 
-_Entry = tuple[int, int, float, int]
-"""How many uses, the time of the last one, the mean octave of the time from one to the next, and the class. Plain: each use
-makes one."""
+_Entry = tuple[int, int, float, int, float, int, int]
+"""How many uses, the time of the last one, the mean octave of the time from one to the next, and the class; then the uses of late,
+each counting half after ten minutes, and when the first and the last one were, in nanoseconds. Plain: each use makes one."""
 
-_FORGOTTEN: _Entry = (1, 0, 0.0, 0)
+_FORGOTTEN: _Entry = (1, 0, 0.0, 0, 1.0, 0, 0)
+
+MORE_USES = 12
+"""So many more than of late an entry may be expected to be used in the same time: a burst that just begins has few yet. Of 1, 3,
+6 and 12 it cost least on traces of ``benchmarks/consumers`` (seeds 101, 102) and ``consumer_files`` (11 to 13)."""
+_WINDOW_NS = HALF_LIFE_NS / math.log(2)
 
 
 class ReuseRates:
@@ -61,37 +72,39 @@ class ReuseRates:
         """What the entries that are known take, about: the tuple, the numbers in it, and its place in the table."""
         return _KNOWN_BYTES * len(self._known)
 
-    def used(self, entry_id: Hashable) -> None:
+    def used(self, entry_id: Hashable, now_ns: int) -> None:
         """Note a use."""
         known, name = self._known, hash(entry_id)
         tick = self._tick = self._tick + 1
         entry = known.pop(name, None)
         if entry is None:
             if len(known) >= KNOWN:
-                _, last, _, kind = known.pop(next(iter(known)))
+                _, last, _, kind, *_ = known.pop(next(iter(known)))
                 _count(self._lost[kind], _bin(tick - last))
-            known[name] = (1, tick, 0.0, 0)
+            known[name] = (1, tick, 0.0, 0, 1.0, now_ns, now_ns)
         else:
-            uses, last, gap, kind = entry
+            uses, last, gap, kind, _, first_ns, _ = entry
             age = tick - last
             _count(self._back[kind], _bin(age))
             weight = 1 / uses if uses < _FEW_USES else _LATEST_GAP
             gap += weight * (math.log2(age + 1) - gap)
-            known[name] = (uses + 1, tick, gap, min(1 + int(gap), _CLASSES - 1))
+            kind = min(1 + int(gap), _CLASSES - 1)
+            known[name] = (uses + 1, tick, gap, kind, 1 + _decayed(entry, now_ns), first_ns, now_ns)
         if not self._stale:
             often = max(_LEARN_EVERY, len(known) // 16)
             self._stale = not self._rates or tick - self._learned >= min(often, 8 + tick // 4)
 
-    def now(self, times: float, unknown: float) -> Callable[[Hashable], float]:
-        """Return what tells how often an entry is expected to be used now, per ``times`` uses of the consumer; ``unknown`` where it never was.
+    def now(self, times: float, unknown: float, now_ns: int, within_ns: int) -> Callable[[Hashable], float]:
+        """Return what tells how often an entry is expected to be used within a time, of ``times`` uses of all; ``unknown`` where it never was.
 
-        It holds until the next use, and takes a third of a microsecond an entry: a plan looks at thousands.
+        It holds until the next use, and takes half a microsecond an entry: a plan looks at thousands.
         """
         if self._stale:  # only now: it takes much longer than to note a use
             self._learn()
         known, tick, rates = self._known, self._tick, self._rates
         if not rates:
             return lambda _: unknown
+        most = MORE_USES * within_ns / _WINDOW_NS
         last, table, forgets = len(rates[0]) - 1, len(_BINS), len(known) >= KNOWN
 
         def told(entry_id: Hashable) -> float:
@@ -102,7 +115,12 @@ class ReuseRates:
                 entry = _FORGOTTEN
             age = tick - entry[1]
             place = _BINS[age] if age < table else _bin(age)
-            return times * rates[entry[3]][min(last, place)]
+            expected = times * rates[entry[3]][min(last, place)]
+            known_ns = now_ns - entry[5]
+            if known_ns > 0 and expected > most:  # what is expected seldom is below any bound
+                seen_ns = _WINDOW_NS * (1 - math.exp(-known_ns / _WINDOW_NS))
+                return min(expected, (_decayed(entry, now_ns) + MORE_USES) * within_ns / seen_ns)
+            return expected
 
         return told
 
@@ -116,7 +134,7 @@ class ReuseRates:
         bins = _bin(self._tick + 1) + 2
         waiting = [[0.0] * bins for _ in range(_CLASSES)]
         place, edge = bins - 1, _edge(bins - 1)
-        for _, last, _, kind in self._known.values():  # their ages only fall
+        for _, last, _, kind, *_ in self._known.values():  # their ages only fall
             age = self._tick - last
             while age < edge:
                 place -= 1
@@ -135,6 +153,10 @@ class ReuseRates:
         ]
         self._learned = self._tick
         self._stale = False
+
+
+def _decayed(entry: _Entry, now_ns: int) -> float:
+    return entry[4] * math.exp(min(0, entry[6] - now_ns) / _WINDOW_NS)
 
 
 def _bin(age: int) -> int:

@@ -14,10 +14,10 @@ class Filling:
 
     def with_room(self, size: int, band: Band) -> Segment | None:
         """Return where a record of a band goes: where there is the least room for it. None where it has none."""
-        best, rest = None, size - 1
+        best = None
         for segment in self._bands.get(band, ()):
-            if size <= segment.rest and (best is None or segment.rest < rest):
-                best, rest = segment, segment.rest
+            if size <= segment.rest and (best is None or segment.rest < best.rest):
+                best = segment
         return best
 
     def any_with_room(self, size: int) -> Segment | None:

@@ -82,8 +82,8 @@ class ModelConsumer:
 class ArenaConsumer:
     """What an engine keeps beside a model for its work, caches with it: it goes, and the model stays.
 
-    Its price is the time that giving it back took the last time, by how often the model is expected to be used; what was
-    never given back yet has no price yet, and costs nothing.
+    Its price is the time that giving it back and growing it again took the last time, by how often the model is expected to be
+    used; what was never given back yet has no price yet, and costs nothing.
     """
 
     kind = ENGINE
@@ -101,7 +101,7 @@ class ArenaConsumer:
     def offers(self, _need_bytes: int) -> tuple[Offer, ...]:
         """Offer what is more than stayed the last time that it was given back."""
         footprint, now_ns = self._entry.footprint, self._unloader.now_ns()
-        took_ms = 0 if footprint is None else footprint.shrink_ms or 0
+        took_ms = 0 if footprint is None else (footprint.shrink_ms or 0) + (footprint.regrow_ms or 0)
         cost = took_ms * self._entry.expected_uses(now_ns)
         return (Offer(self._entry.shrinkable_bytes, cost, "its engine gives it back, and the model stays"),)
 

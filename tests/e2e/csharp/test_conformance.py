@@ -128,7 +128,7 @@ def plain(value: Any) -> Any:
 OF_ITS_OWN = {
     "age_ms", "covered_ms", "oldest_age_ms", "lease_expires_in_ms", "expires_in_ms", "last_used_ms_ago", "last_synchronized", "duration_us",
     "bytes_per_second", "load_ms", "reload_ms", "optimization_time_ms", "cost_ms",  # what time it is, and what things take
-    "name", "loader", "measured_process_bytes", "overhead_bytes", "host",  # what they are made of
+    "name", "loader", "file_location", "measured_process_bytes", "overhead_bytes", "host",  # what they are made of
     "nearest",  # what was probably meant
 }  # fmt: skip
 PRICE, STORES = "price_ms_per_mib", {"store", "stores"}

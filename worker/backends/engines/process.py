@@ -192,6 +192,7 @@ class EngineProcess:
         with self._lock:
             self._working, self._works = self._working + 1, self._works + 1
         try:
+            began = time.monotonic()
             call = child.answers.begin(
                 "work", (handle, entry, arguments, work.lent), token, on_report=report, on_question=asked
             )
@@ -209,6 +210,7 @@ class EngineProcess:
                 raise
             try:
                 answer = child.finish(call)
+                model.worked(1000 * (time.monotonic() - began))
             except BaseException as error:  # there may be a result that could not be sent
                 take_back()
                 if asked is not None and isinstance(error, EndedError):
@@ -294,11 +296,11 @@ class EngineProcess:
             if (steps.returned or 0) < claimed // 2 and self._reopen(handle, model):
                 child.call("trim", HOST, patience_s=RELEASE_S)
                 steps.add("the engine opened the model anew")
-            model.shrink_ms = round((time.monotonic() - began) * 1000)
+            took_ms = 1000 * (time.monotonic() - began)
             self._note_growth(model, exact=True)
             if model.mapped_bytes:  # of a file that was opened anew, less may be
                 model.mapped_bytes = min(model.mapped_bytes, mapped_bytes(child.pid, model.launch.files))
-            model.shrunk_bytes = model.grown_bytes
+            model.shrunk(took_ms, model.grown_bytes)
             return Receipt(claimed, steps.returned, steps.done)
 
     def _reopen(self, handle: str, model: OpenedModel) -> bool:
