@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -133,12 +134,17 @@ def _refusal(address: str, name: str) -> str:
 
     if not ray.is_initialized():
         ray.init(address, namespace=NAMESPACE, log_to_driver=False)
-    ray_id = next(each["NodeID"] for each in ray.nodes() if each["NodeName"] == name and each["Alive"])
-    node = ray.get_actor(f"{NODE_PREFIX}{name}:{ray_id[:16]}", NAMESPACE)
-    placed = node.place.remote(
-        Place("probe", "probe", 0), "probe", Guard("", -1), "memory.get_status", {}, {}
-    )
-    return str(ray.get(placed).refused)
+    until = time.monotonic() + START_SECONDS
+    while True:  # one that was killed is in the list until Ray misses it
+        for row in ray.nodes():
+            with suppress(ray.exceptions.RayError, ValueError):
+                if row["NodeName"] == name and row["Alive"]:
+                    node = ray.get_actor(f"{NODE_PREFIX}{name}:{row['NodeID'][:16]}", NAMESPACE)
+                    guard, place = Guard("", -1), Place("probe", "probe", 0)
+                    placed = node.place.remote(place, "probe", guard, "memory.get_status", {}, {})
+                    return str(ray.get(placed, timeout=5).refused)
+        assert time.monotonic() < until, f"{name} does not answer"
+        time.sleep(0.1)
 
 
 def _patiently(start: Callable[[], Any]) -> Any:
