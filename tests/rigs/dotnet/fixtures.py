@@ -1,5 +1,6 @@
 """Pytest fixtures: the toolchain and the runtime. A conftest.py imports what it needs by name."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +19,15 @@ Load = Callable[..., list[Path]]
 
 @pytest.fixture(autouse=True)
 def dotnet_watchdog() -> Iterator[None]:
-    """End the run with all stacks where a test hangs."""
+    """End the run with all stacks where a test hangs.
+
+    A Python function that the collector calls, as Hypothesis has one, lets go of the GIL amid the making of a binding,
+    which pythonnet does under a lock of .NET's: another thread that wants that lock keeps the GIL, and both wait for ever.
+    """
+    callbacks, gc.callbacks[:] = gc.callbacks[:], []
     with runtime.watchdog(TEST_SECONDS):
         yield
+    gc.callbacks[:] = callbacks
 
 
 @pytest.fixture(scope="session")

@@ -165,7 +165,7 @@ def test_what_is_beside_entries_adds_up() -> None:
     beside = memory.held_bytes - memory.alive_bytes
     overhead = [each.figures().overhead_bytes or 0 for each in caches]
     assert beside > 0
-    assert beside - 2 <= sum(overhead) - 40 * 256 <= beside
-    assert all(each > 20 * 256 for each in overhead)
+    assert beside - 2 <= sum(overhead) - 40 * 368 <= beside
+    assert all(each > 20 * 368 for each in overhead)
     caches[1].close()
-    assert (caches[0].figures().overhead_bytes or 0) - 20 * 256 == memory.held_bytes - memory.alive_bytes
+    assert (caches[0].figures().overhead_bytes or 0) - 20 * 368 == memory.held_bytes - memory.alive_bytes
