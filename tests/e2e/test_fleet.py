@@ -477,8 +477,10 @@ class _Host:
 
 
 def test_it_starts_ray_and_ends_with_its_input(tmp_path: Path) -> None:
-    """With no address the nodes share this machine's memory; the end of the input ends all of it; stderr stays JSON."""
-    with Worker("fleet", "--nodes", "2", "--log-level", "info", patience=START_SECONDS) as started:
+    """With no address the nodes share this machine's memory; the end of the input ends all of it; stderr stays JSON; each node writes a file of its own."""
+    record = tmp_path / "run.jsonl"
+    options = ("--nodes", "2", "--log-level", "info", "--record", str(record))
+    with Worker("fleet", *options, patience=START_SECONDS) as started:
         devices = started.call("memory.get_status")["devices"]
         assert [each["device_id"] for each in devices] == ["node-1/cpu", "node-2/cpu"]
         assert sum(each["budget_bytes"] for each in devices) <= devices[0]["total_bytes"]
@@ -487,6 +489,7 @@ def test_it_starts_ray_and_ends_with_its_input(tmp_path: Path) -> None:
         assert started.exit_code(20) == 0
         eventually(lambda: all(gone(each.pid) for each in family), "the end of all that it started")
         assert all(isinstance(json.loads(each), dict) for each in started.stderr().splitlines())
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["run.node-1.jsonl", "run.node-2.jsonl"]
 
 
 def test_what_it_started_goes_with_it() -> None:

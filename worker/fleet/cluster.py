@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from protocol.record import Record
 from worker.fleet import leftovers
 from worker.fleet.names import in_order, node_name
+from worker.fleet.own_files import with_own_files
 from worker.fleet.words import DIRECTORY, NAMESPACE, NODE_PREFIX
 
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -34,6 +36,8 @@ class Machine(Record):
     ray_id: str
     folder: str | None
     """Where options are to name files from; None for another machine than the gateway's."""
+    has_others: bool = False
+    """Whether other nodes are on it."""
 
 
 class Cluster:
@@ -98,7 +102,8 @@ class Cluster:
     def local_machines(self, count: int) -> dict[str, Machine]:
         """Return so many machines that are all this one."""
         names = [f"node-{number}" for number in range(1, count + 1)]
-        return {name: self._machine(name, self.own_ray_id) for name in names}
+        has_others = count > 1
+        return {name: replace(self._machine(name, self.own_ray_id), has_others=has_others) for name in names}
 
     def directory(self) -> Any:
         """Return the directory, started unless it is there."""
@@ -106,8 +111,9 @@ class Cluster:
 
     def node(self, machine: Machine, options: tuple[str, ...]) -> Any:
         """Return a machine's node, started unless it is there, with options for its worker."""
+        own = with_own_files(options, machine.name) if machine.has_others else options
         name = f"{NODE_PREFIX}{machine.name}:{machine.ray_id[:16]}"  # another where Ray was started anew
-        return self._actor(Node, name, machine.ray_id, machine.name, options, machine.folder, name)
+        return self._actor(Node, name, machine.ray_id, machine.name, own, machine.folder, name)
 
     def close(self) -> None:
         """Leave the cluster; one of this machine's own ends."""
