@@ -79,6 +79,21 @@ def test_a_conversation(up: Worker) -> None:
     )
 
 
+def test_what_was_freed_before_it_was_said_counts(up: Worker) -> None:
+    """A host need not wait for the answer to its free before it says that it gave back: lines are taken in order."""
+    entry = hold(up, 8 * MIB)
+    hold(up, 24 * MIB)
+    register(up, 32 * MIB, 0.001)
+    asked = up.send("memory.allocate", {"size_bytes": 24 * MIB, "device_id": DEVICE, "make_room": True})
+    up.event(ASKED)
+    freed = up.send("memory.deallocate", {"allocation_id": entry})
+    said = up.send("memory.released", {"consumer_id": "responses", "bytes": 8 * MIB})
+    (given,) = up.reply(asked)["data"]["released"]
+    assert (given["consumer_id"], given["returned_bytes"]) == ("responses", 8 * MIB)
+    assert up.reply(freed)["success"]
+    assert up.reply(said)["success"]
+
+
 def test_nothing_waits_behind_the_question(up: Worker) -> None:
     """While more requests wait for a silent host than there are threads, memory is freed and the host is heard."""
     cache, other = hold(up, 24 * MIB), hold(up, 16 * MIB)

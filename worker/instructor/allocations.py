@@ -10,7 +10,7 @@ from worker.core.clock import NS_PER_MS
 from worker.core.records import AllocationRequest
 from worker.instructor.binding import Claims
 from worker.interface.interface_memory import MemoryInterface
-from worker.stream.work import Answer, Call, Claim, Manner, Work
+from worker.stream.work import Answer, Call, Claim, Manner, Work, frees
 
 IDS = "allocation ids"
 """Claimed by what makes ids and, exclusively, by what names one that is not known yet: it may be in the making."""
@@ -80,7 +80,8 @@ class AllocationHandlers:
         if not allocations.knows(params.allocation_id):
             return (), True  # it is not, nor will it be
         device_id, size = self._memory.allocations.place_of(params.allocation_id)
-        claims = (Claim(params.allocation_id, exclusive=True), Claim(device_id, exclusive=False))
+        own = Claim(params.allocation_id, exclusive=True)
+        claims = (own, Claim(device_id, exclusive=False), frees(device_id, after=False))
         return claims, self._memory.devices.is_quick(device_id, size)
 
     def renew_lease(self, params: p.RenewLeaseParams, _: Call) -> r.RenewLeaseResult:

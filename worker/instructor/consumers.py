@@ -1,13 +1,17 @@
-"""The handlers of the consumers' actions, wire to records and back. Whatever they say is answered at once, and claims nothing."""
+"""The handlers of the consumers' actions, wire to records and back. Whatever they say is answered at once.
+
+It claims nothing, but for the word that memory was given back: that counts after the frees that were sent before it.
+"""
 
 from protocol import params as p
 from protocol import results as r
 from worker.core.clock import NS_PER_MS
 from worker.core.consumers import Offer
 from worker.core.records import HOST
+from worker.instructor.binding import Claims
 from worker.interface.interface_memory import MemoryInterface
 from worker.manager.consumer_table import Registration
-from worker.stream.work import Call
+from worker.stream.work import Call, frees
 
 _NO_KIND = "host"
 """The kind of a consumer whose host does not say."""
@@ -41,6 +45,11 @@ class ConsumerHandlers:
         """Take a host's word that memory was given back."""
         held, limit = self._memory.consumers.released(params.consumer_id, params.bytes)
         return r.ReleasedResult(params.consumer_id, held, limit)
+
+    def claims_of_released(self, params: p.ReleasedParams) -> Claims:
+        """Claim to be after what is being freed on the consumer's device: by what that shows the word is judged."""
+        device_id = self._memory.consumers.device_of(params.consumer_id)
+        return () if device_id is None else (frees(device_id, after=True),), True
 
     def unregister(self, params: p.UnregisterConsumerParams, _: Call) -> r.UnregisterConsumerResult:
         """Forget a consumer."""

@@ -131,7 +131,7 @@ class Instructor:
         bind("memory.plan", models.plan, models.claims_of_plan)
         bind("memory.plan_batches", self._plan_batches)
         bind("memory.register_consumer", consumers.register)
-        bind("memory.released", consumers.released)
+        bind("memory.released", consumers.released, consumers.claims_of_released, brief=True)
         bind("memory.unregister_consumer", consumers.unregister)
         bind("memory.get_consumers", consumers.get_consumers)
         bind("operation.begin", self._begin_operation)

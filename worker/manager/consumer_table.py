@@ -208,6 +208,12 @@ class ConsumerTable:
         with self._lock:
             return self.get(consumer_id).said.held_bytes
 
+    def device_of(self, consumer_id: str) -> str | None:
+        """Return where a consumer holds what it holds; None for one that is not registered."""
+        with self._lock:
+            consumer = self._live(self._clock.now_ns()).get(consumer_id)
+            return None if consumer is None else consumer.said.device_id
+
     def knows(self, consumer_id: str) -> bool:
         """Tell whether a consumer is registered."""
         with self._lock:

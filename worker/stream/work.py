@@ -25,6 +25,11 @@ def optimizing(device_id: str) -> tuple[Claim, Claim]:
     return Claim(f"optimizing {device_id}", exclusive=True), Claim(device_id, exclusive=False)
 
 
+def frees(device_id: str, *, after: bool) -> Claim:
+    """Return what freeing memory of a device claims, side by side; ``after`` all that came before, what speaks of it claims."""
+    return Claim(f"frees {device_id}", exclusive=after)
+
+
 class Call:
     """What running work is handed."""
 

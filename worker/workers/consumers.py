@@ -148,6 +148,10 @@ class ConsumerWorker:
             raise InvalidRequestError.at("data.consumer_id", message)
         return self._table.register(said)
 
+    def device_of(self, consumer_id: str) -> str | None:
+        """Return the device of a host's consumer; None for one that is not registered."""
+        return self._table.device_of(consumer_id)
+
     def released(self, consumer_id: str, size_bytes: int) -> tuple[int, int | None]:
         """Take a host's word that so much was given back. Returns what it holds then, and its limit."""
         held = self._table.released(consumer_id, size_bytes)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,11 @@ import pytest
 from protocol.actions import ACTIONS
 from protocol.generate import ROOT
 from tests.unit.instructor.instructors import instructor_over
-from tests.unit.machine import Machine
+from tests.unit.machine import Machine, SimulatedDevice
+from worker.core.records import no_report
+from worker.stream.work import Call, Claim
+
+MIB = 2**20
 
 
 @pytest.mark.parametrize(("action", "once"), [
@@ -19,6 +24,30 @@ def test_a_question_without_data_is_prepared_once(tmp_path: Path, action: str, *
     """What claims and changes nothing is the same work each time; other work is made for each request."""
     instructor = instructor_over(Machine(tmp_path))
     assert (instructor.prepare(action, {}) is instructor.prepare(action, {})) is once
+
+
+def test_the_word_that_memory_was_given_back_waits_for_the_frees_before_it(tmp_path: Path) -> None:
+    """Of its device alone, and not for what allocates there, which may wait for that very word."""
+    machine = Machine(tmp_path, SimulatedDevice(64 * MIB))
+    instructor = instructor_over(machine)
+
+    def claims_of(action: str, **data: object) -> set[Claim]:
+        return set(instructor.prepare(action, data).claims)
+
+    for device_id in ("cpu", "sim:0"):
+        instructor.prepare(
+            "memory.register_consumer",
+            {"consumer_id": device_id, "device_id": device_id, "held_bytes": MIB, "offers": []},
+        ).run(Call(machine.token(), no_report))
+    freed = machine.allocate("sim:0", MIB)
+    (after,) = claims_of("memory.released", consumer_id="sim:0", bytes=1)
+    assert after.exclusive
+    assert replace(after, exclusive=False) in claims_of("memory.deallocate", allocation_id=freed)
+    assert after.key not in {
+        each.key for each in claims_of("memory.allocate", size_bytes=1, device_id="sim:0", make_room=True)
+    }
+    assert claims_of("memory.released", consumer_id="cpu", bytes=1).isdisjoint({after})
+    assert claims_of("memory.released", consumer_id="nobody", bytes=1) == set()
 
 
 def test_what_is_bound_later_fits_the_table_too(tmp_path: Path) -> None:

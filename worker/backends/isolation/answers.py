@@ -235,8 +235,13 @@ class Answers:
                 if message is None:
                     self._more = False
                     return True
-                if mine is not None and message[0] == mine.number and len(message) == SUCCEEDED:
-                    # Whoever reads waits for it, so that nobody else is to be woken or called, and alone counts.
+                if (
+                    mine is not None
+                    and message[0] == mine.number
+                    and len(message) == SUCCEEDED
+                    and mine.on_answer is None
+                    and mine.undo is None
+                ):  # whoever reads waits for it, and nothing is to be called: nobody else is to be woken, or asked
                     self._calls.pop(mine.number, None)
                     if mine.do not in QUESTIONS:
                         self.changed += 1
