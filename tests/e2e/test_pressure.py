@@ -254,7 +254,7 @@ def test_models_make_way_for_what_is_demoted(models: Path) -> None:
     """While the device has headroom by its own figures, and no place for all that is on it: what goes lets the rest return."""
     with worker("--simulated-device", "128MiB,local_bytes=48MiB", "--models", str(models)) as up:
         for name in ("one", "two"):
-            up.call("memory.load_model", {"model_id": name, "device_id": "sim:0"})
+            up.call("memory.load_model", {"model_id": name, "device_id": "sim:0", "pin": name == "two"})
         planned = up.call("memory.model_optimize", {"device_id": "sim:0", "dry_run": True})
         done = up.call("memory.model_optimize", {"device_id": "sim:0"})
         for said in (planned, done):
