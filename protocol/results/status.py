@@ -43,7 +43,8 @@ class DeviceStatus(Record):
     process_used_source: Source | None
     child_process_bytes: Bytes | None
     """On the CPU: what the processes take that this worker started, engines' and devices' among them. Not in
-    `process_used_bytes`. One that a plugin started is found within 250 ms."""
+    `process_used_bytes`, but for pages that both have mapped, which count in each (shared allocations that were copied to or from a
+    device's process, blocks that are copied there often). One that a plugin started is found within 250 ms."""
     allocated_bytes: Bytes
     """Ledger: live allocations, as asked for."""
     external_bytes: Bytes

@@ -158,7 +158,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     /// <summary><c>process_used_source</c> Null from a worker that does not send it yet.</summary>
     public Source? ProcessUsedSource { get; init; }
 
-    /// <summary>On the CPU: what the processes take that this worker started, engines' and devices' among them. Not in `process_used_bytes`. One that a plugin started is found within 250 ms. Null from a worker that does not send it yet.</summary>
+    /// <summary>On the CPU: what the processes take that this worker started, engines' and devices' among them. Not in `process_used_bytes`, but for pages that both have mapped, which count in each (shared allocations that were copied to or from a device's process, blocks that are copied there often). One that a plugin started is found within 250 ms. Null from a worker that does not send it yet.</summary>
     public long? ChildProcessBytes { get; init; }
 
     /// <summary>Ledger: live allocations, as asked for.</summary>
