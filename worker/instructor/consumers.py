@@ -1,6 +1,7 @@
 """The handlers of the consumers' actions, wire to records and back. Whatever they say is answered at once.
 
-It claims nothing, but for the word that memory was given back: that counts after the frees that were sent before it.
+What they say of one counts in turn, and after the frees that were sent before it: else that memory was given back would be
+heard before it was.
 """
 
 from protocol import params as p
@@ -46,8 +47,10 @@ class ConsumerHandlers:
         held, limit = self._memory.consumers.released(params.consumer_id, params.bytes)
         return r.ReleasedResult(params.consumer_id, held, limit)
 
-    def claims_of_released(self, params: p.ReleasedParams) -> Claims:
-        """Claim to be after what is being freed on the consumer's device: by what that shows the word is judged."""
+    def claims_in_turn(
+        self, params: p.RegisterConsumerParams | p.ReleasedParams | p.UnregisterConsumerParams
+    ) -> Claims:
+        """Claim to be after what is being freed on the consumer's device, by which its word is judged; and after that word."""
         device_id = self._memory.consumers.device_of(params.consumer_id)
         return () if device_id is None else (frees(device_id, after=True),), True
 

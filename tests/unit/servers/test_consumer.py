@@ -280,7 +280,7 @@ def test_what_was_in_use_is_dearer() -> None:
         up.look(replace(idle, used=used))
         rarely.look(idle)
         rarely.look(idle)
-    assert up.watch.uses._rates._known[hash("m")].uses == 4
+    assert up.watch.uses._rates._known[hash("m")][0] == 4
     assert up.offer().cost_ms > rarely.offer().cost_ms
 
 
