@@ -1,5 +1,6 @@
 """What every node answers: asked side by side, merged into one."""
 
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any
 
@@ -39,12 +40,13 @@ class Everywhere:
             node, device = split(asked)
             one = self._roster.link(node or self._own).send(name, {**data, "device_id": device}, how.meta)
             return lambda call: self._finished(name, one.answer(call))
-        if name == "memory.get_status":
-            return self._status(data, how)
         if name == "memory.get_allocations":
             return self._allocations(data)
         if name == "memory.model_optimize":
             return self._model_optimize(data)
+        even_of_none = {"memory.get_status": self._status, "worker.get_health": self._whole_health}
+        if name in even_of_none:
+            return even_of_none[name](data, how)
         pending = self._send(name, data, how)
         return lambda call: self._finished(name, MERGES[name](self._answers(name, pending, call)))
 
@@ -87,6 +89,19 @@ class Everywhere:
             found = worst([PartHealth("", each) for each in states])
             return {"state": found, "parts": [*map(vars, here), *answer["parts"]]}
         return answer
+
+    def _whole_health(self, data: Data, how: How) -> Run:
+        """Ask the nodes that are there; where none is, or none answers, the gateway's own parts say so."""
+        pending = self._send("worker.get_health", data, how) if self._roster.reachable() else []
+
+        def run(call: Call) -> Data:
+            answers: Answers = {}
+            if pending:
+                with suppress(DeviceUnavailableError):
+                    answers = self._answers("worker.get_health", pending, call)
+            return self._finished("worker.get_health", MERGES["worker.get_health"](answers))
+
+        return run
 
     def _of_one_id(self, data: Data, how: How) -> Run:
         node, allocation_id = split(data["allocation_id"])
