@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _copies(backend: DeviceBackend) -> None:
-    import torch  # noqa: PLC0415 - seconds, and only with a device
+    import torch  # noqa: PLC0415 - importing torch takes seconds, which who has no CUDA device need not wait for
 
     ordinary = memoryview(bytearray(GIB))
     backend.allocate("device", _ask(GIB), TOKEN)
@@ -77,7 +77,7 @@ def _copies(backend: DeviceBackend) -> None:
 
 
 def _figures(backend: DeviceBackend) -> None:
-    import torch  # noqa: PLC0415 - seconds, and only with a device
+    import torch  # noqa: PLC0415 - importing torch takes seconds, which who has no CUDA device need not wait for
 
     heading("Taken and given back by what the backend says, MiB", "what the driver shows")
     for size, count in ((4096, 1024), (MIB, 256), (8 * MIB, 64), (64 * MIB, 16), (GIB, 2)):

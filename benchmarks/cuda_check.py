@@ -50,7 +50,7 @@ HOG = (
 )
 
 
-def say(name: str, passed: bool | None, **figures: object) -> None:  # noqa: FBT001 - a verdict, and the figures
+def say(name: str, passed: bool | None, **figures: object) -> None:  # noqa: FBT001 - each call reads as a row: name, verdict, figures
     """Print a check: None for figures that nothing is promised of."""
     mark = "INFO" if passed is None else "PASS" if passed else "FAIL"
     print(f"{mark} {name}: " + ", ".join(f"{key}={value}" for key, value in figures.items()), flush=True)
@@ -94,7 +94,7 @@ def figures() -> None:
 
 def returned() -> None:
     """What frees say went back is what the driver shows, what is called free can be had, and all goes back."""
-    import torch  # noqa: PLC0415 - seconds, and only with a device
+    import torch  # noqa: PLC0415 - importing torch takes seconds, which who has no CUDA device need not wait for
 
     def free_now() -> int:
         return int(torch.cuda.mem_get_info(0)[0])
@@ -133,7 +133,7 @@ def returned() -> None:
 
 def fraction() -> None:
     """Torch's own limit for the process is in the budget, and what is free below it can be had."""
-    import torch  # noqa: PLC0415 - seconds, and only with a device
+    import torch  # noqa: PLC0415 - importing torch takes seconds, which who has no CUDA device need not wait for
 
     backend = made()
     backend.allocate("warm", ask(MIB), TOKEN)
@@ -174,7 +174,7 @@ def contention() -> None:
 
 def pace() -> None:
     """Matmuls keep 90 % of their pace while blocks come and go; a wait for a copy sleeps."""
-    import torch  # noqa: PLC0415 - seconds, and only with a device
+    import torch  # noqa: PLC0415 - importing torch takes seconds, which who has no CUDA device need not wait for
 
     backend = made()
     matrix = torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16)
@@ -235,7 +235,7 @@ def pace() -> None:
 
 def streams() -> None:
     """A block that is freed while a side stream writes it is handed out only after that."""
-    import torch  # noqa: PLC0415 - seconds, and only with a device
+    import torch  # noqa: PLC0415 - importing torch takes seconds, which who has no CUDA device need not wait for
 
     backend, wrong = made(), 0
     for _ in range(30):
@@ -244,7 +244,7 @@ def streams() -> None:
         backend.allocate("s", ask(256 * MIB), TOKEN)
         side = torch.cuda.Stream()
         with torch.cuda.stream(side):
-            torch.cuda._sleep(200_000_000)  # noqa: SLF001 - nothing else keeps a stream busy
+            torch.cuda._sleep(200_000_000)  # noqa: SLF001 - torch has no public call that keeps a stream busy for a known time
             backend.tensor("s").fill_(7)
         gc.collect()
         backend.free("s")
@@ -257,7 +257,7 @@ def streams() -> None:
 
 def death() -> None:
     """After an illegal access the context is dead: the next call says that the device is lost."""
-    import torch  # noqa: PLC0415 - seconds, and only with a device
+    import torch  # noqa: PLC0415 - importing torch takes seconds, which who has no CUDA device need not wait for
 
     backend = made()
     backend.allocate("a", ask(MIB), TOKEN)

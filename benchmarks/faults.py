@@ -50,7 +50,7 @@ BROKEN = (
 """What must not be."""
 
 
-class Ended(Exception):  # noqa: N818 - it is what happened, and expected here
+class Ended(Exception):  # noqa: N818 - the worker's end is an outcome that is counted here, and no error of the benchmark's
     """The worker is gone, or silent."""
 
 
@@ -60,7 +60,7 @@ class Victim:
     def __init__(self, folder: Path) -> None:
         self.shared = folder / "shared"
         self.shared.mkdir(exist_ok=True)
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as this object, whose __exit__ closes it
         self.process = subprocess.Popen(
             [
                 sys.executable, "-m", "worker", "--plugin", "benchmarks.fault_injection",

@@ -129,7 +129,7 @@ def _lines_reached(parser: "Parser", text: bytes, folder: Path) -> set[tuple[str
     sys.settrace(trace)
     try:
         outcome(parser, text, folder)
-    except Exception:  # noqa: BLE001 - whatever it is
+    except Exception:  # noqa: BLE001 - an input that breaks the parser was noted before, and is kept there
         return set()
     finally:
         sys.settrace(None)

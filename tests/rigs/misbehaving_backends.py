@@ -115,7 +115,7 @@ class Prints(_Simulated):
     """As libraries do, in Python and in C, where the messages go if nobody takes care."""
 
     def probe(self) -> tuple[DeviceInfo, ...]:
-        print("hello from a library", flush=True)  # noqa: T201 - the point
+        print("hello from a library", flush=True)  # noqa: T201 - writing to stdout is how this backend misbehaves
         os.write(1, b"hello from C\n")
         return super().probe()
 

@@ -39,7 +39,7 @@ def _hang(data: dict[str, Any], call: Call) -> Any:
 
 def _stderr(_data: dict[str, Any], _call: Call) -> Any:
     for _ in range(5000):
-        print("x" * 100)  # noqa: T201 - as plugins do
+        print("x" * 100)  # noqa: T201 - plugins print, and the protocol's stdout is to outlive it
     return {}
 
 

@@ -117,7 +117,7 @@ def _simulated(arguments: Arguments, clock: Clock) -> Iterator[DeviceBackend]:
             expected = DeviceInfo(f"sim:{index}", DeviceKind.SIMULATED, f"Simulated device {index}")
             yield _isolated(sys.executable, factory, {"index": index, **knobs}, expected)
         else:
-            from worker.backends.simulated import SimulatedBackend, SimulatedDevice  # noqa: PLC0415 - rarely needed
+            from worker.backends.simulated import SimulatedBackend, SimulatedDevice  # noqa: PLC0415 - who simulates no device does not import them
 
             yield SimulatedBackend(index, SimulatedDevice(**knobs), clock)  # type: ignore[arg-type]  # the knobs were read by its fields
 

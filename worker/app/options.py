@@ -149,7 +149,7 @@ def _trigger(text: str) -> PressureLevel | float:
         percentage = float(text.removesuffix("%"))
     except ValueError:
         percentage = math.nan
-    if not 0 < percentage <= 100:  # noqa: PLR2004 - percent
+    if not 0 < percentage <= 100:  # noqa: PLR2004 - the whole is 100 percent
         raise argparse.ArgumentTypeError(
             f"{text!r} is none of {', '.join(_AUTO_LEVELS)}, nor a percentage above 0 and up to 100"
         )

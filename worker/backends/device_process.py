@@ -240,7 +240,7 @@ class _Server:
     def _do_fill(self, _: CancelToken, handle: str, offset: int, slot: int, length: int) -> None:
         self._fillings[handle].put(offset, self._slots.view(slot, length))
 
-    def _do_filled(self, _: CancelToken, handle: str, whole: bool) -> object:  # noqa: FBT001 - from the wire
+    def _do_filled(self, _: CancelToken, handle: str, whole: bool) -> object:  # noqa: FBT001 - a message has arguments without names
         block = self._fillings.pop(handle).finish(whole=whole)
         return None if block is None else packed_block(block)
 

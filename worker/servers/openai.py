@@ -16,7 +16,7 @@ class OpenAi:
         found = [each for each in names if each is not None]
         return Seen(tuple(Served(name, None) for name in found), busy=True)
 
-    def steps(self, seen: Seen) -> tuple[Step, ...]:  # noqa: ARG002 - whatever it has
+    def steps(self, seen: Seen) -> tuple[Step, ...]:  # noqa: ARG002 - the protocol's signature; such a server offers no steps, whatever was seen of it
         """Return none."""
         return ()
 

@@ -80,7 +80,7 @@ class Named:
 
 def _scope(scope: object) -> Scope:
     """Return a scope that a request could have, too."""
-    if not isinstance(scope, tuple | list) or len(scope) != 2:  # noqa: PLR2004 - a pair
+    if not isinstance(scope, tuple | list) or len(scope) != 2:  # noqa: PLR2004 - a scope is a user and a project
         raise ValueError(f"a scope is a pair, (user, project), not {scope!r}")
     user, project = scope
     return Scope(_checked(user, NAME_MAX, "a user"), _checked(project, NAME_MAX, "a project"))

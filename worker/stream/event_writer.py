@@ -77,7 +77,7 @@ class EventWriter:
                 self._replies[0]()
             except MemoryError:
                 raise  # it is called again
-            except BaseException as error:  # noqa: BLE001 - a bug
+            except BaseException as error:  # noqa: BLE001 - a bug in making one reply is logged, and the next ones are still written
                 _told(error)
             del self._replies[0]
         elif self._events:

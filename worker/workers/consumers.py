@@ -209,7 +209,7 @@ class ConsumerWorker:
     def _limit(self, consumer: LimitedConsumer, limit_bytes: int | None, reason: str) -> None:
         try:
             consumer.limit_changed(limit_bytes, reason)
-        except Exception as error:  # noqa: BLE001 - an operator's code
+        except Exception as error:  # noqa: BLE001 - an operator's consumer may raise anything, and the others are to be asked all the same
             self.failed(consumer, error)
 
     def _spare_bytes(self, device_id: str) -> int:
@@ -269,7 +269,7 @@ class ConsumerWorker:
                 # Whatever an operator's code says: what is no offer is none.
                 said = (offer for offer in each.offers(need_bytes) if offer.bytes > 0)
                 offers = tuple(offer for offer in said if 0 <= offer.cost_ms < inf)
-            except Exception as error:  # noqa: BLE001 - an operator's code
+            except Exception as error:  # noqa: BLE001 - an operator's consumer may raise anything, and the others are to be asked all the same
                 self.failed(each, error)
                 continue
             quote = self._table.priced(
@@ -290,7 +290,7 @@ class ConsumerWorker:
     def _usage(self, consumer: Consumer) -> Usage:
         try:
             return consumer.usage() if isinstance(consumer, CountingConsumer) else Usage()
-        except Exception as error:  # noqa: BLE001 - an operator's code
+        except Exception as error:  # noqa: BLE001 - an operator's consumer may raise anything, and the others are to be asked all the same
             self.failed(consumer, error)
             return Usage()
 
@@ -307,7 +307,7 @@ class ConsumerWorker:
         """Return what a consumer holds; None where it fails to say."""
         try:
             return consumer.holding().held_bytes
-        except Exception as error:  # noqa: BLE001 - an operator's code
+        except Exception as error:  # noqa: BLE001 - an operator's consumer may raise anything, and the others are to be asked all the same
             self.failed(consumer, error)
             return None
 

@@ -93,7 +93,7 @@ def test_windows_hold_everything_once_and_are_bounded(name: str, reader: Reader,
     WRITERS[name](path, items)
     found: list[Any] = []
     with reader.stream(path, window_bytes=WINDOW) as windows:
-        for count, window in enumerate(windows, 1):  # noqa: B007 - looked at below
+        for count, window in enumerate(windows, 1):  # noqa: B007 - the last count is compared after the loop
             assert sum(map(object_bytes, window.items)) <= WINDOW
             assert reader.allocated_bytes == WINDOW
             found += window.items

@@ -70,7 +70,7 @@ def test_noise_is_hardly_ever_suspected() -> None:
     suspected = 0
     for seed in range(200):
         r = random.Random(seed)
-        suspected += watched(lambda _: GIB + r.gauss(0, 100 * MIB), 600) is not None  # noqa: B023 - used at once
+        suspected += watched(lambda _: GIB + r.gauss(0, 100 * MIB), 600) is not None  # noqa: B023 - the function is called before the loop goes on
     assert suspected <= 1
 
 

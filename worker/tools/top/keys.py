@@ -56,7 +56,7 @@ class _PosixKeys:
 
 
 def _windows_keys() -> Keys:
-    import msvcrt  # noqa: PLC0415 - only there
+    import msvcrt  # noqa: PLC0415 - Windows alone has it
 
     class WindowsKeys:
         def wait(self, seconds: float) -> str:
