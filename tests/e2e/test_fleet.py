@@ -1,8 +1,6 @@
 """A fleet on Ray: three nodes with real workers, one gateway, the same protocol."""
 
-import itertools
 import json
-import os
 import random
 import subprocess
 import sys
@@ -16,16 +14,13 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.process import ROOT, Worker, eventually, gone
+from tests.e2e.process import ROOT, Worker, eventually
 from tests.rigs.fleet_cluster import START_SECONDS, FleetCluster, orphans
+from tests.rigs.fleet_host import MIB, NODES, SIMULATED, FleetHost, allocated, fleet, health
 from tests.rigs.model_files import write_model
 from worker.tools.attached import AttachedWorker, SourceError
 
-MIB = 2**20
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
-NODES = ("node-1", "node-2", "node-3")
-SIMULATED = f"256MiB,bandwidth_bytes_per_second={64 * MIB + os.getpid()}"
-"""An option that no other run on this machine has: by it its workers are known."""
 
 
 @pytest.fixture(scope="session")
@@ -46,13 +41,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     roles = "roles: {digests: {model: b}}\n"
     (folder / "models.yaml").write_text("models:\n" + "".join(rows) + roles)
     return folder
-
-
-def fleet(cluster: FleetCluster, models: Path, *more: str) -> Worker:
-    """Start a gateway on the cluster."""
-    options = ("fleet", "--address", cluster.address, "--simulated-device", SIMULATED,
-               "--models", str(models / "models.yaml"), "--plugin", "tests.rigs.digest_plugin", "--plugin", "tests.rigs.turns_plugin", *more)  # fmt: skip
-    return Worker(*options, environment=cluster.environment, patience=START_SECONDS)
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +65,7 @@ def shared_gateway(cluster: FleetCluster, models: Path, socket: Path) -> Iterato
 def gateway(shared_gateway: Worker) -> Iterator[Worker]:
     """Return the gateway, with all nodes there, and nothing left on them."""
     eventually(
-        lambda: all(_health(shared_gateway, each) == "ok" for each in NODES), "all nodes", START_SECONDS
+        lambda: all(health(shared_gateway, each) == "ok" for each in NODES), "all nodes", START_SECONDS
     )
     yield shared_gateway
     shared_gateway.call("memory.clear", {"clear_type": "all", "force": True})
@@ -85,11 +73,6 @@ def gateway(shared_gateway: Worker) -> Iterator[Worker]:
 
 def node_of(name: str) -> str:
     return name.partition("/")[0]
-
-
-def allocated(gateway: Worker) -> int:
-    devices = gateway.call("memory.get_status", {"refresh": True})["devices"]
-    return sum(each["allocated_bytes"] for each in devices)
 
 
 @pytest.mark.usefixtures("gateway")
@@ -172,9 +155,22 @@ def test_what_all_nodes_answer_is_one_answer(gateway: Worker) -> None:
     assert len(ids) == len(set(ids))
 
 
+def load_on(gateway: Worker, model_id: str, device_id: str) -> dict[str, Any]:
+    """Load a model, and wait until its node has told that: who asks sooner is placed by what was known before."""
+    loaded = gateway.call("memory.load_model", {"model_id": model_id, "device_id": device_id})
+    asked = {"candidates": [{"name": "one", "model_id": model_id}]}
+
+    def is_known() -> bool:
+        way = gateway.call("memory.plan", asked)["candidates"][0]
+        return bool(way["device_id"] == device_id)
+
+    eventually(is_known, "the view with the model", START_SECONDS)
+    return loaded
+
+
 def test_a_model_is_used_where_it_is_loaded(gateway: Worker) -> None:
     """A plugin's action that names a model runs on the model's node; unloading finds it there."""
-    there = gateway.call("memory.load_model", {"model_id": "a", "device_id": "node-3/cpu"})
+    there = load_on(gateway, "a", "node-3/cpu")
     assert there["device_id"] == "node-3/cpu"
     digests = gateway.call("test.digest", {"model_id": "a"})["tensors"]
     assert digests.keys() == {"layer.0"}
@@ -191,7 +187,7 @@ def test_a_model_is_used_where_it_is_loaded(gateway: Worker) -> None:
 
 def test_a_role_is_used_where_the_model_is_that_it_stands_for(gateway: Worker) -> None:
     """No node tells of roles: the gateway's own worker says what each means."""
-    assert gateway.call("memory.load_model", {"model_id": "b", "device_id": "node-3/cpu"})
+    load_on(gateway, "b", "node-3/cpu")
     assert gateway.call("test.digest", {"model_id": "digests"})["model_id"] == "b"
     loaded = gateway.call("memory.load_model", {"model_id": "digests"})
     assert (loaded["model_id"], loaded["device_id"]) == ("b", "node-3/cpu")
@@ -291,12 +287,7 @@ def test_a_node_is_drained(cluster: FleetCluster, gateway: Worker) -> None:
     back = len(gateway.events("device.recovered"))
     cluster.actors("Node")["node-2"].kill()  # it is started again by Ray, and is placed on again
     eventually(lambda: len(gateway.events("device.recovered")) >= back + 2, "node-2 is back", START_SECONDS)
-    eventually(lambda: _health(gateway, "node-2") == "ok", "node-2 has a lease", START_SECONDS)
-
-
-def _health(gateway: Worker, node: str) -> str:
-    parts = gateway.call("worker.get_health")["parts"]
-    return next(each["state"] for each in parts if each["name"] == f"node:{node}")
+    eventually(lambda: health(gateway, "node-2") == "ok", "node-2 has a lease", START_SECONDS)
 
 
 def test_a_lost_node_is_answered_for(cluster: FleetCluster, gateway: Worker) -> None:
@@ -346,7 +337,7 @@ def test_a_machine_goes_and_comes_back(cluster: FleetCluster, gateway: Worker) -
     assert (states["node-3/cpu"], states["node-2/cpu"]) == ("lost", "available")
     cluster.add("node-3")
     eventually(lambda: len(gateway.events("device.recovered")) >= back + 2, "node-3 is back", START_SECONDS)
-    eventually(lambda: _health(gateway, "node-3") == "ok", "node-3 has a lease", START_SECONDS)
+    eventually(lambda: health(gateway, "node-3") == "ok", "node-3 has a lease", START_SECONDS)
 
 
 def test_nothing_is_placed_without_the_directory(cluster: FleetCluster, gateway: Worker) -> None:
@@ -360,7 +351,7 @@ def test_nothing_is_placed_without_the_directory(cluster: FleetCluster, gateway:
     found.suspend()
     try:
         for each in NODES:
-            eventually(lambda: _health(gateway, each) == "degraded", "the end of its lease", START_SECONDS)  # noqa: B023
+            eventually(lambda: health(gateway, each) == "degraded", "the end of its lease", START_SECONDS)  # noqa: B023
             assert "reached the directory" in cluster.refusal(each)
         refused = eventually(lambda: _refusal(gateway), "the leases' end", START_SECONDS)
         named = gateway.call("memory.allocate", {"size_bytes": MIB, "device_id": "node-2/cpu"})
@@ -382,15 +373,13 @@ def _refusal(gateway: Worker) -> dict[str, Any] | None:
 
 WORKER, NODE, DIRECTORY, GATEWAY = "worker", "node", "directory", "gateway"
 KILLS = [WORKER] * 26 + [DIRECTORY] * 13 + [NODE] * 7 + [GATEWAY] * 4
-PASSING = {"device_unavailable", "allocation_not_found", "model_busy"}
-"""What may be answered while something is lost; never a bug, nor nothing."""
 
 
 def test_whatever_is_killed_every_request_is_answered(cluster: FleetCluster, models: Path) -> None:
     """Fifty kills at random moments: a living gateway answers everything, and the ledgers add up to what it said."""
     chance = random.Random(17)
     kinds = chance.sample(KILLS, len(KILLS))
-    host = _Host(cluster, models)
+    host = FleetHost(cluster, models)
     try:
         for kind in kinds:
             host.ask_for_much()
@@ -412,112 +401,3 @@ def _kill(cluster: FleetCluster, kind: str, chance: random.Random) -> None:
     if found:
         with suppress(psutil.NoSuchProcess):
             chance.choice(sorted(found.items()))[1].kill()
-
-
-class _Host:
-    """Asks for more than it waits for, and keeps account of what it was answered."""
-
-    def __init__(self, cluster: FleetCluster, models: Path) -> None:
-        self._cluster, self._models = cluster, models
-        self._numbers = itertools.count(1)
-        self._start()
-
-    def _start(self) -> None:
-        self.gateway = fleet(self._cluster, self._models)
-        self._asked: list[str] = []
-        self.gateway.call("worker.subscribe", {"events": ["device.lost"]})
-
-    def ask_for_much(self) -> None:
-        """Send a few of all sorts."""
-        number = next(self._numbers)
-        self._asked += [self.gateway.send("memory.allocate", {"size_bytes": MIB}) for _ in range(2)]
-        self._asked += [
-            self.gateway.send(
-                "memory.allocate", {"size_bytes": MIB, "device_id": f"node-{number % 3 + 1}/cpu"}
-            ),
-            self.gateway.send("memory.get_status"),
-            self.gateway.send("test.digest", {"model_id": "ab"[number % 2]}),
-            self.gateway.send("memory.get_allocations", {"limit": 10}),
-        ]
-
-    def kill_gateway(self) -> None:
-        """Kill it, and start another: what the first one had is freed by the nodes."""
-        self.gateway.process.kill()
-        self.gateway.__exit__()
-        self._start()
-
-    def settle(self) -> None:
-        """Wait for all answers, and for all nodes."""
-        for each in self._asked:
-            reply = self.gateway.reply(each)
-            assert reply["success"] or reply["error"]["code"] in PASSING, reply
-        eventually(
-            lambda: all(_health(self.gateway, each) == "ok" for each in NODES), "all nodes", START_SECONDS
-        )
-
-    def adds_up(self) -> bool:
-        """Tell whether what is live is what was made and not lost, by the list and by the ledgers."""
-        replies = [self.gateway.reply(each) for each in self._asked]
-        made = {
-            each["data"]["allocation_id"]
-            for each in replies
-            if each["success"] and "allocation_id" in each["data"]
-        }
-        lost = {
-            gone for each in self.gateway.events("device.lost") for gone in each["data"]["allocation_ids"]
-        }
-        rows = self.gateway.call("memory.get_allocations", {"limit": 10_000})["allocations"]
-        live = {each["allocation_id"]: each["size_bytes"] for each in rows}
-        return live.keys() == made - lost and allocated(self.gateway) == sum(live.values())
-
-    def close(self) -> None:
-        try:
-            self.gateway.close_input()
-            assert self.gateway.exit_code(20) == 0
-        finally:
-            self.gateway.__exit__()
-
-
-def test_it_starts_ray_and_ends_with_its_input(tmp_path: Path) -> None:
-    """With no address the nodes share this machine's memory; the end of the input ends all of it; stderr stays JSON; each node writes a file of its own."""
-    record = tmp_path / "run.jsonl"
-    options = ("--nodes", "2", "--log-level", "info", "--record", str(record))
-    with Worker("fleet", *options, patience=START_SECONDS) as started:
-        devices = started.call("memory.get_status")["devices"]
-        assert [each["device_id"] for each in devices] == ["node-1/cpu", "node-2/cpu"]
-        assert sum(each["budget_bytes"] for each in devices) <= devices[0]["total_bytes"]
-        family = psutil.Process(started.pid).children(recursive=True)
-        started.close_input()
-        assert started.exit_code(20) == 0
-        eventually(lambda: all(gone(each.pid) for each in family), "the end of all that it started")
-        assert all(isinstance(json.loads(each), dict) for each in started.stderr().splitlines())
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["run.node-1.jsonl", "run.node-2.jsonl"]
-
-
-def test_what_it_started_goes_with_it() -> None:
-    """A gateway that is killed leaves nothing behind, where Ray was its own."""
-    with Worker("fleet", patience=START_SECONDS) as started:
-        started.call("worker.ping")
-        family = psutil.Process(started.pid).children(recursive=True)
-        started.process.kill()
-        eventually(lambda: all(gone(each.pid) for each in family), "the end of all that it started", 60)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--nodes", "0"], "number of nodes"),
-        (["--nodes", "2", "--address", "auto"], "--nodes is for"),
-        (["--no-such-option"], "no option --no-such-option"),
-        (["doctor"], "takes options of a worker"),
-        (["--address", "127.0.0.1:1"], "no Ray cluster was joined at 127.0.0.1:1"),
-    ],
-)
-def test_what_can_not_start_says_why(options: list[str], said: str) -> None:
-    """It ends with 2 and a message, and writes nothing to the host."""
-    done = subprocess.run(
-        [sys.executable, "-m", "memory_worker", "fleet", *options],
-        cwd=ROOT, input=b"", capture_output=True, check=False, timeout=START_SECONDS,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert said in done.stderr.decode()

@@ -1,0 +1,60 @@
+"""The command ``fleet``: a Ray of its own, its end, and what it says where it can't start."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.process import ROOT, Worker, eventually, gone
+from tests.rigs.fleet_cluster import START_SECONDS
+
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
+
+
+def test_it_starts_ray_and_ends_with_its_input(tmp_path: Path) -> None:
+    """With no address the nodes share this machine's memory; the end of the input ends all of it; stderr stays JSON; each node writes a file of its own."""
+    record = tmp_path / "run.jsonl"
+    options = ("--nodes", "2", "--log-level", "info", "--record", str(record))
+    with Worker("fleet", *options, patience=START_SECONDS) as started:
+        devices = started.call("memory.get_status")["devices"]
+        assert [each["device_id"] for each in devices] == ["node-1/cpu", "node-2/cpu"]
+        assert sum(each["budget_bytes"] for each in devices) <= devices[0]["total_bytes"]
+        family = psutil.Process(started.pid).children(recursive=True)
+        started.close_input()
+        assert started.exit_code(20) == 0
+        eventually(lambda: all(gone(each.pid) for each in family), "the end of all that it started")
+        assert all(isinstance(json.loads(each), dict) for each in started.stderr().splitlines())
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["run.node-1.jsonl", "run.node-2.jsonl"]
+
+
+def test_what_it_started_goes_with_it() -> None:
+    """A gateway that is killed leaves nothing behind, where Ray was its own."""
+    with Worker("fleet", patience=START_SECONDS) as started:
+        started.call("worker.ping")
+        family = psutil.Process(started.pid).children(recursive=True)
+        started.process.kill()
+        eventually(lambda: all(gone(each.pid) for each in family), "the end of all that it started", 60)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--nodes", "0"], "number of nodes"),
+        (["--nodes", "2", "--address", "auto"], "--nodes is for"),
+        (["--no-such-option"], "no option --no-such-option"),
+        (["doctor"], "takes options of a worker"),
+        (["--address", "127.0.0.1:1"], "no Ray cluster was joined at 127.0.0.1:1"),
+    ],
+)
+def test_what_can_not_start_says_why(options: list[str], said: str) -> None:
+    """It ends with 2 and a message, and writes nothing to the host."""
+    done = subprocess.run(
+        [sys.executable, "-m", "memory_worker", "fleet", *options],
+        cwd=ROOT, input=b"", capture_output=True, check=False, timeout=START_SECONDS,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert said in done.stderr.decode()
