@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.harness import seconds
 from protocol.vocabulary import DeviceKind, Initialize
 from tests.rigs.directml.build import build
 from tests.rigs.directml.environment import interpreter
@@ -192,9 +193,7 @@ def _ask(size: int) -> AllocationRequest:
 
 
 def _ms(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return (time.perf_counter() - started) * 1e3
+    return seconds(work) * 1e3
 
 
 def _median(took: list[float]) -> str:

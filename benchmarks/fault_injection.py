@@ -8,6 +8,7 @@ inside orjson, which does not look whether it was given memory: of allocations t
 import _thread
 import builtins
 import errno
+import gc
 import io
 import mmap
 import os
@@ -125,9 +126,7 @@ def _protocol_descriptors() -> set[int]:
         make(self, fd, *arguments)
 
     FrameWriter.__init__ = noting  # in its place, to fail
-    import gc  # noqa: PLC0415 - once
-
-    spared.update(each._fd for each in gc.get_objects() if isinstance(each, FrameWriter))  # noqa: SLF001 - no public name
+    spared.update(each._fd for each in gc.get_objects() if isinstance(each, FrameWriter))  # noqa: SLF001 - a writer made before this module names its descriptor to nobody
     return spared
 
 

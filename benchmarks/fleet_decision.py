@@ -37,6 +37,8 @@ class Played:
         handle = SimpleNamespace(watch=SimpleNamespace(remote=object))
         cluster: Any = SimpleNamespace(directory=nothing, node=lambda *_: handle)
         self.roster = Roster(cluster, "g", dict, (), nothing, nothing, nothing)
+        # A request is taken at once here and answered much later, which Roster.settle notes together, after Ray's answer.
+        self.known = self.roster._candidates  # noqa: SLF001 - and only Ray tells a roster of a machine's end
         self.reservations = self
         self.decided_ms: list[float] = []
         self.priced_ms: list[float] = []
@@ -48,16 +50,15 @@ class Played:
         self._hear(change)
 
     def remove(self, node_id: str) -> None:
-        self.roster._candidates.remove(node_id)  # noqa: SLF001 - the end of a machine, which Ray would tell
+        self.known.remove(node_id)
 
     def place(self, request: PlacementRequest, _now_ns: int) -> Placement:
         began = time.thread_time()
         placement = self.roster.place(request)
         self.decided_ms.append((time.thread_time() - began) * 1000)
         if len(self.decided_ms) % _EVERY_NTH == 0:
-            known = self.roster._candidates  # noqa: SLF001 - the same nodes
             began = time.thread_time()
-            place_among(request, known.nodes, known.reservations, time.monotonic_ns())
+            place_among(request, self.known.nodes, self.known.reservations, time.monotonic_ns())
             self.priced_ms.append((time.thread_time() - began) * 1000)
         return placement
 
@@ -65,16 +66,16 @@ class Played:
         self.roster.reserve(key, choice, PlacementRequest(model_id, new_use=uses))
 
     def accepted(self, key: str, node_id: str, incarnation: str, revision: int) -> None:
-        self.roster._candidates.reservations.accepted(key, node_id, incarnation, revision)  # noqa: SLF001 - as Roster.settle
+        self.known.reservations.accepted(key, node_id, incarnation, revision)
 
     def answered(self, key: str, node_id: str) -> None:
-        self.roster._candidates.reservations.answered(key, node_id)  # noqa: SLF001 - as Roster.settle
+        self.known.reservations.answered(key, node_id)
 
     def refused(self, key: str, node_id: str, incarnation: str, revision: int) -> None:
         self.roster.settle(key, node_id, incarnation, revision, taken=False)
 
     def _hear(self, said: NodeView | NodeChange) -> None:
-        self.roster._hear(News(Since(), (said,), {said.node_id: _LEASE}, ()))  # noqa: SLF001 - as its own thread does
+        self.roster._hear(News(Since(), (said,), {said.node_id: _LEASE}, ()))  # noqa: SLF001 - a roster takes news from its own thread alone, which asks Ray for them
 
 
 class Through(Ours):

@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.faults import _models as two_models
+from benchmarks.fault_victim import two_models
 from protocol.record import Record
 from protocol.vocabulary import ErrorCode
 from worker.client import CallOptions, Client, WorkerExitedError

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 import orjson
 from cachetools import LRUCache
 
-from benchmarks.harness import heading, interleaved, row
+from benchmarks.harness import heading, interleaved, processor_seconds, row
 from protocol.vocabulary import StoreKind
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
@@ -187,18 +187,13 @@ def listing(count: int = 100_000) -> None:
     for number in range(count):
         store.put(Item(f"document-{number:06}", Content(b"1")))
     heading(f"Among {count:,} keys", "the first page")
-    first = _processed(lambda: store.page(None, 100))
-    later = [_processed(partial(store.page, f"document-{at:06}", 100)) for at in range(0, count, count // 8)]
+    first = processor_seconds(lambda: store.page(None, 100))
+    later = [
+        processor_seconds(partial(store.page, f"document-{at:06}", 100)) for at in range(0, count, count // 8)
+    ]
     row("a page of 100, later", statistics.median(later) * 1e3, first * 1e3, "ms", "")
-    took = _processed(lambda: store.delete(Choice(prefix="document-05000")))
+    took = processor_seconds(lambda: store.delete(Choice(prefix="document-05000")))
     row("deleting 10 by their prefix", took * 1e3, first * 1e3, "ms", "")
-
-
-def _processed(work: Callable[[], object]) -> float:
-    """Return how long the processor worked on it, in seconds."""
-    begun = time.process_time()
-    work()
-    return time.process_time() - begun
 
 
 # ---- getting and putting ----

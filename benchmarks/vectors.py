@@ -10,11 +10,10 @@ import argparse
 import gc
 import time
 import tracemalloc
-from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.harness import heading, interleaved, row, seconds, worker
+from benchmarks.harness import heading, interleaved, processor_seconds, row, seconds, worker
 from protocol.vocabulary import StoreKind
 from worker.core.clock import SystemClock
 from worker.plugins import Consumer
@@ -73,13 +72,6 @@ def found(store: Store, query: np.ndarray) -> list[int]:
     return [int(each.key) for each in store.search(Question(query, None, NEAREST))]
 
 
-def worked(work: Callable[[], object]) -> float:
-    """Return how long the processor works on one call, in seconds."""
-    begun = time.process_time()
-    work()
-    return time.process_time() - begun
-
-
 def measure(shape: str, count: int, dimensions: int, rounds: int) -> bool:
     """Print all figures of one shape; tell whether the recall is what is promised."""
     chance, resident = np.random.default_rng(7), ProcessMemory().resident_bytes
@@ -112,9 +104,9 @@ def measure(shape: str, count: int, dimensions: int, rounds: int) -> bool:
 
     ours, singles, converted = interleaved(
         rounds,
-        lambda: worked(lambda: found(store, query())),
-        lambda: worked(lambda: plain(matrix, query())),
-        lambda: worked(lambda: plain(halves.astype(np.float32), query())),
+        lambda: processor_seconds(lambda: found(store, query())),
+        lambda: processor_seconds(lambda: plain(matrix, query())),
+        lambda: processor_seconds(lambda: plain(halves.astype(np.float32), query())),
     )
     heading("a query, median ms", "plain numpy, in this run")
     row("float32 matrix, twice the memory", ours * 1e3, singles * 1e3, "ms", "-")

@@ -85,7 +85,7 @@ class LocalAIReplicas(LocalAI):
                 ]
                 if fitting:
                     node = min(fitting, key=lambda each: (each.in_flight, -each.free))
-                    world._load(model, node)  # noqa: SLF001 - a load that no request waits for
+                    world.load(model, node)
                     world.touched(node)
         if world.now < world.demand.seconds:
             world.at(world.now + REPLICAS_EVERY_S, self._reconcile)

@@ -102,7 +102,7 @@ class World:
         if not node.alive:
             return False
         if resident is None:
-            resident = self._load(model, node)
+            resident = self.load(model, node)
             if resident is None:
                 self.outcome.refused += 1
                 return False
@@ -119,7 +119,8 @@ class World:
         self.touched(node)
         return True
 
-    def _load(self, model: Model, node: Node) -> Resident | None:
+    def load(self, model: Model, node: Node) -> Resident | None:
+        """Begin to load a model on a node, in the place of what goes for it. None where too little may go."""
         missing = model.size - node.free
         going = []
         if missing > 0:

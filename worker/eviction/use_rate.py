@@ -23,6 +23,7 @@ class UseRate:
 
     def used(self, now_ns: int, count: float = 1.0) -> None:
         """Note uses, or anything else that comes in amounts over time."""
+        # As ``weight``, without the call: this is on the way of every get of a store.
         self._weight = self._weight * math.exp2(min(0, self._at_ns - now_ns) / HALF_LIFE_NS) + count
         self._at_ns = now_ns
 

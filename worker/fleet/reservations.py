@@ -60,8 +60,8 @@ class Reservations:
 
     def __init__(self) -> None:
         # All mutable state: by node, its placements by the id that whoever placed them gave, which of these take memory
-        # that no view shows, what they add up to
-        # (made when it is asked for), the least revision that a view of it has to have, and that of its last one.
+        # that no view shows, what they add up to (made when it is asked for), the least revision that a view of it has to
+        # have, and that of its last one.
         self._held: defaultdict[str, dict[str, Held]] = defaultdict(dict)
         self._taken: defaultdict[str, set[str]] = defaultdict(set)
         self._sums: dict[str, NodeHolds] = {}

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,10 @@ _REMOTE_FUSE = frozenset({
 """Likewise, of those in user space, by what comes after ``fuse.``."""
 _DRIVE_REMOTE = 4
 """Of Windows' GetDriveType."""
+_MOUNT = re.compile(r"^(?:[^ \n]+ ){4}([^ \n]+) .*? - ([^ \n]+)", re.MULTILINE)
+"""A line of mountinfo: the mount point, and the kind of file system."""
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+"""A blank, a tab, a newline, a backslash or a hash in one; all else is as it is."""
 
 
 def location_of(spec: ModelSpec) -> FileLocation | None:
@@ -34,36 +39,31 @@ def location_of(spec: ModelSpec) -> FileLocation | None:
         return None
     if not all(map(os.path.exists, real)):
         return FileLocation.ABSENT
-    return FileLocation.SHARED if any(map(_is_remote, real)) else FileLocation.LOCAL
+    mountinfo = _mounts()
+    return FileLocation.SHARED if any(_is_remote(each, mountinfo) for each in real) else FileLocation.LOCAL
 
 
-def _is_remote(path: Path) -> bool:
+def _is_remote(path: Path, mountinfo: str) -> bool:
     if sys.platform == "win32":
         return (
             path.drive.startswith("\\\\")
             or ctypes.windll.kernel32.GetDriveTypeW(path.anchor) == _DRIVE_REMOTE
         )
-    kind, _, rest = _file_system(path, _mounts()).partition(".")
+    kind, _, rest = _file_system(path, mountinfo).partition(".")
     return kind in _REMOTE or (kind == "fuse" and rest in _REMOTE_FUSE)
 
 
 def _mounts() -> str:
     with suppress(OSError):
-        return Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+        return os.fsdecode(Path("/proc/self/mountinfo").read_bytes())
     return ""
 
 
 def _file_system(path: Path, mountinfo: str) -> str:
     """Return what kind of file system a path is on, by proc_pid_mountinfo(5); empty where that is not known."""
     longest, kind = -1, ""
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        fields = before.split(" ")
-        point = (
-            fields[4].encode("latin-1", "surrogateescape").decode("unicode_escape")
-            if "\\" in fields[4]
-            else fields[4]
-        )
+    for found in _MOUNT.finditer(mountinfo):
+        point = _ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), found[1])
         if len(point) >= longest and path.is_relative_to(point):
-            longest, kind = len(point), after.partition(" ")[0]
+            longest, kind = len(point), found[2]
     return kind

@@ -1,4 +1,4 @@
-"""A store's file: SQLite, with a version of its format, so that what was stored is there after any end of the process.
+"""A store's file: SQLite (``file_format``), so that what was stored is there after any end of the process.
 
 Each change is one transaction: it is there whole or not at all. What is in a file is said by the file itself, so that
 its name need not be one that a request gave: names are digests.
@@ -6,8 +6,8 @@ its name need not be one that a request gave: names are digests.
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,13 @@ import orjson
 
 from protocol.vocabulary import VectorMetric
 from worker.core.sure_lock import SureLock
-from worker.plugins import OutOfMemoryError, StoreNotFoundError, UnsupportedError
-from worker.stores.base import MAKING, Content, Form, Home, Options, Row, Scope
+from worker.plugins import StoreNotFoundError
+from worker.stores.base import Content, Form, Home, Options, Row, Scope
+from worker.stores.file_format import connected, errors_of, parts, refusal, set_about, unlink
 
-FORMAT = 2
-"""Of the tables below, and of what is in them. A file of a later one is refused, and stays as it is; vectors of the first are renewed."""
-_APPLICATION = 0x4D57_5354
-_MAGIC = b"SQLite format 3\0"
-_PAGE_BYTES = 4096
 _USES = "CREATE TABLE IF NOT EXISTS uses (key BLOB PRIMARY KEY, used_ms INTEGER NOT NULL) WITHOUT ROWID"
 """When entries were used last. It is made with the first use that is told; versions before it leave it alone."""
-_BESIDE = ("-wal", "-shm", "-journal")
 _IDLE_S = 30.0
-_CACHE_KIB = 256
-
-_TABLES = """
-CREATE TABLE about (name TEXT PRIMARY KEY, value BLOB NOT NULL);
-CREATE TABLE entries (
-  key BLOB PRIMARY KEY, form INTEGER NOT NULL, put_ms INTEGER NOT NULL, expires_ms INTEGER, cost_ms REAL NOT NULL,
-  tags BLOB NOT NULL, vector BLOB, content BLOB NOT NULL
-);
-"""
 
 
 def about(scope: Scope, home: Home) -> dict[str, str]:
@@ -67,7 +53,7 @@ class StoreFile:
 
     def rows(self) -> list[Row]:
         """Return what is known about all entries."""
-        with self._lock, _said(self.path):
+        with self._lock, errors_of(self.path):
             connection = self._open()
             uses = (
                 "used_ms FROM entries LEFT JOIN uses USING (key)"
@@ -86,7 +72,7 @@ class StoreFile:
 
     def vectors(self) -> list[tuple[str, bytes]]:
         """Return all entries' vectors, by key."""
-        with self._lock, _said(self.path):
+        with self._lock, errors_of(self.path):
             if self._closed:
                 return []
             found = self._open().execute("SELECT key, vector FROM entries WHERE vector IS NOT NULL")
@@ -94,7 +80,7 @@ class StoreFile:
 
     def options(self) -> Options:
         """Return the options that it was opened with last."""
-        with self._lock, _said(self.path):
+        with self._lock, errors_of(self.path):
             found = self._open().execute("SELECT value FROM about WHERE name = 'options'").fetchone()
         said: dict[str, Any] = {} if found is None else orjson.loads(found[0])
         if (metric := said.get("metric")) is not None:
@@ -104,12 +90,12 @@ class StoreFile:
     def set_options(self, options: Options) -> None:
         """Keep options."""
         with self._lock, self._transaction() as connection:
-            _say(connection, "options", vars(options))
+            set_about(connection, "options", vars(options))
 
     def read(self, key: str) -> Content | None:
         """Return an entry's content; None where it is not there any more."""
         begun = time.perf_counter()
-        with self._lock, _said(self.path):
+        with self._lock, errors_of(self.path):
             if self._closed:
                 return None
             query = "SELECT form, content FROM entries WHERE key = ?"
@@ -145,17 +131,17 @@ class StoreFile:
 
     def clear(self) -> None:
         """Delete all entries. It needs no room for that: the file is made anew."""
-        with self._lock, _said(self.path):
+        with self._lock, errors_of(self.path):
             told = self._open().execute("SELECT value FROM about WHERE name = 'options'").fetchone()
             self._remove()
             if told is not None:
                 with self._transaction() as connection:
-                    _say(connection, "options", orjson.loads(told[0]))
+                    set_about(connection, "options", orjson.loads(told[0]))
 
     def size_bytes(self) -> int:
         """Return what it takes on disk."""
         sizes = []
-        for path in _parts(self.path):
+        for path in parts(self.path):
             with suppress(OSError):
                 sizes.append(path.stat().st_size)
         return sum(sizes)
@@ -193,7 +179,7 @@ class StoreFile:
             )
         if self._connection is None:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._connection = _connected(self.path, self._about)
+            self._connection = connected(self.path, self._about)
         return self._connection
 
     def _shrink(self) -> None:
@@ -212,7 +198,7 @@ class StoreFile:
 
     def _remove(self) -> None:
         self._close()
-        _unlink(self.path)
+        unlink(self.path)
 
 
 class ScratchFile(StoreFile):
@@ -246,170 +232,17 @@ class _Transaction:
             return
         self._roll_back()
         if isinstance(error, sqlite3.Error):
-            raise _refused(error, self._path) from error
+            raise refusal(error, self._path) from error
 
     def _run(self, statement: str) -> None:
         try:
             self._connection.execute(statement)
         except sqlite3.Error as error:
-            raise _refused(error, self._path) from error
+            raise refusal(error, self._path) from error
 
     def _roll_back(self) -> None:
         with suppress(sqlite3.Error):  # it is rolled back already
             self._connection.execute("ROLLBACK")
-
-
-def described(path: Path) -> tuple[dict[str, str], int]:
-    """Return what a file says that it is, and how many entries are in it. UnsupportedError where it says nothing."""
-    with closing(_reached(path)) as connection, _said(path):
-        _check_format(connection, path)
-        if _unfinished(connection):
-            raise UnsupportedError(f"{path} is unfinished: nothing was stored in it yet")
-        about = {
-            name: orjson.loads(value)
-            for name, value in connection.execute("SELECT name, value FROM about")
-            if name != "options"
-        }
-        return about, connection.execute("SELECT count(*) FROM entries").fetchone()[0]
-
-
-def _connected(path: Path, about: dict[str, str]) -> sqlite3.Connection:
-    """Return a connection to a store's file, which is made where there is none, or an unfinished one."""
-    if not path.exists() or _cut_short(path):
-        _make(path, about)
-    connection = _reached(path)
-    try:
-        with _said(path):
-            _check_format(connection, path)
-            if _unfinished(connection):
-                connection.close()
-                _make(path, about)
-                connection = _reached(path)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA journal_size_limit = 1048576")
-            _check(connection, about, path)
-            _renew(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _renew(connection: sqlite3.Connection) -> None:
-    """Have a file of the first format be of this one, all of it or nothing: its vectors were kept otherwise."""
-    if connection.execute("PRAGMA user_version").fetchone()[0] == FORMAT:
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    if connection.execute("SELECT EXISTS (SELECT 1 FROM entries WHERE vector IS NOT NULL)").fetchone()[0]:
-        from worker.stores.vector_rows import renewed  # noqa: PLC0415 - only where there are vectors
-
-        connection.create_function("renewed", 1, renewed, deterministic=True)
-        connection.execute("UPDATE entries SET vector = renewed(vector) WHERE vector IS NOT NULL")
-    connection.execute(f"PRAGMA user_version = {FORMAT}")
-    connection.execute("COMMIT")
-
-
-def _reached(path: Path) -> sqlite3.Connection:
-    """Return a connection to a file as it is. It writes nothing by itself."""
-    with _said(path), ExitStack() as failed:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
-        failed.callback(connection.close)
-        # First of all: whoever has it alone needs no file of shared memory, for which a full disk has no room.
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        failed.pop_all()
-        return connection
-
-
-@contextmanager
-def _said(path: Path) -> Iterator[None]:
-    """Have what SQLite finds wrong with a file said as this module says it."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _refused(error, path) from error
-
-
-def _check_format(connection: sqlite3.Connection, path: Path) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    if version > FORMAT or application not in {0, _APPLICATION}:
-        message = f"{path} is of format {version}, and this worker knows up to {FORMAT}: it stays as it is"
-        raise UnsupportedError(message, format=version)
-
-
-def _cut_short(path: Path) -> bool:
-    """Tell whether a file ends before its first page does: there is nothing in it."""
-    with path.open("rb") as file:
-        begun = file.read(_PAGE_BYTES)
-    return len(begun) < _PAGE_BYTES and begun[: len(_MAGIC)] == _MAGIC[: len(begun)]
-
-
-def _unfinished(connection: sqlite3.Connection) -> bool:
-    """Tell whether a file was never made whole: it has no tables, or says nothing about itself and has no entries."""
-    if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-        return True
-    (empty,) = connection.execute(
-        "SELECT NOT EXISTS (SELECT 1 FROM about) AND NOT EXISTS (SELECT 1 FROM entries)"
-    ).fetchone()
-    return bool(empty)
-
-
-def _make(path: Path, about: dict[str, str]) -> None:
-    """Make a file under another name, and give it its own when it is whole: whatever ends this leaves none, or all of it."""
-    new = path.with_name(path.name + MAKING)
-    _unlink(new)
-    try:
-        with _said(path), closing(_reached(new)) as connection:
-            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in filter(str.strip, _TABLES.split(";")):
-                connection.execute(statement)
-            for name, value in about.items():
-                _say(connection, name, value)
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
-            connection.execute("COMMIT")
-        _unlink(path)  # with its journals: one that is left would be taken for the new file's
-        new.replace(path)
-    except BaseException:
-        _unlink(new)
-        raise
-
-
-def _check(connection: sqlite3.Connection, about: dict[str, str], path: Path) -> None:
-    said = {name: orjson.loads(value) for name, value in connection.execute("SELECT name, value FROM about")}
-    if any(said.get(name) != value for name, value in about.items()):
-        raise UnsupportedError(f"{path} is the file of another store, and stays as it is")
-
-
-def _say(connection: sqlite3.Connection, name: str, value: Any) -> None:
-    connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, orjson.dumps(value)))
-
-
-def _refused(error: sqlite3.Error, path: Path) -> OutOfMemoryError | UnsupportedError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
-        message = f"the file system of {path.parent} takes no more ({error}); store.clear needs no room there"
-        return OutOfMemoryError(message, folder=str(path.parent))
-    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return UnsupportedError(
-            f"{path} is in use by another process: each worker needs a --store-folder of its own"
-        )
-    return UnsupportedError(f"{path} can't be used as a store's file, and stays as it is: {error}")
-
-
-def _unlink(path: Path) -> None:
-    for each in _parts(path):
-        each.unlink(missing_ok=True)
-
-
-def _parts(path: Path) -> Iterator[Path]:
-    yield path
-    for suffix in _BESIDE:
-        yield path.with_name(path.name + suffix)
 
 
 def _row(

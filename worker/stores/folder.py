@@ -13,7 +13,7 @@ from pathlib import Path
 from worker.core.log import log
 from worker.plugins import UnsupportedError
 from worker.stores.base import MAKING, PERSISTENT, SCRATCH, Home, Scope
-from worker.stores.files import described
+from worker.stores.file_format import described
 
 _DIGEST = 32
 _LOCK = "in-use.lock"

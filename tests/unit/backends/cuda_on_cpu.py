@@ -24,21 +24,6 @@ class Time:
         return self.ns
 
 
-class CancelledAt(CancelToken):
-    """A token that is cancelled at its nth check."""
-
-    def __init__(self, nth: int) -> None:
-        super().__init__(lambda: 0)
-        self.left = nth
-
-    def check(self) -> None:
-        """Count down."""
-        self.left -= 1
-        if self.left == 0:
-            self.cancel()
-        super().check()
-
-
 TOKEN = CancelToken(lambda: 0)
 
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from protocol.vocabulary import Initialize, Source
+from tests.conformance.support import CancelledAt
 from tests.rigs.torch_on_cpu import CONTEXT_BYTES, TorchOnCpu
 from tests.unit.backends.cuda_on_cpu import (
     MIB,
     TOKEN,
     TOTAL_BYTES,
-    CancelledAt,
     Time,
     ask,
     backend,

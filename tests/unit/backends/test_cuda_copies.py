@@ -5,8 +5,9 @@ import os
 import pytest
 
 from protocol.vocabulary import MemoryType
+from tests.conformance.support import CancelledAt
 from tests.rigs.torch_on_cpu import TorchOnCpu, backend_on_cpu
-from tests.unit.backends.cuda_on_cpu import MIB, TOKEN, CancelledAt, ask, backend, contents, device, time
+from tests.unit.backends.cuda_on_cpu import MIB, TOKEN, ask, backend, contents, device, time
 from worker.backends.cuda import CudaBackend
 from worker.backends.cuda_probe import Found
 from worker.backends.host_memory import PAGE_BYTES

@@ -14,6 +14,7 @@ MOUNTS = r"""22 1 8:1 / {here} rw - ext4 /dev/sda1 rw
 31 30 8:2 / {here}/nfs/scratch rw - xfs /dev/sdb1 rw
 32 22 0:51 / {here}/s3 rw master:2 - fuse.s3fs s3fs rw
 33 22 0:52 / {here}/with\040blank rw - cifs //server/share rw
+35 22 0:54 / {here}/模型\040disk rw - cifs //server/disk rw
 34 22 0:53 / {here}/layers rw - fuse.fuse-overlayfs overlay rw
 """
 
@@ -31,6 +32,7 @@ def spec(root: Path, path: str | None) -> ModelSpec:
         ("nfs-copy/m.bin", FileLocation.LOCAL),
         ("s3/m.bin", FileLocation.SHARED),
         ("with blank/m.bin", FileLocation.SHARED),
+        ("模型 disk/m.bin", FileLocation.SHARED),
         ("layers/m.bin", FileLocation.LOCAL),
     ],
 )

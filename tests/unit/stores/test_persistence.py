@@ -13,7 +13,7 @@ from worker.core.cancellation import CancelToken
 from worker.plugins import InvalidRequestError, StoreNotFoundError, UnsupportedError
 from worker.stores.base import Choice, Content, Form, Item, Options, Question, Scope
 from worker.stores.entry import ENTRY_BYTES
-from worker.stores.files import FORMAT
+from worker.stores.file_format import FORMAT
 from worker.stores.folder import StoreFolder
 
 KIB = 1024

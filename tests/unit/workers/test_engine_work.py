@@ -1,7 +1,9 @@
 """Work in engine processes: its errors, results that no caller waits for, and what it holds while it goes on."""
 
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,14 @@ def engine_works(machine: Machine) -> int:
     return process._working
 
 
+def cancelled(machine: Machine, tmp_path: Path, work: Callable[..., Any], **data: Any) -> Path:
+    """Cancel work once it has begun, which goes on all the same. Returns the file that it waits for."""
+    token, begun, go = machine.token(), tmp_path / "begun", tmp_path / "go"
+    with pytest.raises(Exception, match="cancelled"), Canceller(token, begun):
+        do(machine, "a", work, begun=str(begun), go=str(go), token=token, **data)
+    return go
+
+
 def test_work_that_hangs_is_ended_after_its_request(make, tmp_path, monkeypatch):
     """Who waits is answered at once; the process has a while to stop, and then goes with its model."""
     monkeypatch.setattr(engine_process, "WORK_S", 0.2)
@@ -45,9 +55,7 @@ def test_a_model_is_in_use_for_as_long_as_work_on_it_goes_on(make, tmp_path):
     """Work that its request gave up is work: what is loaded stays until that has ended, whoever asks for its memory."""
     machine = make(a={})
     machine.load("a")
-    token, begun, go = machine.token(), tmp_path / "begun", tmp_path / "go"
-    with pytest.raises(Exception, match="cancelled"), Canceller(token, begun):
-        do(machine, "a", engines.stop_late, begun=str(begun), go=str(go), token=token)
+    go = cancelled(machine, tmp_path, engines.stop_late)
     for mode in (UnloadMode.UNLOAD, UnloadMode.SHRINK):
         with pytest.raises(ModelBusyError):
             unload(machine, "a", mode)
@@ -63,9 +71,7 @@ def test_memory_of_a_call_that_was_given_up_is_taken_back(make, tmp_path):
     machine = make(a={})
     machine.load("a")
     (process,) = machine.models.weights.engines._engines._processes.values()
-    token, begun, go = machine.token(), tmp_path / "begun", tmp_path / "go"
-    with pytest.raises(Exception, match="cancelled"), Canceller(token, begun):
-        do(machine, "a", engines.stop_late, begun=str(begun), go=str(go), sent=bytes(MIB), token=token)
+    go = cancelled(machine, tmp_path, engines.stop_late, sent=bytes(MIB))
     assert len(process._segments._under_way) == 1
     go.touch()
     until(lambda: not process._segments._under_way)
@@ -75,14 +81,12 @@ def test_a_result_that_no_caller_waits_for_is_taken_back(make, tmp_path):
     """It lies in memory that the engine's process shares: nothing of it stays there once the call is answered."""
     machine = make(a={})
     machine.load("a")
-    token, begun, go = machine.token(), tmp_path / "begun", tmp_path / "go"
-    with pytest.raises(Exception, match="cancelled"), Canceller(token, begun):
-        do(machine, "a", engines.answer_late, begun=str(begun), go=str(go), bytes=MIB, token=token)
-    (process,) = machine.models.weights.engines._engines._processes.values()
+    go = cancelled(machine, tmp_path, engines.answer_late, bytes=MIB)
     go.touch()
-    until(lambda: not process._working)
+    until(lambda: engine_works(machine) == 0)
     until(lambda: do(machine, "a", engines.sent) == 0)
-    assert len(do(machine, "a", engines.answer_late, begun=str(begun), go=str(go), bytes=MIB)) == MIB
+    answer = do(machine, "a", engines.answer_late, begun=str(tmp_path / "begun"), go=str(go), bytes=MIB)
+    assert len(answer) == MIB
     until(lambda: do(machine, "a", engines.sent) == 0)
 
 
@@ -93,12 +97,9 @@ def test_a_result_that_can_not_be_sent_is_taken_back(make, tmp_path):
     with pytest.raises(RemoteError, match="complex"):
         do(machine, "a", engines.answer_in_kind, bytes=MIB)
     until(lambda: do(machine, "a", engines.sent) == 0)
-    token, begun, go = machine.token(), tmp_path / "begun", tmp_path / "go"
-    with pytest.raises(Exception, match="cancelled"), Canceller(token, begun):
-        do(machine, "a", engines.answer_in_kind, begun=str(begun), go=str(go), bytes=MIB, token=token)
-    (process,) = machine.models.weights.engines._engines._processes.values()
+    go = cancelled(machine, tmp_path, engines.answer_in_kind, bytes=MIB)
     go.touch()
-    until(lambda: not process._working)
+    until(lambda: engine_works(machine) == 0)
     until(lambda: do(machine, "a", engines.sent) == 0)
 
 
