@@ -161,7 +161,9 @@ def _confined(spec: ModelSpec, path: Path | None) -> Path:
 def _nowhere(real: Path) -> str:
     """Say what to do about a link to a file that is not there."""
     if "annex" in real.parts and "objects" in real.parts:
-        return "it is a link of git-annex, and its contents are not on this machine; run 'git annex get' for it"
+        return (
+            "it is a link of git-annex, and its contents are not on this machine; run 'git annex get' for it"
+        )
     if real.parent.name == "blobs" and real.parent.parent.name.startswith("models--"):
         return f"it is a link of a hub cache to {real.name}, which is not there: its download never ended; download it again"
     return f"it is a link to {real}, which is not there: correct it, or put the file there"

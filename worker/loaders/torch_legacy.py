@@ -12,7 +12,9 @@ from worker.loaders.torch_archive import MAX_PICKLE_BYTES, Described
 from worker.loaders.torch_values import Storage, called, found_in, storage_of
 from worker.loaders.zip_records import read_exactly
 
-_MAGIC = re.compile(rb"\x80[\2-\5](\x95\x0d\0{7})?\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\.", re.DOTALL)
+_MAGIC = re.compile(
+    rb"\x80[\2-\5](\x95\x0d\0{7})?\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\.", re.DOTALL
+)
 """torch's magic number 0x1950a86a20f9469cfc6c as a pickle, of protocol 2 mostly, which is what all such files begin with."""
 _SHORTEST_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C

@@ -215,11 +215,17 @@ NO_MODELS = {
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(600), "an HDF5 file"),
     "half a zip": (b"PK\3\4" + b"x" * 600, "it is cut short"),
     "an annexed file": (b"/annex/objects/SHA256E-s9--ab.safetensors\n", "a pointer of git-annex"),
-    "a link's text": (b"../.git/annex/objects/aa/bb/SHA256E-s9--ab/SHA256E-s9--ab\n", "a pointer of git-annex"),
+    "a link's text": (
+        b"../.git/annex/objects/aa/bb/SHA256E-s9--ab/SHA256E-s9--ab\n",
+        "a pointer of git-annex",
+    ),
     "a xet file": (b"# xet version 0\nfilesize = 9\nhash = 'ab'\n", "a Xet pointer"),
     "a marked page": (codecs.BOM_UTF8 + b"<html><body>", "web page (HTML)"),
     "a wide page": ("<!DOCTYPE html><html>".encode("utf-16"), "web page (HTML)"),
-    "a marked pointer": (codecs.BOM_UTF8 + b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+    "a marked pointer": (
+        codecs.BOM_UTF8 + b"version https://git-lfs.github.com/spec/v1\n",
+        "Git LFS pointer",
+    ),
     "French": ("Accès refusé, et le texte est long. ".encode() * 300, "begins 'Accès refusé, et"),
     "Japanese": ("アクセスが拒否されました".encode() * 200, "begins 'アクセス"),
 }

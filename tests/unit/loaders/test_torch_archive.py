@@ -1,7 +1,7 @@
 """What a torch file says of its tensors is known without torch, exactly; nothing in it is run, and it takes little."""
 
 import argparse
-import datetime
+import datetime as dt
 import decimal
 import fractions
 import pickle
@@ -118,7 +118,10 @@ def test_what_is_read_is_what_torch_reads(tmp_path, name, form):
 
 
 @pytest.mark.parametrize("dtype", ["F16", "F64"])
-@pytest.mark.parametrize("name", ["views of several types", "a checkpoint", "with gaps", "expanded", "nested, shared and transposed"])
+@pytest.mark.parametrize(
+    "name",
+    ["views of several types", "a checkpoint", "with gaps", "expanded", "nested, shared and transposed"],
+)
 def test_a_cast_keeps_what_is_shared(tmp_path, name, dtype):
     """Tensors that share storage still do after a cast, and take their bytes once."""
     path = saved(tmp_path / "m.pt", states()[name])
@@ -142,8 +145,8 @@ def test_plain_values_beside_tensors_are_named_and_passed_over(tmp_path):
 def test_plain_values_of_the_standard_library_and_numpy_are_passed_over(tmp_path, form):
     """What people save beside weights, such as which torch wrote them, holds no tensor and costs no load."""
     values = {
-        "torch": torch.__version__, "path": Path("x"), "day": datetime.date(2024, 1, 1), "noon": datetime.time(12),
-        "utc": datetime.UTC, "decimal": decimal.Decimal("1.5"), "half": fractions.Fraction(1, 2), "steps": range(3),
+        "torch": torch.__version__, "path": Path("x"), "day": dt.date(2024, 1, 1), "noon": dt.time(12),
+        "utc": dt.UTC, "decimal": decimal.Decimal("1.5"), "half": fractions.Fraction(1, 2), "steps": range(3),
         "space": types.SimpleNamespace(a=1), "args": argparse.Namespace(b=2), "float": np.float64(3), "array": np.zeros(3),
     }  # fmt: skip
     for protocol in (2, 5):
