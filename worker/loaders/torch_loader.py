@@ -21,7 +21,7 @@ from worker.loaders.sharded_file import open_files
 from worker.loaders.shared_storage import lay_out_views
 from worker.loaders.tensors import cast_into, flat_tensor
 from worker.loaders.torch_archive import Described, described_archive
-from worker.loaders.torch_legacy import MAGIC, described_legacy
+from worker.loaders.torch_legacy import described_legacy, is_legacy
 from worker.loaders.torch_values import StoredView
 from worker.loaders.zip_records import ZipError, read_exactly
 
@@ -139,7 +139,7 @@ def _opened(spec: ModelSpec, path: Path) -> TorchFile:
 def _described(file: PositionalFile) -> Described:
     head = head_of(file)
     check_kind("torch", head, file.size_bytes)
-    if head.startswith(MAGIC) or MAGIC.startswith(head):
+    if is_legacy(head):
         return described_legacy(file)
     if head.startswith(ZIP):
         return described_archive(file)
