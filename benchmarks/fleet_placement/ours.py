@@ -4,6 +4,7 @@ import pickle
 import time
 from collections import Counter
 from collections.abc import Iterator
+
 from benchmarks.fleet_placement.demand import Model, Request
 from benchmarks.fleet_placement.rules import Rule
 from benchmarks.fleet_placement.world import Node, World
