@@ -16,6 +16,7 @@ from pathlib import Path
 from worker.backends.shared_buffer import SharedBuffer
 from worker.core.cancellation import CancelToken
 from worker.core.errors import UnsupportedError
+from worker.core.file_locks import lock_file
 from worker.core.paths import is_private, make_private, said_of, shown
 from worker.core.shortages import patiently
 from worker.core.sure_lock import SureLock
@@ -108,7 +109,7 @@ class SharedFiles:
             with contextlib.suppress(OSError):  # a living worker's
                 fd = os.open(lock, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
                 try:
-                    _lock(fd)
+                    lock_file(fd)
                     for left in lock.parent.glob(f"{_PREFIX}{match[1]}-*"):
                         left.unlink()
                         removed.append(left)
@@ -158,14 +159,14 @@ class SharedFiles:
                     raise
                 continue  # a worker that ended just now took the folder away
             try:
-                _lock(fd)
+                lock_file(fd)
                 # Another worker may have taken the new file for an orphan before it was locked.
                 if os.path.samestat(os.fstat(fd), lock.stat()):
                     self._token, self._lock_fd = token, fd
                     return
-            except OSError:
+            except (BlockingIOError, FileNotFoundError):  # it was taken for an orphan
                 pass
-            except BaseException:  # such as short memory: no lock of nobody's stays
+            except BaseException:  # such as a file system without locks: no lock of nobody's stays
                 os.close(fd)
                 patiently(partial(lock.unlink, missing_ok=True))
                 raise
@@ -183,15 +184,3 @@ def _is_own_file(path: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and (sys.platform == "win32" or found.st_uid == os.geteuid())
-
-
-def _lock(fd: int) -> None:
-    """Take the lock that the system gives up when this process ends. OSError if another has it."""
-    if sys.platform == "win32":
-        import msvcrt  # noqa: PLC0415 - exists on Windows only
-
-        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl  # noqa: PLC0415 - does not exist on Windows
-
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

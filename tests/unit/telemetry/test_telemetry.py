@@ -1,17 +1,18 @@
 """Where the system says what may be had: control groups of both versions, commit limits, the live machine."""
 
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from protocol.vocabulary import Source
 from tests.e2e.process import MIB, Worker
+from tests.rigs.control_group import LIMIT, group, worker_in
 from worker.telemetry.cgroup import CgroupMemory
 from worker.telemetry.commit import Commitment, commitments
 from worker.telemetry.system import SystemMemory
+
+__all__ = ["group"]
 
 V1_NONE = 9223372036854771712
 
@@ -265,34 +266,9 @@ def test_the_live_machine() -> None:
     assert SystemMemory().notes()
 
 
-LIMIT = 512 * MIB
-
-
-@pytest.fixture
-def group() -> Iterator[Path]:
-    """Return a real control group of 512 MiB, below this process's own."""
-    own = Path("/proc/self/cgroup")
-    lines = own.read_text().splitlines() if own.is_file() else []
-    path = next((line.split(":", 2)[2] for line in lines if "memory" in line.split(":")[1].split(",")), None)
-    if path is None:
-        pytest.skip("no version 1 memory controller here")
-    folder = Path("/sys/fs/cgroup/memory") / path.strip("/") / f"memory-worker-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-    except OSError as error:
-        pytest.skip(f"control groups cannot be made here: {error}")
-    try:
-        (folder / "memory.limit_in_bytes").write_text(str(LIMIT))
-        yield folder
-    finally:
-        folder.rmdir()
-
-
 def test_worker_in_a_real_group(group: Path) -> None:
     """In a control group, the group's limit is the budget, and asking for more is refused, not killed."""
-    script = f"import os, sys; open('{group}/cgroup.procs', 'w').write(str(os.getpid()));"
-    script += "os.execv(sys.executable, [sys.executable, '-m', 'worker'])"
-    with Worker(command=(sys.executable, "-c", script)) as worker:
+    with Worker(command=worker_in(group)) as worker:
         status = worker.call("memory.get_status", {"device_id": "cpu"})["devices"][0]
         assert (status["budget_bytes"], status["budget_source"]) == (LIMIT, "cgroup")
         assert 0 < status["available_bytes"] < LIMIT
