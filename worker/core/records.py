@@ -129,15 +129,17 @@ class LowWaterMark(Record):
 
 
 class FileRange(Record):
-    """A part of an open file, to be mapped where it is."""
+    """A part of an open file."""
 
     descriptor: int
-    """Whoever maps it makes a copy."""
+    """Whoever keeps it makes a copy."""
     start: int
-    """A multiple of what the system maps by."""
+    """To be mapped where it is: a multiple of what the system maps by."""
     size_bytes: int
-    identity: tuple[int, int]
+    identity: tuple[int, ...]
     """What the file was when it was opened (``file_identity``)."""
+    path: str
+    """Where it was opened. There may be another by now."""
 
 
 class Footprint(Record):
