@@ -113,6 +113,14 @@ class Readings(Record):
         used = self.process_used_bytes
         return None if used is None else used + (self.process_demoted_bytes or 0)
 
+    @property
+    def owed_bytes(self) -> int:
+        """What comes back into what is freed before any of that is headroom: what was moved out of a device that has none.
+
+        Where a device has headroom, nothing waits for it.
+        """
+        return 0 if self.free_bytes else self.process_demoted_bytes or 0
+
 
 class HeadroomSample(Record):
     """The headroom of a device at one moment."""
