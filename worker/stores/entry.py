@@ -19,6 +19,8 @@ GONE, COLD, WARM, ALONE = range(4)
 """Nothing; a record without the content, which is on disk alone; one with a copy of that; and one that is all there is."""
 ENTRY_BYTES = 128
 """What an entry counts for beside its bytes: its head, its slot of an index that is half full, and its place in the keys' order."""
+LARGE_BYTES = 2**20
+"""Of content: above this, copying keeps others waiting."""
 NEVER = 2**63 - 1
 """The end of what lasts."""
 FORMS = tuple(Form)
