@@ -103,7 +103,8 @@ class EntryKind:
     @property
     def held_bytes(self) -> int:
         """What all of its stores hold in memory."""
-        return self.entries_bytes + self.parts_bytes
+        memory = self.memory  # as often as anything goes
+        return memory.alive_bytes + (ENTRY_BYTES - HEAD_BYTES) * memory.count + self.parts_bytes
 
     def holding(self) -> Holding:
         """Return what it holds."""
@@ -237,11 +238,12 @@ class EntryKind:
         for each in lots:
             token.check()
             with self.lock:
-                if self.held_bytes <= goal:
+                over = self.held_bytes - goal
+                if over <= 0:
                     return False
                 if isinstance(each.what, Segment):
                     dear = DEAR * max(lots[-1].price, each.price)
-                    releasing.release(each.what, dear, goal, self.pricing())
+                    releasing.release(each.what, dear, over, self.pricing)
                 else:
                     self._give_lot(each)
         return goal < self.held_bytes < begun
@@ -257,7 +259,7 @@ class EntryKind:
             what.store.give_up_part(what.name)
             return 0
         before = sum(each.evictions for each in self._stores.values())
-        self._releasing((what,)).release(what, DEAR * lot.price, 0, self.pricing())
+        self._releasing((what,)).release(what, DEAR * lot.price, self.held_bytes, self.pricing)
         return sum(each.evictions for each in self._stores.values()) - before
 
     def _releasing(self, those: Iterable[What]) -> Releasing:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from worker.plugins import Offer
-from worker.stores.entry import HEAD, sizes
+from worker.stores.entry import ENTRY_BYTES, HEAD, PRICED, sizes
 from worker.stores.prices import Draws, Prices
 from worker.stores.segment import SEGMENT_BYTES, Segment
 from worker.stores.segments import OWN_ORDER, SegmentMemory
@@ -118,6 +118,31 @@ class Pricing:
         self._uses: dict[int, tuple[Callable[[int], float], float | None]] = {}
         """By store: what tells how often an entry is expected to be used, and what reading one takes."""
 
+    def plain(self, segment: Segment, offsets: Iterable[int]) -> tuple[int, float]:
+        """Return as ``of_all`` does, of a segment whose records are in memory alone, all of one store: in half the time."""
+        uses, _ = self._uses.get(segment.only) or self._look(segment.only)
+        view, unpack = segment.view, PRICED.unpack_from
+        size, cost = 0, 0.0
+        for offset in offsets:
+            name, made_ms, content, about, state = unpack(view, offset)
+            if state:
+                size += ENTRY_BYTES + about + content
+                cost += made_ms * uses(name)
+        return size, cost
+
+    def of_all(self, segment: Segment, offsets: Iterable[int]) -> tuple[int, float]:
+        """Return the bytes that these records give back, and the milliseconds that they are worth."""
+        if segment.only:
+            return self.plain(segment, offsets)
+        view, unpack = segment.view, HEAD.unpack_from
+        size, cost = 0, 0.0
+        for offset in offsets:
+            head = unpack(view, offset)
+            if head[13]:
+                size += sizes(head)[1]
+                cost += self.of(head)
+        return size, cost
+
     def of(self, head: tuple[Any, ...]) -> float:
         """Return what having the entry of a record in memory is worth, in milliseconds."""
         uses, read_ms = self._uses.get(head[9]) or self._look(head[9])
@@ -171,22 +196,11 @@ class Giving:
     def _whole(self) -> Iterator[Lot]:
         for segment in self._segments:
             offsets = segment.offsets
-            size, cost = self._told(segment, offsets[:: -(-len(offsets) // _TELLING)])
+            size, cost = self._pricing.of_all(segment, offsets[:: -(-len(offsets) // _TELLING)])
             if not size:  # all of these are gone
-                size, cost = self._told(segment, segment.records())
+                size, cost = self._pricing.of_all(segment, segment.records())
             price = cost / size
             yield Lot(price, segment.given, price * segment.given, segment)
-
-    def _told(self, segment: Segment, offsets: Iterable[int]) -> tuple[int, float]:
-        """Return the bytes that these records give back, and the milliseconds that they are worth."""
-        view, unpack, worth = segment.view, HEAD.unpack_from, self._pricing.of
-        size, cost = 0, 0.0
-        for offset in offsets:
-            head = unpack(view, offset)
-            if head[13]:
-                size += sizes(head)[1]
-                cost += worth(head)
-        return size, cost
 
     def _single(self, need_bytes: int, entries: int) -> Iterator[Lot]:
         if entries <= 2 * _SAMPLE or self._memory.given_bytes <= 2 * need_bytes:

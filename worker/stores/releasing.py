@@ -42,16 +42,21 @@ class Releasing:
         self._held = held
         self._again = _used_again(stores, filter(self._is_there, segments))
 
-    def release(self, segment: Segment, dear: float, goal: int, pricing: Pricing) -> None:
-        """Have what is in a segment leave memory until no more than the goal is held; what is dear, by the byte, stays.
+    def release(self, segment: Segment, dear: float, over: int, pricing_of: Callable[[], Pricing]) -> None:
+        """Have what is in a segment leave memory, or as much of it as is over; what is dear, by the byte, stays.
 
         What stays lies elsewhere then, and the segment is gone, unless that is most of it.
         """
         if not self._is_there(segment):
             return  # it went meanwhile
+        if over >= segment.given and self._is_of_one(segment) and not self._again.get(segment.number):
+            self._stores[segment.only].forget_many(segment.count, segment.given)
+            self._memory.drop(segment)
+            return
+        pricing = pricing_of()
         found = self._sorted(segment, dear, pricing)
-        if self._held() - goal < segment.given:
-            self._release_cheapest(segment, found.staying, goal, pricing)
+        if over < segment.given:
+            self._release_cheapest(segment, found.staying, self._held() - over, pricing)
         else:
             self._release_whole(segment, found, pricing)
 

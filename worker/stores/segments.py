@@ -265,7 +265,7 @@ class SegmentMemory:
         segment = self._filling.with_room(size, band)
         if segment is None:
             segment = self._add(SEGMENT_BYTES, band)
-            if segment.size <= self._more_spare:
+            if 2 * segment.size <= self._more_spare:  # the rest is for those that are full
                 self._count_spare(segment.enlarge())
             for each in self._filling.begin(segment):
                 self._count_spare(each.finish(self._more_spare))
