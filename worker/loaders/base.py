@@ -58,6 +58,15 @@ class WeightFile(Protocol):
         ...
 
 
+@runtime_checkable
+class StoredFile(WeightFile, Protocol):
+    """A WeightFile whose parts lie in a file as they are placed, so that another process can read them by itself."""
+
+    def stored(self, index: int) -> FileRange | None:
+        """Say where a part lies; None for one that ``read_into`` makes into something else. The descriptor stays open."""
+        ...
+
+
 class InPlace(Record):
     """What of a file is to be mapped, and how the tensors lie in that."""
 
