@@ -6,12 +6,14 @@ from worker.backends.isolation import codec
 from worker.backends.isolation.answers import LAST_WORD_S
 from worker.backends.isolation.asking import PATIENCE_S
 from worker.backends.isolation.carrying import Held
+from worker.backends.isolation.endings import EndedError
 from worker.backends.isolation.copying import Sending
 from worker.backends.isolation.displaced import Displaced
 from worker.backends.isolation.held_blocks import HeldBlocks
 from worker.backends.isolation.presence import Presence
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
+from worker.core.errors import DeviceLostError
 from worker.core.records import AllocationRequest, Block
 
 
@@ -42,7 +44,9 @@ class Blocks:
     def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
         """Make a block there."""
         token.check()
-        with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token) as child:
+        device_id, presence = request.device_id, self._presence
+        child = presence.enter(device_id, token)
+        try:
             undo = ("free", allocation_id)
             made = child.call(
                 "allocate", allocation_id, codec.packed_request(request), token=token, undo=undo
@@ -54,6 +58,10 @@ class Blocks:
                 child.begin(*undo)
                 raise
             return block
+        except (EndedError, DeviceLostError) as error:
+            raise presence.meaning(error, child, device_id, Executed.NO, request.size_bytes) from None
+        finally:
+            presence.leave()
 
     def free(self, allocation_id: str) -> int | None:
         """Give a block up; nothing is left to do for one that went with its process."""
@@ -64,22 +72,31 @@ class Blocks:
         return self._give_up("unload", handle)
 
     def _give_up(self, do: str, name: str) -> int | None:
-        device_id = self._held.device_of(name)
+        held, displaced, presence = self._held, self._displaced, self._presence
+        device_id = held.device_of(name)
         if device_id is None:
             return 0
+        if displaced.any and (returned := self._drop_displaced(name)) is not None:
+            return returned
+        child = presence.enter(device_id)
+        try:
+            returned = self._drop_displaced(name) if displaced.any else None
+            if returned is None:
+                returned = child.call(do, name)
+                held.drop(name)
+            return returned
+        except (EndedError, DeviceLostError) as error:  # gone is gone, in whichever way
+            raise presence.meaning(error, child, device_id, Executed.YES, None) from None
+        finally:
+            presence.leave()
+
+    def _drop_displaced(self, name: str) -> int | None:
+        """Give up a block that is in host memory. None if it is not there."""
         returned = self._displaced.drop(name)
         if returned is not None:
             self._held.drop(name)
             self._presence.tell()  # the device may have no contents elsewhere any more
-            return returned
-        with self._presence.using(device_id, Executed.YES) as child:  # gone is gone, in whichever way
-            returned = self._displaced.drop(name)
-            if returned is None:
-                returned = child.call(do, name)
-            else:
-                self._presence.tell()
-            self._held.drop(name)
-            return returned
+        return returned
 
     def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
         """Have the backend load, and send it the bytes as they come."""

@@ -1,7 +1,6 @@
 """A device's process as the worker sees it: started, called, and answered for when it ends."""
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -14,14 +13,12 @@ from typing import Any
 
 from protocol.record import Record
 from worker.backends.isolation import notices
-from worker.backends.isolation.answers import SUCCEEDED, Answers, Call, OnReport
-from worker.backends.isolation.codec import error_of
+from worker.backends.isolation.answers import Answers
 from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.figures_page import Dated, FiguresReader
 from worker.backends.isolation.frames import FramePipe
 from worker.backends.isolation.slots import Slots
 from worker.backends.torch_errors import Cause, cause_of_death
-from worker.core.cancellation import CancelToken
 from worker.core.exit_codes import ending
 from worker.core.log import message_of
 from worker.core.shortages import start_thread
@@ -35,9 +32,6 @@ _LENT = ("annotated_types", "typing_extensions")
 
 _LAST_LINES = 20
 _LONGEST_LINE_BYTES = 2**16
-_AT_ONCE_S = 0.01
-"""What takes longer than this can be cancelled."""
-
 _GOING_S = 5.0
 """How long a process may take to go once it was asked or told to."""
 
@@ -50,14 +44,6 @@ class Launch(Record):
     """``module:callable``, found by that interpreter; makes a ``DeviceBackend``."""
     options: dict[str, Any]
     """What it is called with: plain values, by name."""
-
-
-class EndedError(Exception):
-    """The process ended before it answered."""
-
-    def __init__(self, end: Ending) -> None:
-        super().__init__(end.reason)
-        self.end = end
 
 
 class ChildProcess:
@@ -83,7 +69,9 @@ class ChildProcess:
         note_start()
         self.pid = self._process.pid
         self._pipe, self._stderr = _ends(self._process)
-        self._answers = Answers(self._pipe, self._write_broken)
+        self.answers = answers = Answers(self._pipe, self._write_broken, self.kill)
+        """The calls on their way."""
+        self.call, self.begin, self.finish = answers.call, answers.begin, answers.result
         try:
             self._listened = start_thread(self._listen, "device-stderr")
             self._watched = start_thread(self._watch, "device-end")
@@ -99,57 +87,11 @@ class ChildProcess:
 
     # ---- calling ----
 
-    def call(
-        self, do: str, *arguments: Any, token: CancelToken | None = None, patience_s: float | None = None,
-        on_report: OnReport | None = None, undo: tuple[Any, ...] | None = None,
-    ) -> Any:  # fmt: skip
-        """Call, and wait for the answer. Raises its error, or EndedError.
-
-        A process that has not answered after ``patience_s`` hangs, and is killed. Once the token has ended, an
-        answer is waited for a moment longer; then it raises what the token does, and ``undo`` is called if the
-        call is done in the end.
-        """
-        answers = self._answers
-        call = answers.begin(do, arguments, token, on_report)
-        if answers.wait(call, _AT_ONCE_S) or token is None:  # what is quick need not be ready to be cancelled
-            return self.finish(call, patience_s)
-        with token.telling(lambda: answers.cancel(call)):
-            answers.wait_while(call, token, undo, math.inf if patience_s is None else patience_s)
-        if call.answer is None:
-            self._kill_hanging(call, patience_s)
-        return self.finish(call)
-
-    def begin(self, do: str, *arguments: Any, token: CancelToken | None = None) -> Call:
-        """Call, and go on."""
-        return self._answers.begin(do, arguments, token)
-
-    def finish(self, call: Call, patience_s: float | None = None) -> Any:
-        """Wait for an answer. Raises as ``call`` does."""
-        if call.answer is None and not self._answers.wait(call, patience_s):
-            self._kill_hanging(call, patience_s)
-        answer = call.answer
-        if type(answer) is list:
-            if len(answer) == SUCCEEDED:
-                return answer[1]
-            raise error_of(answer[2])
-        if isinstance(answer, Ending):
-            raise EndedError(answer)
-        raise AssertionError(call.do)
-
-    def _kill_hanging(self, call: Call, patience_s: float | None) -> None:
-        self.kill(f"did not answer {call.do!r} within {patience_s:g} s and was killed")
-        self._answers.wait(call)
-
     def figures(self, device_id: str) -> Dated | None:
         """Return a device's figures on the page; None where something was changed since. Never waits."""
-        changed = self._answers.changed
+        changed = self.answers.changed
         found = self.page.read(device_id)
         return None if found is None or found.changes < changed else found
-
-    @property
-    def answers(self) -> Answers:
-        """The calls on their way."""
-        return self._answers
 
     # ---- ending ----
 
@@ -205,7 +147,7 @@ class ChildProcess:
                 return
             self._end = end = self._how_it_ended()
         self._on_end(self, end)
-        self._answers.end(end)
+        self.answers.end(end)
         self._pipe.close()
 
     def _how_it_ended(self) -> Ending:

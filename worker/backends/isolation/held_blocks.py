@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from protocol.vocabulary import DeviceState
 from worker.backends.isolation.carrying import Held
-from worker.backends.isolation.child_process import ChildProcess, EndedError
+from worker.backends.isolation.child_process import ChildProcess
+from worker.backends.isolation.endings import EndedError
 from worker.core.errors import DeviceUnavailableError
 
 
@@ -38,9 +39,11 @@ class HeldBlocks:
     def device_of(self, name: str) -> str | None:
         """Return where a block is; None if it went with its process. KeyError for one that never was."""
         held = self._blocks.get(name)
-        if held is None and name not in self._gone:
+        if held is not None:
+            return held.request.device_id
+        if name not in self._gone:
             raise KeyError(name)
-        return None if held is None else held.request.device_id
+        return None
 
     def place_of(self, name: str) -> str:
         """Return where a block is. DeviceUnavailableError if it went with its process."""
