@@ -22,7 +22,7 @@ from worker.backends.isolation.answers import QUESTIONS, WORK
 from worker.backends.isolation.caller import Caller
 from worker.backends.isolation.codec import packed, packed_block, packed_error, packed_readings, request_of
 from worker.backends.isolation.figures_page import FiguresWriter
-from worker.backends.isolation.frames import FramePipe, Message, any_values_line, line, plain_line
+from worker.backends.isolation.frames import AS_LINE, FramePipe, Message, any_values_line, dumps, line
 from worker.backends.isolation.shared_maps import SharedMaps
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
@@ -108,7 +108,7 @@ class _Server:
             except BaseException as error:  # noqa: BLE001 - it is the worker's to deal with
                 answer = [number, None, packed_error(error)]
             try:
-                text = plain_line(answer)
+                text = dumps(answer, None, AS_LINE)
             except BaseException:  # noqa: BLE001 - it is written otherwise, or said why not
                 text = _line(do, answer)
             try:

@@ -19,9 +19,8 @@ from worker.backends.isolation.block_copies import BlockCopies
 from worker.backends.isolation.blocks import Blocks
 from worker.backends.isolation.carrying import give_up, read_out
 from worker.backends.isolation.child_process import ChildProcess, Launch
-from worker.backends.isolation.endings import EndedError
 from worker.backends.isolation.displaced import Displaced
-from worker.backends.isolation.endings import Ending
+from worker.backends.isolation.endings import EndedError, Ending
 from worker.backends.isolation.held_blocks import HeldBlocks
 from worker.backends.isolation.launching import Launching
 from worker.backends.isolation.loss import became, lost

@@ -17,9 +17,8 @@ from worker.backends.engines.opened_model import OpenedModel
 from worker.backends.engines.patience import end_unless_answered, later
 from worker.backends.isolation.answers import OnReport
 from worker.backends.isolation.child_process import ChildProcess
-from worker.backends.isolation.endings import EndedError
 from worker.backends.isolation.codec import RemoteError
-from worker.backends.isolation.endings import Ending
+from worker.backends.isolation.endings import EndedError, Ending
 from worker.core.cancellation import CancelToken
 from worker.core.errors import CancelledError, DeadlineExceededError, WorkerError
 from worker.core.records import HOST, Footprint, Receipt

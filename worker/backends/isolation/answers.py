@@ -16,12 +16,13 @@ from typing import Any
 from worker.backends.isolation.codec import error_of
 from worker.backends.isolation.endings import EndedError, Ending
 from worker.backends.isolation.frames import (
+    AS_LINE,
     BrokenFrameError,
     FramePipe,
     Message,
     any_values_line,
+    dumps,
     line,
-    plain_line,
 )
 from worker.core.cancellation import CancelToken
 from worker.core.errors import WorkerError
@@ -109,8 +110,9 @@ class Answers:
             start_thread(self._read_all, "device-answers")
 
     def call(
-        self, do: str, *arguments: Any, token: CancelToken | None = None, patience_s: float | None = None,
-        undo: tuple[Any, ...] | None = None, late: Callable[[Call], Any] | None = None,
+        self, do: str, arguments: tuple[Any, ...], token: CancelToken | None = None,
+        undo: tuple[Any, ...] | None = None, patience_s: float | None = None,
+        late: Callable[[Call], Any] | None = None,
     ) -> Any:  # fmt: skip
         """Call, and wait for the answer. Raises its error, or EndedError.
 
@@ -122,7 +124,7 @@ class Answers:
         left_ns = None if token is None or token.deadline_ns is None else token.left_ns
         message = [number, do, arguments, left_ns]
         try:
-            text = any_values_line(message) if do == WORK else plain_line(message)
+            text = any_values_line(message) if do == WORK else dumps(message, None, AS_LINE)
         except TypeError:
             text = any_values_line(message)
         if self._calls or not self._begin_reading(False):  # noqa: FBT003 - by its place it takes half as long
@@ -146,11 +148,11 @@ class Answers:
                     self._hand_on()
         if late is not None:  # 2
             return late(call)
-        return self.result(call, token, patience_s, undo)
+        return self.result(call, token, undo, patience_s)
 
     def begin(
-        self, do: str, *arguments: Any, token: CancelToken | None = None, on_report: OnReport | None = None,
-        on_question: OnQuestion | None = None,
+        self, do: str, arguments: tuple[Any, ...], token: CancelToken | None = None,
+        on_report: OnReport | None = None, on_question: OnQuestion | None = None,
     ) -> Call:  # fmt: skip
         """Call, and go on."""
         call = Call(next(self._numbers), do)
@@ -162,8 +164,8 @@ class Answers:
         return self._begin(call, any_values_line(message) if do == WORK else line(message))
 
     def result(
-        self, call: Call, token: CancelToken | None = None, patience_s: float | None = None,
-        undo: tuple[Any, ...] | None = None,
+        self, call: Call, token: CancelToken | None = None, undo: tuple[Any, ...] | None = None,
+        patience_s: float | None = None,
     ) -> Any:  # fmt: skip
         """Wait for an answer, and return what it says. Raises its error, or EndedError.
 
@@ -370,7 +372,7 @@ class Answers:
         if woken is not None:
             woken.set()
         if call.undo is not None and isinstance(answer, list) and len(answer) == SUCCEEDED:
-            self.begin(*call.undo)
+            self.begin(call.undo[0], call.undo[1:])
 
     def _follow(self, call: Call, end: float) -> bool:
         """Wait until the call is answered, or the reading is free. False once it is ``end``."""

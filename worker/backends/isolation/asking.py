@@ -42,9 +42,8 @@ class Asking:
                 oldest = self._oldest = None
             if oldest is not None and now - oldest[2] >= ANSWER_S * NS_PER_S:
                 raise _silent(device_id, now - oldest[2])
-        return codec.readings_of(
-            child.call("readings", device_id, late=partial(self._wait, child, device_id, now))
-        )
+        wait = partial(self._wait, child, device_id, now)
+        return codec.readings_of(child.ask("readings", (device_id,), late=wait))
 
     def _wait(self, child: ChildProcess, device_id: str, asked_ns: int, call: Call) -> Any:
         with self._lock:

@@ -13,12 +13,13 @@ from typing import Any
 
 from protocol.record import Record
 from worker.backends.isolation import notices
-from worker.backends.isolation.answers import Answers
+from worker.backends.isolation.answers import Answers, Call, OnQuestion, OnReport
 from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.figures_page import Dated, FiguresReader
 from worker.backends.isolation.frames import FramePipe
 from worker.backends.isolation.slots import Slots
 from worker.backends.torch_errors import Cause, cause_of_death
+from worker.core.cancellation import CancelToken
 from worker.core.exit_codes import ending
 from worker.core.log import message_of
 from worker.core.shortages import start_thread
@@ -59,7 +60,8 @@ class ChildProcess:
         self._lock = SureLock()
         # All mutable state: why it is being ended, how it ended, and its last lines.
         self._why: str | None = None
-        self._end: Ending | None = None
+        self.end: Ending | None = None
+        """Why it is no more; None while it runs."""
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self.on_figures: Callable[[str], None] = lambda _: None
         """Called with a device whose figures have changed from outside, and are on the page."""
@@ -71,7 +73,7 @@ class ChildProcess:
         self._pipe, self._stderr = _ends(self._process)
         self.answers = answers = Answers(self._pipe, self._write_broken, self.kill)
         """The calls on their way."""
-        self.call, self.begin, self.finish = answers.call, answers.begin, answers.result
+        self.ask, self.finish = answers.call, answers.result
         try:
             self._listened = start_thread(self._listen, "device-stderr")
             self._watched = start_thread(self._watch, "device-end")
@@ -80,12 +82,25 @@ class ChildProcess:
             self._process.wait()
             raise
 
-    @property
-    def end(self) -> Ending | None:
-        """Why it is no more; None while it runs."""
-        return self._end
-
     # ---- calling ----
+
+    def call(
+        self, do: str, *arguments: Any, token: CancelToken | None = None,
+        undo: tuple[Any, ...] | None = None, patience_s: float | None = None,
+    ) -> Any:  # fmt: skip
+        """Call, and wait for the answer. Raises its error, EndedError, or what the token does.
+
+        A process that has not answered after ``patience_s`` hangs, and is killed. ``undo`` is called if the token has
+        ended and the call is done in the end.
+        """
+        return self.ask(do, arguments, token, undo, patience_s)
+
+    def begin(
+        self, do: str, *arguments: Any, token: CancelToken | None = None, on_report: OnReport | None = None,
+        on_question: OnQuestion | None = None,
+    ) -> Call:  # fmt: skip
+        """Call, and go on."""
+        return self.answers.begin(do, arguments, token, on_report, on_question)
 
     def figures(self, device_id: str) -> Dated | None:
         """Return a device's figures on the page; None where something was changed since. Never waits."""
@@ -143,9 +158,9 @@ class ChildProcess:
         """Say once how it ended, then fail what still waits for it."""
         self._listened.wait(1)  # its last words; a process of its own may hold the pipe open
         with self._lock:
-            if self._end is not None:
+            if self.end is not None:
                 return
-            self._end = end = self._how_it_ended()
+            self.end = end = self._how_it_ended()
         self._on_end(self, end)
         self.answers.end(end)
         self._pipe.close()

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from worker.core.sure_lock import SureLock
@@ -40,12 +39,18 @@ def any_values_line(message: Any) -> bytes:
 
 loads: Callable[[bytes], Any]
 """Reads a line. ValueError, RecursionError."""
-plain_line: Callable[[Any], bytes]
-"""Returns a message as it is written. TypeError for halves of characters, as in names that are no UTF-8."""
+dumps: Callable[[Any, None, int], bytes]
+"""Returns a message as it is written, called with it, None and ``AS_LINE``. TypeError for halves of characters, as in
+names that are no UTF-8. On the way of every call it is called directly: anything around it costs as much as itself."""
 if orjson is None:
-    loads, plain_line = json.loads, any_values_line
+    loads, AS_LINE = json.loads, 0
+
+    def dumps(message: Any, _default: None, _option: int) -> bytes:
+        """Do what orjson does."""
+        return any_values_line(message)
+
 else:
-    loads, plain_line = orjson.loads, partial(orjson.dumps, option=orjson.OPT_APPEND_NEWLINE)
+    loads, dumps, AS_LINE = orjson.loads, orjson.dumps, orjson.OPT_APPEND_NEWLINE
 
 _BEGINS = ord("[")
 _CLOSED = -1
@@ -138,7 +143,9 @@ class FramePipe:
                 raise TimeoutError
             text = _read(self._read_fd, _FIRST_READ_BYTES)
         try:
-            message = loads(text)  # one message, whole, as nearly all are; the end of its line may be yet to come
+            message = loads(
+                text
+            )  # one message, whole, as nearly all are; the end of its line may be yet to come
         except (RecursionError, ValueError):
             return self._receive_rest(text, wait_ms)
         if type(message) is not list:
@@ -196,7 +203,7 @@ class FramePipe:
 def line(message: Message) -> bytes:
     """Return a message as it is written."""
     try:
-        return plain_line(message)
+        return dumps(message, None, AS_LINE)
     except TypeError:
         return any_values_line(message)
 

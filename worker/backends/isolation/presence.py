@@ -104,8 +104,8 @@ class Presence:
     # ---- use ----
 
     def enter(
-        self, device_id: str | None, token: CancelToken | None = None, *, waits: bool = True
-    ) -> ChildProcess:
+        self, device_id: str | None, token: CancelToken | None = None, waits: bool = True,  # noqa: FBT001, FBT002 - on the way of every call
+    ) -> ChildProcess:  # fmt: skip
         """Use the process, until ``leave``: it is not replaced meanwhile. DeviceUnavailableError, or what the token raises.
 
         While it is replaced it is waited for until the token ends, or not at all.
@@ -224,7 +224,7 @@ class _Use:
         self._waits = waits
 
     def __enter__(self) -> ChildProcess:
-        self._child = child = self._presence.enter(self._device_id, self._token, waits=self._waits)
+        self._child = child = self._presence.enter(self._device_id, self._token, self._waits)
         return child
 
     def __exit__(
