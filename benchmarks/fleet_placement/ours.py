@@ -4,7 +4,6 @@ import pickle
 import time
 from collections import Counter
 from collections.abc import Iterator
-from math import inf
 
 from benchmarks.fleet_placement.demand import Model, Request
 from benchmarks.fleet_placement.rules import Rule
@@ -27,7 +26,7 @@ GATEWAYS = 2
 DELAY_S = 0.005
 """From a node to the gateways, by way of the directory."""
 
-EVERY_S, RENEW_S = EVERY_NS / 1e9, RENEW_NS / 1e9
+NEVER_NS = 1 << 62
 
 TRIES = 8
 
@@ -44,7 +43,7 @@ class Told:
         self.node = node
         self.outbox = Outbox()
         self.refused = False
-        self.at, self.due = -inf, inf
+        self.at_ns, self.due_ns = -EVERY_NS, NEVER_NS
         self.bytes = 0
         self._unloaded = {each.name: self._unloaded_view(each) for each in models}
         self._views = dict(self._unloaded)
@@ -116,27 +115,27 @@ class Ours(Rule):
 
     def _touched(self, node: Node) -> None:
         told = self.told[node.machine.name]
-        due = max(self.world.now, told.at + EVERY_S)
-        if told.due > due:
-            self._schedule(told, due)
+        due_ns = max(self.world.now_ns, told.at_ns + EVERY_NS)
+        if told.due_ns > due_ns:
+            self._schedule(told, due_ns)
 
-    def _schedule(self, told: Told, due: float) -> None:
-        told.due = due
-        self.world.at(due, lambda: self._tell(told) if told.due == due else None)
+    def _schedule(self, told: Told, due_ns: int) -> None:
+        told.due_ns = due_ns
+        self.world.at(due_ns / 1e9, lambda: self._tell(told) if told.due_ns == due_ns else None)
 
     def _tell(self, told: Told, delay_s: float = DELAY_S) -> None:
         world, node = self.world, told.node
         if not node.alive or world.now > world.demand.seconds * 1.5:
             told.outbox.forget()
-            told.due = inf
+            told.due_ns = NEVER_NS
             return
-        message = told.outbox.next_message(told.view(world.now), int(world.now * 1e9), refused=told.refused)
+        message = told.outbox.next_message(told.view(world.now), world.now_ns, refused=told.refused)
         if message is not None:
-            told.at, told.refused = world.now, False
+            told.at_ns, told.refused = world.now_ns, False
             words = TellsDirectory(node.machine.name, message)
             told.bytes += len(pickle.dumps(words, 5)) if isinstance(message, NodeChange) else 0
             world.at(world.now + delay_s, lambda: self._hear(message))
-        self._schedule(told, told.at + RENEW_S)
+        self._schedule(told, told.at_ns + RENEW_NS)
 
     def _hear(self, message: NodeView | NodeChange) -> None:
         for name, gateway in self.gateways.items():
@@ -161,7 +160,7 @@ class Ours(Rule):
                 request.model.name, excluded=frozenset(excluded), salt=str(request.number)
             )
             began = time.thread_time()
-            chosen = gateway.place(asked, int(self.world.now * 1e9)).chosen
+            chosen = gateway.place(asked, self.world.now_ns).chosen
             self.decision_s.append(time.thread_time() - began)
             if chosen is None:
                 return

@@ -1,6 +1,5 @@
 """Pressure for real: true allocations in a true process, up through all levels and down again."""
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,10 @@ import psutil
 import pytest
 
 from tests.e2e.process import MIB, Worker, eventually, line, worker
+from tests.rigs.control_group import enter, group, worker_in
 from tests.rigs.model_files import write_model
+
+__all__ = ["group"]
 
 EVENTS = [
     "memory.pressure_changed",
@@ -203,37 +205,12 @@ def test_python_objects_are_traced() -> None:
         assert "--trace-python" in code.stderr()
 
 
-GROUP_LIMIT = 512 * MIB
-
-
-@pytest.fixture
-def group() -> Iterator[Path]:
-    """Return a real control group of 512 MiB, below this process's own."""
-    own = Path("/proc/self/cgroup")
-    lines = own.read_text().splitlines() if own.is_file() else []
-    path = next((row.split(":", 2)[2] for row in lines if "memory" in row.split(":")[1].split(",")), None)
-    if path is None:
-        pytest.skip("no version 1 memory controller here")
-    folder = Path("/sys/fs/cgroup/memory") / path.strip("/") / f"memory-worker-pressure-{os.getpid()}"
-    try:
-        folder.mkdir()
-    except OSError as error:
-        pytest.skip(f"control groups cannot be made here: {error}")
-    try:
-        (folder / "memory.limit_in_bytes").write_text(str(GROUP_LIMIT))
-        yield folder
-    finally:
-        folder.rmdir()
-
-
 def test_in_a_control_group(group: Path) -> None:
     """In a real control group its limit is named as the sign, and another process in it is seen unasked."""
-    enter = f"import os, sys; open('{group}/cgroup.procs', 'w').write(str(os.getpid()));"
-    start = enter + "os.execv(sys.executable, [sys.executable, '-m', 'worker'])"
-    with Worker(command=(sys.executable, "-c", start)) as up:
+    with Worker(command=worker_in(group)) as up:
         up.call("worker.subscribe", {"events": EVENTS})
         free = pressure(up)["available_memory_bytes"]
-        take = enter + f"b = bytearray({free - 24 * MIB}); b[::4096] = b'x' * len(b[::4096]);"
+        take = enter(group) + f"b = bytearray({free - 24 * MIB}); b[::4096] = b'x' * len(b[::4096]);"
         other = psutil.Popen([sys.executable, "-c", take + "sys.stdin.read()"], stdin=-1)
         try:
             told = eventually(lambda: up.events("memory.pressure_changed"), "what the other process took")

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from protocol.vocabulary import DeviceState
-from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses, TellsFigures
+from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses, Range, TellsFigures
 from worker.backends.call_threads import CallThreads
 from worker.backends.isolation import notices
 from worker.backends.isolation.answers import QUESTIONS, WORK
@@ -25,6 +25,7 @@ from worker.backends.isolation.figures_page import FiguresWriter
 from worker.backends.isolation.frames import AS_LINE, FramePipe, Message, any_values_line, dumps, line
 from worker.backends.isolation.shared_maps import SharedMaps
 from worker.backends.isolation.slots import Slots
+from worker.backends.isolation.touch_guard import TouchGuard
 from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError
 from worker.core.records import Readings
@@ -71,7 +72,8 @@ class _Server:
         self._setup = setup
         self._lend = lend
         self._slots = Slots.open(setup["slots"])
-        self._maps = SharedMaps()
+        self._guard = TouchGuard()
+        self._maps = SharedMaps(self._guard)
         self._never = CancelToken(time.monotonic_ns)
         self._calls = {
             name.removeprefix(_DO): getattr(self, name) for name in dir(self) if name.startswith(_DO)
@@ -221,12 +223,17 @@ class _Server:
     def _do_load(self, token: CancelToken, handle: str, request: list[Any]) -> None:
         from worker.backends.isolation.filling import Filling  # noqa: PLC0415 - engines' processes never need it
 
-        filling = Filling(self._backend, handle, request_of(request), token)
+        filling = Filling(self._backend, handle, request_of(request), token, self._guard)
         filling.wait_until_ready()
         self._fillings[handle] = filling
 
     def _do_fill(self, _: CancelToken, handle: str, offset: int, slot: int, length: int) -> None:
         self._fillings[handle].put(offset, self._slots.view(slot, length))
+
+    def _do_fill_file(
+        self, _: CancelToken, handle: str, place: str, identity: list[int], ranges: list[Range]
+    ) -> bool:
+        return self._fillings[handle].put_file(place, tuple(identity), ranges)
 
     def _do_filled(self, _: CancelToken, handle: str, whole: bool) -> object:  # noqa: FBT001 - a message has arguments without names
         block = self._fillings.pop(handle).finish(whole=whole)

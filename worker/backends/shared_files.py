@@ -16,8 +16,9 @@ from pathlib import Path
 from worker.backends.shared_buffer import SharedBuffer
 from worker.core.cancellation import CancelToken
 from worker.core.errors import UnsupportedError
+from worker.core.file_locks import lock_file
 from worker.core.paths import is_private, make_private, said_of, shown
-from worker.core.shortages import patiently
+from worker.core.shortages import patiently, shortage
 from worker.core.sure_lock import SureLock
 
 _PREFIX = "memory-worker-"
@@ -85,6 +86,8 @@ class SharedFiles:
             path = folder / f"{_PREFIX}{self._token}-{allocation_id}"
             return SharedBuffer(path, size_bytes, token, self._left.append)
         except OSError as error:
+            if shortage(error) is not None:
+                raise
             message = f"no file for the host to map can be made in {folder}: {said_of(error, 'written')}"
             message += "; name a folder that can be written to with --shared-folder"
             raise UnsupportedError(message, folder=str(folder)) from error
@@ -108,7 +111,7 @@ class SharedFiles:
             with contextlib.suppress(OSError):  # a living worker's
                 fd = os.open(lock, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
                 try:
-                    _lock(fd)
+                    lock_file(fd)
                     for left in lock.parent.glob(f"{_PREFIX}{match[1]}-*"):
                         left.unlink()
                         removed.append(left)
@@ -158,14 +161,14 @@ class SharedFiles:
                     raise
                 continue  # a worker that ended just now took the folder away
             try:
-                _lock(fd)
+                lock_file(fd)
                 # Another worker may have taken the new file for an orphan before it was locked.
                 if os.path.samestat(os.fstat(fd), lock.stat()):
                     self._token, self._lock_fd = token, fd
                     return
-            except OSError:
+            except (BlockingIOError, FileNotFoundError):  # it was taken for an orphan
                 pass
-            except BaseException:  # such as short memory: no lock of nobody's stays
+            except BaseException:  # such as a file system without locks: no lock of nobody's stays
                 os.close(fd)
                 patiently(partial(lock.unlink, missing_ok=True))
                 raise
@@ -183,15 +186,3 @@ def _is_own_file(path: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and (sys.platform == "win32" or found.st_uid == os.geteuid())
-
-
-def _lock(fd: int) -> None:
-    """Take the lock that the system gives up when this process ends. OSError if another has it."""
-    if sys.platform == "win32":
-        import msvcrt  # noqa: PLC0415 - exists on Windows only
-
-        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl  # noqa: PLC0415 - does not exist on Windows
-
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

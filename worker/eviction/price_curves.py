@@ -3,12 +3,12 @@
 from bisect import bisect_left
 from collections.abc import Container, Sequence
 from dataclasses import replace
-from heapq import heapify, heappop, heapreplace
+from heapq import heappop, heapreplace
 from itertools import chain
 from math import inf
 from typing import NamedTuple
 
-from worker.core.consumers import Offer, Quote
+from worker.core.consumers import ENGINE_PREFIX, Offer, Quote
 
 
 class Step(NamedTuple):
@@ -34,15 +34,15 @@ Taken = list[tuple[Step, float]]
 
 def steps_of(consumer: int, quote: Quote, wanted: int) -> list[Step]:
     """Return a consumer's steps, each as dear as the one before it or dearer, up to what is wanted: 8 and 9 of the plan."""
-    left, share, reached = quote.holding.spare_bytes, quote.expected_yield, 0.0
+    left, share, times, reached = quote.holding.spare_bytes, quote.expected_yield, quote.times, 0.0
     steps: list[Step] = []
     for offer in quote.offers:
-        size, cost, divisible = offer.bytes, offer.cost_ms, offer.divisible
+        size, cost, divisible = offer.bytes, offer.cost_ms * times, offer.divisible
         if size > left:
             if left <= 0 or not divisible:
                 break
             offer = part(offer, left)  # noqa: PLW2901 - what is above its floor
-            size, cost = left, offer.cost_ms
+            size, cost = left, cost * left / size
         left -= size
         expected = size * share
         if expected <= 0:
@@ -63,19 +63,44 @@ def steps_of(consumer: int, quote: Quote, wanted: int) -> list[Step]:
 class Curves:
     """The steps of many consumers, of which only those are made that a plan looks at."""
 
-    def __init__(self, quotes: Sequence[Quote], asked: Sequence[int], wanted: int) -> None:
-        """Take which of the quotes may be asked, and the most that is wanted; 0 for all that there is."""
+    def __init__(
+        self,
+        quotes: Sequence[Quote],
+        device_id: str,
+        wanted: int,
+        excluded: Container[str] = (),
+        *,
+        capped: bool = False,
+    ) -> None:
+        """Take what everybody offers, and where how much is wanted at most; 0 for all that there is.
+
+        What of it may be asked for is what ``release_planner`` has no word against: 1 to 4 of the plan. Below a cap of the
+        worker's own (``capped``), that is nothing of what engines keep beside models.
+        """
         self._quotes = quotes
         self._wanted = wanted
-        # All mutable state: the steps that were made, and of each consumer the first one's price and least cost.
+        # All mutable state: the steps that were made.
         self._made: dict[int, list[Step]] = {}
-        self._first: dict[int, tuple[float, float]] = {}
-        for consumer in asked:
-            first = _first_offer(quotes[consumer])
-            if first is None and (steps := self.steps(consumer)):
-                first = steps[0].price, 0.0 if steps[0].divisible else steps[0].cost
-            if first is not None:
-                self._first[consumer] = first
+        # There may be a thousand, and this is most of what a plan does: what can be known before is, and nothing is called.
+        asked = [
+            (quote.front, consumer)
+            for consumer, quote in enumerate(quotes)
+            if quote.silent is None
+            and quote.device_id == device_id
+            and quote.consumer_id not in excluded
+            and not (capped and quote.consumer_id.startswith(ENGINE_PREFIX))
+        ]
+        self.first_prices = firsts = [(front, consumer) for front, consumer in asked if front is not None]
+        """What the next byte of each costs, and whose it is, the cheapest first."""
+        self.besides = list[int]()
+        """Those that may be asked, and count as headroom already: they are on no curve."""
+        if len(firsts) < len(asked):
+            for front, consumer in asked:
+                if quotes[consumer].counted:
+                    self.besides.append(consumer)
+                elif front is None and (steps := self.steps(consumer)):
+                    firsts.append((steps[0].price, consumer))
+        firsts.sort()
 
     def steps(self, consumer: int) -> list[Step]:
         """Return all steps of a consumer that may be asked."""
@@ -84,29 +109,21 @@ class Curves:
             steps = self._made[consumer] = steps_of(consumer, self._quotes[consumer], self._wanted)
         return steps
 
-    def first_price(self, consumer: int) -> float | None:
-        """Return what its next byte costs; None where it has none, or is not to be asked."""
-        first = self._first.get(consumer)
-        return None if first is None else first[0]
-
-    def cheapest_but(self, asked: Container[int]) -> tuple[float, int | None]:
+    def cheapest_but(self, asked: Container[int]) -> tuple[float, int] | None:
         """Return the lowest price of a consumer that is not among those asked, and its index; None for none."""
-        others = ((price, consumer) for consumer, (price, _) in self._first.items() if consumer not in asked)
-        return min(others, default=(inf, None))
+        return next((each for each in self.first_prices if each[1] not in asked), None)
 
     def merged(self) -> list[Step]:
         """Return steps by their price, the cheapest first, until they are enough."""
         if not self._wanted:
-            return sorted(chain.from_iterable(map(self.steps, self._first)))
-        places = dict.fromkeys(self._first, 0)
-        following = [(price, consumer) for consumer, (price, _) in self._first.items()]
-        heapify(following)
+            return sorted(chain.from_iterable(self.steps(consumer) for _, consumer in self.first_prices))
         merged: list[Step] = []
+        places: dict[int, int] = {}
+        following = self.first_prices.copy()  # sorted, so a heap
         reached = 0.0
         while following and int(reached) < self._wanted:
             consumer = following[0][1]
-            steps = self.steps(consumer)
-            place = places[consumer]
+            steps, place = self.steps(consumer), places.get(consumer, 0)
             merged.append(steps[place])
             reached += steps[place].expected
             places[consumer] = place = place + 1
@@ -119,31 +136,23 @@ class Curves:
     def enough_alone(self, least_ms: float) -> tuple[float, Taken]:
         """Return what is taken of the one consumer that has all that is wanted for less, and its cost; nothing for none."""
         best: Taken = []
-        for consumer, (price, first) in self._first.items():
-            # Its first step is its cheapest, and goes whole if it can't be divided: it can't cost less than both.
-            if price * self._wanted < least_ms and first < least_ms:
-                steps = self.steps(consumer)
-                if sum([step.expected for step in steps]) >= self._wanted:
-                    taken = take(steps, self._wanted)
-                    cost = sum([step.cost * share for step, share in taken])
-                    if cost < least_ms:
-                        least_ms, best = cost, taken
+        for price, consumer in self.first_prices:
+            # Its first step is its cheapest, and its first offer goes whole if it can't be divided: it can't cost less than both.
+            if price * self._wanted > least_ms:
+                break
+            quote = self._quotes[consumer]
+            first = quote.offers[0]
+            if first.cost_ms * quote.times > least_ms and first.bytes and not first.divisible:
+                continue
+            if (quote.holding.spare_bytes + 1) * quote.expected_yield < self._wanted:
+                continue
+            steps = self.steps(consumer)
+            if sum([step.expected for step in steps]) >= self._wanted:
+                taken = take(steps, self._wanted)
+                cost = sum([step.cost * share for step, share in taken])
+                if cost < least_ms or (best and cost == least_ms and consumer < best[0][0].consumer):
+                    least_ms, best = cost, taken
         return least_ms, best
-
-
-def _first_offer(quote: Quote) -> tuple[float, float] | None:
-    """Return the price and the least cost of the first step where it is the first offer; None where it may not be."""
-    first = quote.offers[0]
-    before, spent = first.bytes, first.cost_ms
-    if before <= 0 or before > quote.holding.spare_bytes:
-        return None
-    expected = before * quote.expected_yield
-    for offer in quote.offers:
-        size, cost = offer.bytes, offer.cost_ms
-        if size <= 0 or spent * size > cost * before:
-            return None
-        before, spent = size, cost
-    return first.cost_ms / expected, 0.0 if first.divisible else first.cost_ms
 
 
 def cost_of(wanted: float, merged: list[Step], reached: list[float], spent: list[float]) -> float:

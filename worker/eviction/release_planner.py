@@ -102,17 +102,14 @@ def plan_releases(
     """
     asked_for = need
     idle = idle_allocations(quotes, need.device_id, need.excluded) if need.models_bytes > 0 else ()
-    gone = {each.consumer_id for each in idle}
+    gone = frozenset(each.consumer_id for each in idle)
     given = sum(each.expected_bytes for each in idle)
     wanted, own = max(0, need.free_bytes - given), max(0, need.models_bytes - given)
-    need = replace(need, free_bytes=wanted, models_bytes=own)
-    fixed = [_why_fixed(quote, need) for quote in quotes]  # 1 to 4
-    everyone = list(_without_arenas(candidates, quotes, fixed, need))
+    if given:
+        need = replace(need, free_bytes=wanted, models_bytes=own)
+    everyone = _without_arenas(list(candidates), quotes, need)
     models = ranked((each for each in everyone if why_fixed(each, need.device_id) is None), ranking)
-    asked = [
-        index for index, why in enumerate(fixed) if why is None and quotes[index].consumer_id not in gone
-    ]
-    curves = Curves(quotes, [index for index in asked if not quotes[index].counted], wanted)
+    curves = Curves(quotes, need.device_id, wanted, need.excluded | gone, capped=own > 0)  # 1 to 4
     merged = curves.merged()
     in_models = sum(each.size_bytes for each in models)
     in_others = int(sum([step.expected for step in merged]))
@@ -138,7 +135,7 @@ def plan_releases(
         ranking if choice.first is None else _First(choice.first, ranking),
     )  # 13
     if wanted > own and (meetable or need.forced):  # 0
-        kept_for_reuse = [steps_of(index, quotes[index], 0) for index in asked if quotes[index].counted]
+        kept_for_reuse = [steps_of(index, quotes[index], 0) for index in curves.besides]
         choice.taken[:0] = [(step, 1.0) for step in chain.from_iterable(kept_for_reuse)]
     costs = {each.model_id: each.cost_ms for each in everyone}
     releases = _releases(quotes, choice.taken, _next_price(models, quotes, curves, choice.taken, eviction))
@@ -153,7 +150,7 @@ def plan_releases(
         + sum(costs[each.model_id] for each in eviction.victims),
         releases=releases,
         eviction=_spared(eviction, releases),
-        why_kept=partial(_kept, quotes, fixed, curves, names, rest, need.device_id),
+        why_kept=partial(_kept, quotes, need, curves, names, rest),
     )
 
 
@@ -211,24 +208,24 @@ def _why_fixed(quote: Quote, need: ReleaseNeed) -> str | None:
 
 
 def _without_arenas(
-    candidates: Iterable[Candidate], quotes: Sequence[Quote], fixed: Sequence[str | None], need: ReleaseNeed
-) -> Iterable[Candidate]:
+    candidates: list[Candidate], quotes: Sequence[Quote], need: ReleaseNeed
+) -> list[Candidate]:
     """Return the models without what their engines offer by themselves, so that none of it counts twice."""
-    if need.models_bytes > 0:
+    if need.models_bytes > 0 or not candidates:
         return candidates
     offered = {
         quote.consumer_id: 0
-        if why is not None
+        if _why_fixed(quote, need)
         else int(sum(each.bytes for each in quote.offers) * quote.expected_yield)
-        for quote, why in zip(quotes, fixed, strict=True)
+        for quote in quotes
         if quote.consumer_id.startswith(ENGINE_PREFIX)
     }
-    return (
+    return [
         each
         if (size := offered.get(f"{ENGINE_PREFIX}{each.model_id}")) is None
         else replace(each, size_bytes=max(0, each.size_bytes - size), shrinkable_bytes=0)
         for each in candidates
-    )
+    ]
 
 
 def _cheapest(
@@ -301,24 +298,25 @@ def _releases(
         by_consumer.setdefault(step.consumer, []).append((step, share))
     releases = []
     for consumer, steps in by_consumer.items():
-        quote = quotes[consumer]
-        offers: list[Offer] = []
+        quote, offers = quotes[consumer], list[Offer]()
+        expected, cost = 0.0, 0.0
         for step, share in steps:
-            whole = sum(each.bytes for each in step.offers)
-            left = min(whole, ceil(whole * share - 1e-6))
+            expected += step.expected * share
+            cost += step.cost * share
+            if share == 1.0:
+                offers += step.offers
+                continue
+            left = ceil(sum([each.bytes for each in step.offers]) * share - 1e-6)
             for offer in step.offers:
                 if left > 0:
                     offers.append(offer if offer.bytes <= left else part(offer, left))
                     left -= offers[-1].bytes
-        size, expected = (
-            sum(each.bytes for each in offers),
-            sum(step.expected * share for step, share in steps),
-        )
-        cost = sum(step.cost * share for step, share in steps)
+        size = sum([each.bytes for each in offers])
         reason = f"{quote.consumer_id}: {told_bytes(size)} at {_told(cost / expected)}"
         if following is not None:
             reason += f", before {following[1]} at {_told(following[0])}"
         because = next((each.reason for each in offers if each.reason), "")
+        because = quote.because() if quote.because else because
         reason += f" ({because})" if because else ""
         releases.append(
             Release(
@@ -350,15 +348,14 @@ def _next_price(
         if model.model_id not in gone
     ]
     asked = {step.consumer for step, _ in taken}
-    price, cheapest = curves.cheapest_but(asked)
-    if cheapest is not None:
-        left.append((price, quotes[cheapest].consumer_id))
+    if (others := curves.cheapest_but(asked)) is not None:
+        left.append((others[0], quotes[others[1]].consumer_id))
     return min(left, default=None)
 
 
 def _spared(eviction: EvictionPlan, releases: tuple[Release, ...]) -> EvictionPlan:
     """Say of models that stay because others give all that is needed, that this is why."""
-    if not releases or eviction.victims:
+    if not releases or eviction.victims or not eviction.survivors:
         return eviction
     names = ", ".join(each.consumer_id for each in releases)
     survivors = tuple(
@@ -371,21 +368,23 @@ def _spared(eviction: EvictionPlan, releases: tuple[Release, ...]) -> EvictionPl
 
 
 def _kept(
-    quotes: Sequence[Quote], fixed: Sequence[str | None], curves: Curves, asked: Container[str], rest: str | None, device_id: str,
-) -> Iterator[KeptConsumer]:  # fmt: skip
+    quotes: Sequence[Quote], need: ReleaseNeed, curves: Curves, asked: Container[str], rest: str | None
+) -> Iterator[KeptConsumer]:
     """Say why nothing is taken of those of which nothing is: 1 to 4, ``rest`` (5 and 6), or 7."""
-    kept = list[tuple[bool, float, int]]()
+    kept = list[tuple[bool, float, int, str | None]]()
+    prices = {consumer: price for price, consumer in curves.first_prices}
     for index, quote in enumerate(quotes):
         if quote.consumer_id not in asked and quote.holding.held_bytes > 0:
-            price = None if fixed[index] else curves.first_price(index)
-            if price is None and not fixed[index]:  # what goes besides, or before all others, is on no curve
+            fixed = _why_fixed(quote, need)
+            price = None if fixed else prices.get(index)
+            if price is None and not fixed:  # what goes besides, or before all others, is on no curve
                 price = next((step.price for step in steps_of(index, quote, 0)), None)
-            kept.append((quote.device_id != device_id, inf if price is None else price, index))
-    for _, price, index in sorted(kept):
+            kept.append((quote.device_id != need.device_id, inf if price is None else price, index, fixed))
+    for _, price, index, fixed in sorted(kept):
         told = None if price == inf else round(price * MIB, 6)
         dearer = "it offers too little" if told is None else f"enough is freed without it, at {_told(price)}"
         quote = quotes[index]
-        yield KeptConsumer(quote.consumer_id, quote.kind, told, f"stays: {fixed[index] or rest or dearer}")
+        yield KeptConsumer(quote.consumer_id, quote.kind, told, f"stays: {fixed or rest or dearer}")
 
 
 def _why_nothing(need: ReleaseNeed, given: int, ceiling_bytes: int) -> str | None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from worker.core.file_locks import lock_file
 from worker.core.paths import shown
 
 _LOOK_AGAIN_S = 0.2
@@ -117,13 +118,12 @@ def _locked(descriptor: int, path: Path) -> int:
     try:
         if sys.platform == "win32":
             return descriptor  # the others are kept out by what has a file open
-        import fcntl  # noqa: PLC0415 - does not exist on Windows
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        lock_file(descriptor)
+    except BlockingIOError as error:
         os.close(descriptor)
-        if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
-            raise OSError(errno.EBUSY, "another worker writes it", shown(path)) from error
+        raise OSError(errno.EBUSY, "another worker writes it", shown(path)) from error
+    except OSError:
+        os.close(descriptor)
         raise
     return descriptor
 

@@ -1,5 +1,6 @@
 """What a file is, by its contents: a suffix is only what somebody called it. And what to do about one that is no model."""
 
+import codecs
 import re
 from collections.abc import Iterator
 
@@ -18,7 +19,10 @@ _OTHERS = (
     (0, b"\x93NUMPY", "an array of numpy's"), (0, b"%PDF", "a PDF document"), (0, b"\x7fELF", "a program"),
     (0, b"ggml", "a model in a format before GGUF"), (0, b"ggjt", "a model in a format before GGUF"),
 )  # fmt: skip
-_TEXT, _QUOTED_BYTES = re.compile(rb"[\t\n\r\x20-\x7e]{9,}"), 40
+_TEXT, _QUOTED_CHARACTERS = re.compile(r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]{9,}"), 40
+_MARKS = (("utf-8", codecs.BOM_UTF8), ("utf-16-le", codecs.BOM_UTF16_LE), ("utf-16-be", codecs.BOM_UTF16_BE))
+_LFS = re.compile(rb"version https?://(git-lfs|hawser)\.github\.com/spec")
+_ANNEX = re.compile(rb"(\.\./)*(\.git)?/annex/objects/")
 _TAR_MARK_AT = 257
 _MAX_HEADER_BYTES = 100_000_000
 _ONNX = re.compile(rb"\x08[\x01-\x20]([\x12\x1a\x22\x2a\x32\x3a\x42]|$)")
@@ -45,14 +49,23 @@ def not_a_model(head: bytes, size_bytes: int) -> str | None:
 
 
 def _telling(head: bytes, size_bytes: int) -> Iterator[tuple[bool, str]]:
-    start = head.lstrip()
+    text = _text_of(head)
+    start = head.lstrip() if text is None else text.encode().lstrip()
     yield size_bytes == 0, "it is empty; its download never began, or failed; download it again"
     yield (
-        head.startswith(b"version https://git-lfs.github.com/spec"),
+        _LFS.match(start) is not None,
         "it is a Git LFS pointer, not the file that it stands for; run 'git lfs pull', or download the file itself",
     )
     yield (
-        _WEB_PAGE.match(head) is not None,
+        _ANNEX.match(start) is not None,
+        "it is a pointer of git-annex, not the file that it stands for; run 'git annex get' for it, or download the file itself",
+    )
+    yield (
+        start.startswith(b"# xet version"),
+        "it is a Xet pointer, not the file that it stands for; download the file itself, by git-xet or the hub's own client",
+    )
+    yield (
+        _WEB_PAGE.match(start) is not None,
         "it is a web page (HTML), not a model; its address was a page's, or wants a login; download the file itself",
     )
     yield (
@@ -64,9 +77,9 @@ def _telling(head: bytes, size_bytes: int) -> Iterator[tuple[bool, str]]:
         f"its first {len(head)} bytes are zeros; it was reserved, and not downloaded yet; download it again",
     )
     yield (
-        _TEXT.fullmatch(head) is not None,
+        text is not None and _TEXT.fullmatch(text) is not None,
         (
-            f"it is text, not a model, and begins {head[:_QUOTED_BYTES].decode('ascii', 'replace')!r}; a server sends such"
+            f"it is text, not a model, and begins {(text or '')[:_QUOTED_CHARACTERS]!r}; a server sends such"
             " for an error, and some models' settings are such; download the model's file itself"
         ),
     )
@@ -77,6 +90,15 @@ def _telling(head: bytes, size_bytes: int) -> Iterator[tuple[bool, str]]:
     for at, mark, name in _OTHERS:
         what = f"it is {name}, which no loader here reads; convert it, to safetensors best"
         yield head[at : at + len(mark)] == mark, what
+
+
+def _text_of(head: bytes) -> str | None:
+    """Return the file's beginning as text, without its byte order mark; None where it is none."""
+    encoding, mark = next((each for each in _MARKS if head.startswith(each[1])), ("utf-8", b""))
+    try:  # a head may end inside a character
+        return codecs.getincrementaldecoder(encoding)().decode(head[len(mark) :])
+    except UnicodeDecodeError:
+        return None
 
 
 def head_of(file: PositionalFile) -> bytes:

@@ -28,10 +28,12 @@ _MAX_SHARDS = 10_000
 _MAX_REVISION_CHARACTERS = 256
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx")
 """What a folder is searched for, in this order; which loader a file is for, its contents say."""
+_STEMS = ("model", "pytorch_model", "diffusion_pytorch_model")
+"""What the hub's libraries call the one file of a model; what else is beside it is no part of it."""
 _OF = re.compile(r"-(\d+)-of-(\d+)\.\w+$")
 
-Identity = tuple[tuple[Path, int, int], ...]
-"""Of each file: where it is declared, device and inode. A file that is written to in its place stays the same."""
+Identity = tuple[tuple[Path, int, int, int, int], ...]
+"""Of each file: where it is declared, device and inode, and its size and when it was written to."""
 
 
 class ModelFiles(Record):
@@ -53,6 +55,9 @@ def confined(path: Path, root: Path) -> Path:
     root = root.resolve()
     try:
         real = (root / path).resolve()
+    except ValueError as error:
+        message = "its path has a character that no path can have: correct it"
+        raise ValueError(message) from error
     except (OSError, RuntimeError) as error:  # RuntimeError: what Python before 3.13 makes of a circle
         loops = OSError(errno.ELOOP, os.strerror(errno.ELOOP)) if isinstance(error, RuntimeError) else error
         message = f"it can't be followed: {said_of(loops)}"
@@ -145,24 +150,41 @@ def _confined(spec: ModelSpec, path: Path | None) -> Path:
     if path is None or spec.model_root is None:
         raise load_failed(spec, "it has no path: declare one")
     try:
-        return confined(path, spec.model_root)
+        real = confined(path, spec.model_root)
     except ValueError as error:
         raise load_failed(spec, str(error)) from error
+    if (spec.model_root / path).is_symlink() and not real.exists():
+        raise load_failed(spec, _nowhere(real))
+    return real
+
+
+def _nowhere(real: Path) -> str:
+    """Say what to do about a link to a file that is not there."""
+    if "annex" in real.parts and "objects" in real.parts:
+        return (
+            "it is a link of git-annex, and its contents are not on this machine; run 'git annex get' for it"
+        )
+    if real.parent.name == "blobs" and real.parent.parent.name.startswith("models--"):
+        return f"it is a link of a hub cache to {real.name}, which is not there: its download never ended; download it again"
+    return f"it is a link to {real}, which is not there: correct it, or put the file there"
 
 
 def _chosen(spec: ModelSpec, names: list[str]) -> list[str]:
-    """Choose what of a folder is the model: its index, else the files of the first suffix there is."""
+    """Choose what of a folder is the model: the file that is known by its name, else its index, else those of one suffix.
+
+    An index stands for files of its own suffix, where there are any: who downloads one format has the other's index, too.
+    """
+    names = [name for name in names if not name.startswith(".")]  # such as macOS' own, ._model.safetensors
     indexes = [name for name in names if name.endswith(_INDEX)]
-    if "model.safetensors.index.json" in indexes or len(indexes) == 1:
-        return ["model.safetensors.index.json" if "model.safetensors.index.json" in indexes else indexes[0]]
-    if indexes:
-        raise load_failed(
-            spec, f"it is a folder with several indexes, {', '.join(indexes)}: declare one of them"
-        )
+    for suffix in _SUFFIXES:
+        whole = _known(names, suffix)
+        if whole is not None:
+            return [whole]
+        named = [name for name in indexes if name.endswith(f"{suffix}{_INDEX}")]
+        if named and any(name.endswith(suffix) for name in names):
+            return [_one_index(spec, named)]
     for suffix in _SUFFIXES:
         found = [name for name in names if name.endswith(suffix)]
-        if f"model{suffix}" in found:
-            return [f"model{suffix}"]
         shards = [name for name in found if _OF.search(name)]
         if shards:
             _check_complete(spec, shards)
@@ -173,11 +195,26 @@ def _chosen(spec: ModelSpec, names: list[str]) -> list[str]:
             raise load_failed(
                 spec, f"it is a folder with several models, {', '.join(found[:5])}: declare one of them"
             )
+    if indexes:
+        return [_one_index(spec, indexes)]
     raise load_failed(
         spec,
         f"it is a folder without a model: there is no *{_INDEX} and none of *{', *'.join(_SUFFIXES)} in it;"
         " download it, or declare its file",
     )
+
+
+def _known(names: list[str], ending: str) -> str | None:
+    return next((f"{stem}{ending}" for stem in _STEMS if f"{stem}{ending}" in names), None)
+
+
+def _one_index(spec: ModelSpec, names: list[str]) -> str:
+    known = next((each for suffix in _SUFFIXES if (each := _known(names, f"{suffix}{_INDEX}"))), None)
+    if known is None and len(names) > 1:
+        raise load_failed(
+            spec, f"it is a folder with several indexes, {', '.join(names)}: declare one of them"
+        )
+    return known or names[0]
 
 
 def _check_complete(spec: ModelSpec, shards: list[str]) -> None:
@@ -191,7 +228,7 @@ def _check_complete(spec: ModelSpec, shards: list[str]) -> None:
 
 def _indexed(spec: ModelSpec, real: Path, declared: Path) -> ModelFiles:
     """Read an index: which tensor is in which file beside it."""
-    descriptor, size = open_file(spec, real)
+    descriptor, size, _ = open_file(spec, real)
     with os.fdopen(descriptor, "rb") as file:
         if size > _MAX_INDEX_BYTES:
             raise load_failed(
@@ -217,8 +254,8 @@ def _indexed(spec: ModelSpec, real: Path, declared: Path) -> ModelFiles:
     return ModelFiles(found, (declared, *shards), weight_map)
 
 
-def open_file(spec: ModelSpec, path: Path | None = None) -> tuple[int, int]:
-    """Open a file of the model. Returns the descriptor, which the caller closes, and the size in bytes."""
+def open_file(spec: ModelSpec, path: Path | None = None) -> tuple[int, int, Path]:
+    """Open a file of the model. Returns the descriptor, which the caller closes, the size in bytes, and where it lies."""
     path = resolved_file(spec) if path is None else path
     if path.is_dir():
         raise load_failed(spec, "it is a folder, and one file is wanted: declare the file in it")
@@ -228,7 +265,7 @@ def open_file(spec: ModelSpec, path: Path | None = None) -> tuple[int, int]:
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise load_failed(spec, "it is a pipe, a socket or a device: declare the model's file")
-    return descriptor, status.st_size
+    return descriptor, status.st_size, path
 
 
 def identity_of(paths: tuple[Path, ...]) -> Identity | None:
@@ -239,5 +276,5 @@ def identity_of(paths: tuple[Path, ...]) -> Identity | None:
             status = path.stat()
         except OSError:
             return None
-        found.append((path, status.st_dev, status.st_ino))
+        found.append((path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
     return tuple(found)

@@ -1,5 +1,6 @@
 """A file of ``torch.save`` in the format before 1.6: five pickles, then the storages, each after its length."""
 
+import re
 import sys
 from typing import Any
 
@@ -11,11 +12,19 @@ from worker.loaders.torch_archive import MAX_PICKLE_BYTES, Described
 from worker.loaders.torch_values import Storage, called, found_in, storage_of
 from worker.loaders.zip_records import read_exactly
 
-MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
-"""torch's magic number 0x1950a86a20f9469cfc6c as a pickle of protocol 2, which is what all such files begin with."""
+_MAGIC = re.compile(
+    rb"\x80[\2-\5](\x95\x0d\0{7})?\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\.", re.DOTALL
+)
+"""torch's magic number 0x1950a86a20f9469cfc6c as a pickle, of protocol 2 mostly, which is what all such files begin with."""
+_SHORTEST_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _LENGTH_BYTES = 8
+
+
+def is_legacy(head: bytes) -> bool:
+    """Tell whether a file begins so, as far as it goes."""
+    return _MAGIC.match(head) is not None or _SHORTEST_MAGIC.startswith(head)
 
 
 def described_legacy(file: PositionalFile) -> Described:

@@ -33,18 +33,27 @@ _QUANTIZED = frozenset(
 )
 _DICTS = frozenset(f"collections.{name}" for name in ("OrderedDict", "Counter", "defaultdict"))
 _PLAIN = {
-    "_codecs.encode": "bytes", "collections.deque": "deque", "datetime.datetime": "datetime",
-    "datetime.date": "date", "datetime.timedelta": "timedelta", "argparse.Namespace": "Namespace",
-    "pathlib.PosixPath": "path", "pathlib.WindowsPath": "path", "pathlib.PurePosixPath": "path",
-    "uuid.UUID": "UUID", "torch.device": "device", "torch.serialization._get_layout": "layout",
+    "_codecs.encode": "bytes", "collections.deque": "deque", "argparse.Namespace": "Namespace",
+    "types.SimpleNamespace": "Namespace", "uuid.UUID": "UUID", "decimal.Decimal": "Decimal",
+    "fractions.Fraction": "Fraction", "torch.device": "device", "torch.serialization._get_layout": "layout",
+    "torch.torch_version.TorchVersion": "str",
+    **{f"datetime.{name}": name for name in ("datetime", "date", "time", "timedelta", "timezone")},
     **{
-        f"numpy.{core}.multiarray.{name}": kind
-        for core in ("core", "_core") for name, kind in (("scalar", "numpy scalar"), ("_reconstruct", "numpy array"))
+        f"{module}.{name}Path": "path"
+        for module in ("pathlib", "pathlib._local") for name in ("Posix", "Windows", "PurePosix", "PureWindows")
+    },
+    **{
+        f"numpy.{core}.{name}": kind
+        for core in ("core", "_core")
+        for name, kind in (
+            ("multiarray.scalar", "numpy scalar"), ("multiarray._reconstruct", "numpy array"),
+            ("numeric._frombuffer", "numpy array"),
+        )
     },
     "numpy.dtype": "numpy dtype", "numpy.ndarray": "numpy type",
     **{
         f"{module}.{name}": name
-        for module in ("builtins", "__builtin__") for name in ("bytearray", "complex", "set", "frozenset", "slice")
+        for module in ("builtins", "__builtin__") for name in ("bytearray", "complex", "set", "frozenset", "slice", "range", "xrange")
     },
 }  # fmt: skip
 """Calls that make plain values. None is made, whatever size it is given: it is passed over."""

@@ -1,13 +1,14 @@
 """Consumers of memory that other processes registered, and what came of every consumer's promises. Pure; the manager locks."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 
 from protocol.record import Record
 from protocol.results import ConsumerStatus
 from protocol.vocabulary import PressureLevel
 from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
-from worker.core.consumers import MIB, Holding, Offer, Quote, Usage, price_per_mib
+from worker.core.consumers import MIB, Holding, Offer, Quote, Usage, front_of, price_per_mib
 from worker.core.errors import ConsumerNotFoundError, InvalidRequestError
 from worker.core.sure_lock import SureRLock
 from worker.eviction.use_rate import UseRate
@@ -79,7 +80,8 @@ class Promises:
         share = self.expected_yield if self.expected_yield >= _LEAST_YIELD else 0.0
         if silent == quote.silent and share == quote.expected_yield:
             return quote
-        return replace(quote, expected_yield=share, silent=silent)
+        front = None if quote.front is None or not share else quote.front / share
+        return replace(quote, expected_yield=share, silent=silent, front=front)
 
 
 class HostConsumer:
@@ -91,6 +93,8 @@ class HostConsumer:
         self.expires_ns: int | None = None
         self._saved = UseRate()
         self._hits, self._misses = UseRate(), UseRate()
+        self._quote: Quote | None = None
+        self._stale_ns: int | None = None
 
     def update(self, said: Registration, now_ns: int) -> None:
         """Take over what is said of it now, and learn from what was used since."""
@@ -103,7 +107,7 @@ class HostConsumer:
             if now is not None and was is not None:
                 # A total that fell began anew: all of it came since.
                 learned.used(now_ns, now - was if now >= was else now)
-        self.said = said
+        self.said, self._quote = said, None
 
     def renewed(self, now_ns: int) -> None:
         """Have its lease begin now."""
@@ -120,20 +124,26 @@ class HostConsumer:
                 cost = offer.cost_ms * rest / offer.bytes
                 offers.append(offer if not gone else replace(offer, bytes=rest, cost_ms=cost))
         held = max(0, self.said.held_bytes - size_bytes)
-        self.said = replace(self.said, held_bytes=held, offers=tuple(offers))
+        self.said, self._quote = replace(self.said, held_bytes=held, offers=tuple(offers)), None
 
     def quote(self, now_ns: int) -> Quote:
-        """Return what it offers now, at the price by how often what goes is expected to be needed again."""
-        said, (times, because) = self.said, self._times(now_ns)
-        offers = said.offers
-        if because:
-            offers = tuple(
-                replace(each, cost_ms=each.cost_ms * times, reason=because) for each in said.offers
-            )
-        holding = Holding(said.held_bytes, said.floor_bytes)
-        return Quote(said.consumer_id, said.kind, said.device_id, holding, offers)
+        """Return what it offers now, at the price by how often what goes is expected to be needed again.
 
-    def _times(self, now_ns: int) -> tuple[float, str]:
+        It is made when something was said, and after a second: in one, what uses of late are worth falls by 0.1 %.
+        """
+        quote = self._quote
+        if quote is None or (self._stale_ns is not None and now_ns >= self._stale_ns):
+            said, (times, because) = self.said, self._times(now_ns)
+            holding = Holding(said.held_bytes, said.floor_bytes)
+            front = front_of(said.offers, holding, times)
+            quote = self._quote = Quote(
+                said.consumer_id, said.kind, said.device_id, holding, said.offers,
+                times=times, because=because, front=front,
+            )  # fmt: skip
+            self._stale_ns = None if because is None else now_ns + NS_PER_S
+        return quote
+
+    def _times(self, now_ns: int) -> tuple[float, Callable[[], str] | None]:
         """Return how often what goes is expected to be built again within ten minutes, and why.
 
         1. What its hits saved lately is what its bytes are worth, on the average.
@@ -141,14 +151,16 @@ class HostConsumer:
         3. Without a history it is priced by what it declares.
         """
         said = self.said
-        offered, cost = sum(each.bytes for each in said.offers), sum(each.cost_ms for each in said.offers)
-        if self._saved.known and said.held_bytes and cost > 0:  # 1
-            worth = self._saved.expected(now_ns) / said.held_bytes
-            return worth * offered / cost, f"its hits save {worth * MIB:.2g} ms/MiB in ten minutes"
-        hits, misses = self._hits.weight(now_ns), self._misses.weight(now_ns)
+        if self._saved.known and said.held_bytes:  # 1
+            cost = sum([each.cost_ms for each in said.offers])
+            if cost > 0:
+                worth = self._saved.expected(now_ns) / said.held_bytes
+                times = worth * sum([each.bytes for each in said.offers]) / cost
+                return times, lambda: f"its hits save {worth * MIB:.2g} ms/MiB in ten minutes"
         if self._hits.known or self._misses.known:  # 2
-            return hits / (hits + misses + 1), f"{hits:.1f} hits and {misses:.1f} misses of late"
-        return 1.0, ""  # 3
+            hits, misses = self._hits.weight(now_ns), self._misses.weight(now_ns)
+            return hits / (hits + misses + 1), lambda: f"{hits:.1f} hits and {misses:.1f} misses of late"
+        return 1.0, None  # 3
 
 
 class ConsumerTable:
@@ -228,8 +240,13 @@ class ConsumerTable:
     def quotes(self, device_id: str | None = None) -> tuple[Quote, ...]:
         """Return what the registered consumers of a device offer, or of all."""
         with self._lock:
-            now = self._clock.now_ns()
-            return tuple(self.priced(each.quote(now)) for each in self.all(device_id))
+            now, promises, found = self._clock.now_ns(), self._promises, list[Quote]()
+            for consumer_id, each in self._live(now).items():
+                quote = each.quote(now)
+                if device_id is None or quote.device_id == device_id:
+                    known = promises.get(consumer_id)
+                    found.append(quote if known is None else known.quoted(quote, now))
+            return tuple(found)
 
     # ---- the most that each is to hold ----
 
@@ -334,4 +351,4 @@ def _price(quote: Quote) -> float | None:
     offer = next((each for each in quote.offers if each.bytes > 0), None)
     if offer is None or quote.holding.spare_bytes <= 0 or quote.expected_yield <= 0:
         return None
-    return round(price_per_mib(offer.cost_ms, offer.bytes) / quote.expected_yield, 6)
+    return round(price_per_mib(offer.cost_ms * quote.times, offer.bytes) / quote.expected_yield, 6)

@@ -12,13 +12,15 @@ from worker.core.consumers import (
     OWN_PREFIXES,
     POOL,
     Consumer,
-    CountingConsumer,
     Holding,
     LimitedConsumer,
     Offer,
     Quote,
     Release,
     Usage,
+    front_of,
+    is_counting,
+    is_limited,
 )
 from worker.core.errors import ConsumerNotFoundError, DeviceUnavailableError, InvalidRequestError
 from worker.core.events import ConsumerLimitChanged, ReleaseRequested
@@ -32,7 +34,7 @@ from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
 from worker.workers.gone import Gone
 from worker.workers.questions import Questions
-from worker.workers.release_round import AskedConsumer, ReleaseRound
+from worker.workers.release_round import ReleaseRound, is_asked
 
 _UNHEARD = f"nobody listens for {EventName.RELEASE_REQUESTED}"
 
@@ -200,7 +202,7 @@ class ConsumerWorker:
             said = host.said
             yield said.consumer_id, said.held_bytes, partial(self._tell_limit, said.consumer_id)
         for consumer in self._here(device_id):
-            if isinstance(consumer, LimitedConsumer) and (held := self._held_bytes(consumer)) is not None:
+            if is_limited(consumer) and (held := self._held_bytes(consumer)) is not None:
                 yield consumer.consumer_id, held, partial(self._limit, consumer)
 
     def _tell_limit(self, consumer_id: str, limit_bytes: int | None, reason: str) -> None:
@@ -250,7 +252,7 @@ class ConsumerWorker:
 
     def lower(self, consumer: Consumer, reason: str) -> None:
         """Keep a consumer that gave back, and is told of a limit, from taking it again at once."""
-        if isinstance(consumer, LimitedConsumer) and (held := self._held_bytes(consumer)) is not None:
+        if is_limited(consumer) and (held := self._held_bytes(consumer)) is not None:
             self._limit(consumer, self._table.lower_limit(consumer.consumer_id, held, 0), reason)
 
     # ---- inside ----
@@ -267,11 +269,12 @@ class ConsumerWorker:
             try:
                 holding = each.holding()
                 # Whatever an operator's code says: what is no offer is none.
-                said = (offer for offer in each.offers(need_bytes) if offer.bytes > 0)
-                offers = tuple(offer for offer in said if 0 <= offer.cost_ms < inf)
+                said = each.offers(need_bytes)
+                offers = tuple([one for one in said if one.bytes > 0 and 0 <= one.cost_ms < inf])
             except Exception as error:  # noqa: BLE001 - an operator's consumer may raise anything, and the others are to be asked all the same
                 self.failed(each, error)
                 continue
+            counted = each.kind == POOL
             quote = self._table.priced(
                 Quote(
                     each.consumer_id,
@@ -279,9 +282,10 @@ class ConsumerWorker:
                     each.device_id,
                     holding,
                     offers,
-                    silent=each.unheard if isinstance(each, AskedConsumer) else None,
-                    counted=each.kind == POOL,
+                    silent=each.unheard if is_asked(each) else None,
+                    counted=counted,
                     allocated=_is_allocated(each),
+                    front=None if counted else front_of(offers, holding),
                 )
             )
             found.append((each, quote))
@@ -289,7 +293,7 @@ class ConsumerWorker:
 
     def _usage(self, consumer: Consumer) -> Usage:
         try:
-            return consumer.usage() if isinstance(consumer, CountingConsumer) else Usage()
+            return consumer.usage() if is_counting(consumer) else Usage()
         except Exception as error:  # noqa: BLE001 - an operator's consumer may raise anything, and the others are to be asked all the same
             self.failed(consumer, error)
             return Usage()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 from protocol.results import ReleasedMemory, UnloadedModel
 from worker.core.cancellation import CancelToken
@@ -15,7 +15,6 @@ from worker.workers.gone import Gone
 from worker.workers.questions import Answers, Questions, silence
 
 
-@runtime_checkable
 class AskedConsumer(Consumer, Protocol):
     """A consumer whose owner, outside this process, is asked by an event, and answers with its word."""
 
@@ -27,6 +26,11 @@ class AskedConsumer(Consumer, Protocol):
     def ask(self, size_bytes: int, reason: str, wait_ms: int) -> None:
         """Ask for so much. Does not wait."""
         ...
+
+
+def is_asked(consumer: Consumer) -> TypeGuard[AskedConsumer]:
+    """Tell whether a consumer's owner is asked; as ``is_limited`` does."""
+    return hasattr(consumer, "ask")
 
 
 class Surroundings(Protocol):
@@ -101,7 +105,7 @@ class ReleaseRound:
         for consumer, each in wanted:
             if consumer is None:
                 self._refused[each.consumer_id] = "it is not there any more"
-            elif isinstance(consumer, AskedConsumer):
+            elif is_asked(consumer):
                 asked.append((consumer, each))
             else:
                 here.append((consumer, each))

@@ -1,5 +1,6 @@
 """Files that a host maps: no room is an error and never a signal, and neither is a file that the host cut short."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,25 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     yield made
     made.close()
     assert list(folder.iterdir()) == []
+
+
+@posix
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_folder_without_locks_is_refused(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Shares are mounted without them: it is said at once, nothing stays, and all else goes on."""
+
+    def none(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as without:
+        without.setattr("fcntl.flock", none)
+        with pytest.raises(UnsupportedError, match="its file system has no locks.*--shared-folder"):
+            share(machine)
+        assert list(machine.folder.iterdir()) == []
+    _, path = share(machine)
+    assert path.exists()
 
 
 def make(folder: Path, size: int) -> SharedBuffer:

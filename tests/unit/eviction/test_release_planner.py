@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.consumers import MIB, Holding, Offer, Quote
+from worker.core.consumers import MIB, Holding, Offer, Quote, front_of
 from worker.eviction.planner import Candidate, Need, plan_eviction
 from worker.eviction.release_planner import ReleaseNeed, ReleasePlan, plan_releases
 
@@ -214,6 +214,7 @@ def quotes(draw: st.DrawFn) -> list[Quote]:
             for _ in range(draw(st.integers(0, 4)))
         )
         holding = Holding(held * MIB, draw(st.integers(0, held)) * MIB, draw(st.integers(0, held)) * MIB)
+        share = draw(st.sampled_from([1.0, 1.0, 0.5, 0.0]))
         found.append(
             Quote(
                 f"c{index}",
@@ -221,8 +222,9 @@ def quotes(draw: st.DrawFn) -> list[Quote]:
                 draw(st.sampled_from([CPU, CPU, CPU, "sim:0"])),
                 holding,
                 offers,
-                draw(st.sampled_from([1.0, 1.0, 0.5, 0.0])),
+                share,
                 draw(st.sampled_from([None, None, None, "silent"])),
+                front=front_of(offers, holding, 1.0, share) if index % 2 else None,
             )
         )
     return found

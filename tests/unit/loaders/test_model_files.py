@@ -1,5 +1,6 @@
 """Models as they lie on disk: in shards, in a folder, in a hub's cache, and what only looks like one."""
 
+import codecs
 import gzip
 import json
 import os
@@ -101,9 +102,14 @@ def test_an_index_that_does_not_fit_its_shards(tmp_path):
         '{"weight_map": {"a": 3}}',
         '{"weight_map": {}}',
         '{"weight_map": {"a": "../x"}}',
+        '{"weight_map": {"a": "x\\u0000"}}',
+        '{"weight_map": {"a": "\\ud800"}}',
     ):
         index.write_text(text)
-        assert "weight_map" in (cause := refused(spec(index))) or "is not below the model root" in cause
+        cause = refused(spec(index))
+        assert any(
+            told in cause for told in ("weight_map", "is not below the model root", "that no path can have")
+        )
 
 
 def hub_cache(folder: Path) -> tuple[Path, Path]:
@@ -131,6 +137,23 @@ def test_a_hub_cache_is_read_as_it_lies_on_disk(tmp_path):
     assert f"use --model-root {model}" in cause
     (snapshot / "config").symlink_to(model / "blobs")
     assert "not below" in refused(spec(snapshot / "config", root=snapshot))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_a_link_to_what_is_not_there_says_whose_it_is(tmp_path):
+    """A download that broke off, a file that git-annex did not fetch, and any other."""
+    _, snapshot = hub_cache(tmp_path)
+    (snapshot / "model.safetensors").unlink()
+    (snapshot / "model.safetensors").symlink_to("../../blobs/ffff")
+    assert "a hub cache to ffff, which is not there: its download never ended" in refused(
+        spec(snapshot, "safetensors", root=tmp_path)
+    )
+    link = tmp_path / "m.safetensors"
+    link.symlink_to(".git/annex/objects/aa/bb/SHA256E-s9--ab/SHA256E-s9--ab")
+    assert "run 'git annex get'" in refused(spec(link, "safetensors"))
+    link.unlink()
+    link.symlink_to("nowhere")
+    assert f"it is a link to {tmp_path / 'nowhere'}, which is not there" in refused(spec(link, "safetensors"))
 
 
 def test_a_hub_caches_folder_stands_for_its_snapshot(tmp_path):
@@ -191,6 +214,20 @@ NO_MODELS = {
     "gzip": (gzip.compress(b"x" * 100), "a gzip archive; unpack it"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(600), "an HDF5 file"),
     "half a zip": (b"PK\3\4" + b"x" * 600, "it is cut short"),
+    "an annexed file": (b"/annex/objects/SHA256E-s9--ab.safetensors\n", "a pointer of git-annex"),
+    "a link's text": (
+        b"../.git/annex/objects/aa/bb/SHA256E-s9--ab/SHA256E-s9--ab\n",
+        "a pointer of git-annex",
+    ),
+    "a xet file": (b"# xet version 0\nfilesize = 9\nhash = 'ab'\n", "a Xet pointer"),
+    "a marked page": (codecs.BOM_UTF8 + b"<html><body>", "web page (HTML)"),
+    "a wide page": ("<!DOCTYPE html><html>".encode("utf-16"), "web page (HTML)"),
+    "a marked pointer": (
+        codecs.BOM_UTF8 + b"version https://git-lfs.github.com/spec/v1\n",
+        "Git LFS pointer",
+    ),
+    "French": ("Accès refusé, et le texte est long. ".encode() * 300, "begins 'Accès refusé, et"),
+    "Japanese": ("アクセスが拒否されました".encode() * 200, "begins 'アクセス"),
 }
 
 
@@ -244,6 +281,46 @@ def test_a_folder_of_several_models_is_not_guessed_at(tmp_path):
     assert "it is a folder with several models, a.pt, b.pt" in refused(spec(folder, root=tmp_path))
 
 
+def chosen(folder: Path, *names: str) -> list[str]:
+    """Make a folder of these files, each with a tensor of its own, and return what is taken for the model."""
+    folder.mkdir()
+    for name in names:
+        if name.endswith(".index.json"):
+            stem, suffix = name.split(".")[:2]
+            (folder / name).write_text(
+                json.dumps({"weight_map": {f"{stem}.{suffix}": f"{stem}-00001-of-00001.{suffix}"}})
+            )
+        else:
+            save_file({name.replace("-00001-of-00001", ""): torch.ones(1)}, folder / name)
+    return [each.name for each in model_files(spec(folder, root=folder.parent)).real]
+
+
+def test_of_several_formats_the_one_that_is_there_is_the_model(tmp_path):
+    """A hub serves all indexes, whichever format is downloaded; the one file goes first, as its libraries have it."""
+    shard, bin_shard = "model-00001-of-00001.safetensors", "pytorch_model-00001-of-00001.bin"
+    index, bin_index = "model.safetensors.index.json", "pytorch_model.bin.index.json"
+    assert chosen(tmp_path / "a", "model.safetensors", bin_index) == ["model.safetensors"]
+    assert chosen(tmp_path / "b", "model.safetensors", index) == ["model.safetensors"]
+    assert chosen(tmp_path / "c", shard, bin_index) == [shard]
+    assert chosen(tmp_path / "d", bin_shard, bin_index, index) == [bin_shard]
+    assert chosen(tmp_path / "e", shard, index, bin_shard, bin_index) == [shard]
+    assert chosen(tmp_path / "f", "pytorch_model.bin", "training_args.bin", "optimizer.pt") == [
+        "pytorch_model.bin"
+    ]
+    assert chosen(tmp_path / "g", "adapter_model.safetensors", shard, index) == [shard]
+    both = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
+    assert chosen(tmp_path / "h", *both) == list(both[:1])
+    with pytest.raises(ModelLoadFailedError, match="its index names pytorch_model-00001-of-00001.bin, which"):
+        chosen(tmp_path / "i", bin_index)
+
+
+def test_what_a_mac_leaves_beside_files_is_no_shard(tmp_path):
+    """Copied from a Mac, each file has a companion of the same name after ``._``, which holds its attributes."""
+    shard = "model-00001-of-00001.safetensors"
+    assert chosen(tmp_path / "a", shard, f"._{shard}") == [shard]
+    assert chosen(tmp_path / "b", "weights.safetensors", "._weights.safetensors") == ["weights.safetensors"]
+
+
 def test_files_that_were_replaced_have_another_identity(tmp_path):
     """A file put in place of another by renaming is seen as another."""
     shards(tmp_path)
@@ -254,3 +331,18 @@ def test_files_that_were_replaced_have_another_identity(tmp_path):
     assert identity_of(declared) is None
     save_file({"w": torch.ones(2)}, tmp_path / "model-00001-of-00003.safetensors")
     assert identity_of(declared) not in {None, before}
+
+
+def test_files_that_were_written_to_have_another_identity(tmp_path):
+    """As by cp over the old one, which keeps its inode; with another size, or at another time."""
+    path = tmp_path / "m"
+    path.write_bytes(b"1" * 9)
+    before = identity_of((path,))
+    path.write_bytes(b"1" * 8)
+    smaller = identity_of((path,))
+    os.utime(path, ns=(1, 1))
+    later = identity_of((path,))
+    assert len({before, smaller, later}) == 3
+    path.chmod(0o600)
+    os.utime(path, ns=(2, 1))  # that it was read
+    assert identity_of((path,)) == later

@@ -1,9 +1,14 @@
 """What a torch file says of its tensors is known without torch, exactly; nothing in it is run, and it takes little."""
 
+import argparse
+import datetime as dt
+import decimal
+import fractions
 import pickle
 import struct
 import subprocess
 import sys
+import types
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -12,6 +17,7 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
+np = pytest.importorskip("numpy")
 
 from tests.e2e.process import ROOT
 from worker.core.cancellation import CancelToken
@@ -55,6 +61,7 @@ def bits(tensor) -> list[int]:
 
 def states() -> dict[str, object]:
     weight = torch.randn(64, 33)
+    words = torch.arange(900, 912).to(torch.uint16)
     module = torch.nn.Sequential(torch.nn.Linear(8, 5), torch.nn.BatchNorm1d(5))
     optimizer = torch.optim.Adam(module.parameters())
     module(torch.ones(3, 8)).sum().backward()
@@ -70,6 +77,11 @@ def states() -> dict[str, object]:
         "newer types": {
             name: torch.zeros(5).to(getattr(torch, name)) for name in ("float8_e4m3fn", "uint16", "float8_e4m3fnuz")
         },
+        "types that are only bits": {
+            name: torch.arange(8, dtype=torch.uint8).view(getattr(torch, name))
+            for name in ("bits8", "bits16", "bits1x8", "bits2x4", "bits4x2", "float4_e2m1fn_x2") if hasattr(torch, name)
+        },
+        "views of several types": {"a": words, "b": words.view(torch.uint32)[2:], "c": words[1:3], "d": words.view(torch.float8_e5m2), "own": weight},
         "empty": {},
         "no dimension": {"x": torch.tensor(3.0), "y": torch.empty(0, 4)},
         "a tensor": {"": torch.ones(3)},
@@ -85,7 +97,12 @@ def states() -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("name", "form"),
-    [(name, form) for name in states() for form in FORMATS if (name, form) != ("newer types", "older")],
+    [
+        (name, form)
+        for name in states()
+        for form in FORMATS
+        if form == "zip" or name not in {"newer types", "types that are only bits", "views of several types"}
+    ],
 )
 def test_what_is_read_is_what_torch_reads(tmp_path, name, form):
     """Every tensor under its path, equal to the reference; the estimate is what the load takes."""
@@ -101,7 +118,10 @@ def test_what_is_read_is_what_torch_reads(tmp_path, name, form):
 
 
 @pytest.mark.parametrize("dtype", ["F16", "F64"])
-@pytest.mark.parametrize("name", ["a checkpoint", "with gaps", "expanded", "nested, shared and transposed"])
+@pytest.mark.parametrize(
+    "name",
+    ["views of several types", "a checkpoint", "with gaps", "expanded", "nested, shared and transposed"],
+)
 def test_a_cast_keeps_what_is_shared(tmp_path, name, dtype):
     """Tensors that share storage still do after a cast, and take their bytes once."""
     path = saved(tmp_path / "m.pt", states()[name])
@@ -119,6 +139,34 @@ def test_plain_values_beside_tensors_are_named_and_passed_over(tmp_path):
     kinds = dict(each.split(": ") for each in passed)
     assert kinds["epoch"] == "int" and kinds["arch"] == "str" and kinds["best"] == "NoneType"
     assert kinds["history.0"] == "float" and kinds["optimizer.param_groups.0.lr"] == "float"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_plain_values_of_the_standard_library_and_numpy_are_passed_over(tmp_path, form):
+    """What people save beside weights, such as which torch wrote them, holds no tensor and costs no load."""
+    values = {
+        "torch": torch.__version__, "path": Path("x"), "day": dt.date(2024, 1, 1), "noon": dt.time(12),
+        "utc": dt.UTC, "decimal": decimal.Decimal("1.5"), "half": fractions.Fraction(1, 2), "steps": range(3),
+        "space": types.SimpleNamespace(a=1), "args": argparse.Namespace(b=2), "float": np.float64(3), "array": np.zeros(3),
+    }  # fmt: skip
+    for protocol in (2, 5):
+        path = tmp_path / f"{protocol}.pt"
+        state = {"w": torch.zeros(4), **values}
+        torch.save(state, path, _use_new_zipfile_serialization=FORMATS[form], pickle_protocol=protocol)
+        _, passed, total = loaded(path)
+        assert total == 16 and [each.partition(":")[0] for each in passed] == list(values)
+        assert dict(each.split(": ") for each in passed)["torch"] == "str"
+
+
+def test_views_of_several_types_take_their_bytes_once(tmp_path):
+    """As torch holds them, wherever in the storage the first begins; after a cast each type has its own."""
+    raw = torch.arange(64).to(torch.uint16)
+    state = {"a": raw[3:40], "b": raw.view(torch.uint32)[2:30]}
+    assert loaded(saved(tmp_path / "m.pt", state))[2] == 30 * 4 - 4
+    eighths = torch.zeros(1000).to(torch.float8_e4m3fn)
+    path = saved(tmp_path / "f8.pt", {"f8": eighths, "u8": eighths.view(torch.uint8)})
+    assert loaded(path)[2] == 1000
+    assert loaded(path, "F32")[2] == 4032 + 1000
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -278,7 +326,7 @@ def test_a_torchscript_archive_is_for_a_loader_of_its_own(tmp_path, monkeypatch)
     other = ModelSpec("m", "torch.jit", saved(tmp_path / "s.pt", {"x": torch.ones(1)}), tmp_path)
     with pytest.raises(ModelLoadFailedError, match="no TorchScript archive"):
         loader_of(other).launch(other)
-    monkeypatch.setattr("worker.loaders.torchscript_loader.find_spec", lambda _name: None)
+    monkeypatch.setattr("worker.loaders.torch_library.find_spec", lambda _name: None)
     with pytest.raises(
         ModelLoadFailedError, match="TorchScript archive: it needs torch, which is not installed"
     ):
@@ -287,7 +335,7 @@ def test_a_torchscript_archive_is_for_a_loader_of_its_own(tmp_path, monkeypatch)
 
 def test_without_torch_it_is_torch_that_is_missing(tmp_path, monkeypatch):
     """Where torch is not installed the error says so, with the command that mends it."""
-    monkeypatch.setattr("worker.loaders.torch_loader.find_spec", lambda _name: None)
+    monkeypatch.setattr("worker.loaders.torch_library.find_spec", lambda _name: None)
     path = saved(tmp_path / "m.pt", {"x": torch.ones(2)})
     spec = ModelSpec("m", "torch", path, tmp_path)
     assert loader_of(spec).estimate(spec) == 8

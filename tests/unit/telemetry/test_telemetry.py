@@ -1,17 +1,18 @@
 """Where the system says what may be had: control groups of both versions, commit limits, the live machine."""
 
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from protocol.vocabulary import Source
 from tests.e2e.process import MIB, Worker
+from tests.rigs.control_group import LIMIT, group, worker_in
 from worker.telemetry.cgroup import CgroupMemory
 from worker.telemetry.commit import Commitment, commitments
 from worker.telemetry.system import SystemMemory
+
+__all__ = ["group"]
 
 V1_NONE = 9223372036854771712
 
@@ -265,34 +266,9 @@ def test_the_live_machine() -> None:
     assert SystemMemory().notes()
 
 
-LIMIT = 512 * MIB
-
-
-@pytest.fixture
-def group() -> Iterator[Path]:
-    """Return a real control group of 512 MiB, below this process's own."""
-    own = Path("/proc/self/cgroup")
-    lines = own.read_text().splitlines() if own.is_file() else []
-    path = next((line.split(":", 2)[2] for line in lines if "memory" in line.split(":")[1].split(",")), None)
-    if path is None:
-        pytest.skip("no version 1 memory controller here")
-    folder = Path("/sys/fs/cgroup/memory") / path.strip("/") / f"memory-worker-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-    except OSError as error:
-        pytest.skip(f"control groups cannot be made here: {error}")
-    try:
-        (folder / "memory.limit_in_bytes").write_text(str(LIMIT))
-        yield folder
-    finally:
-        folder.rmdir()
-
-
 def test_worker_in_a_real_group(group: Path) -> None:
     """In a control group, the group's limit is the budget, and asking for more is refused, not killed."""
-    script = f"import os, sys; open('{group}/cgroup.procs', 'w').write(str(os.getpid()));"
-    script += "os.execv(sys.executable, [sys.executable, '-m', 'worker'])"
-    with Worker(command=(sys.executable, "-c", script)) as worker:
+    with Worker(command=worker_in(group)) as worker:
         status = worker.call("memory.get_status", {"device_id": "cpu"})["devices"][0]
         assert (status["budget_bytes"], status["budget_source"]) == (LIMIT, "cgroup")
         assert 0 < status["available_bytes"] < LIMIT
@@ -330,6 +306,27 @@ def test_a_worker_that_is_moved(group: Path) -> None:
         assert after["available_bytes"] > LIMIT * 3 // 4
         data = {"size_bytes": LIMIT + MIB, "device_id": "cpu"}
         assert worker.refused("memory.allocate", data)["code"] in {"out_of_memory", "limit_exceeded"}
+        worker.close_input()
+        assert worker.exit_code() == 0
+    assert "oom_kill 0" in (group / "memory.oom_control").read_text()
+
+
+def test_a_group_holds_where_no_descriptor_is_left(group: Path, tmp_path: Path) -> None:
+    """A limit that can't be read for want of a descriptor is no missing limit: the kernel would end the worker by it."""
+    command = ("prlimit", "--nofile=32:32", *worker_in(group))
+    with Worker("--shared-folder", str(tmp_path), command=command) as worker:
+        for _ in range(40):
+            reply = worker.ask("memory.allocate", {"size_bytes": 4096, "memory_type": "shared"})
+            if not reply["success"]:
+                break
+        assert reply["error"]["details"]["resource"] == "descriptors" and reply["error"]["retryable"]
+        status = worker.call("memory.get_status", {"device_id": "cpu", "refresh": True})["devices"][0]
+        assert (status["budget_bytes"], status["budget_source"]) == (LIMIT, "cgroup")
+        assert LIMIT // 2 < status["available_bytes"] < LIMIT
+        assert (
+            worker.refused("memory.allocate", {"size_bytes": LIMIT, "device_id": "cpu"})["code"]
+            == "out_of_memory"
+        )
         worker.close_input()
         assert worker.exit_code() == 0
     assert "oom_kill 0" in (group / "memory.oom_control").read_text()

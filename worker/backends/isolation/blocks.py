@@ -6,10 +6,10 @@ from worker.backends.isolation.answers import LAST_WORD_S
 from worker.backends.isolation.asking import PATIENCE_S
 from worker.backends.isolation.carrying import Held
 from worker.backends.isolation.codec import block_of, packed_request
-from worker.backends.isolation.copying import Sending
 from worker.backends.isolation.displaced import Displaced
 from worker.backends.isolation.endings import EndedError
 from worker.backends.isolation.held_blocks import HeldBlocks
+from worker.backends.isolation.loading import Loading
 from worker.backends.isolation.presence import Presence
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
@@ -98,13 +98,13 @@ class Blocks:
         return returned
 
     def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
-        """Have the backend load, and send it the bytes as they come."""
+        """Have the backend load, and read model files by itself; send it all other bytes as they come."""
         with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token=token) as child:
             undo = ("filled", handle, False)
             child.call("load", handle, packed_request(request), token=token, undo=undo)
             try:
-                with Sending(child, self._slots, "fill", handle, token) as sending:
-                    fill(None, sending)
+                with Loading(child, self._slots, handle, token) as loading:
+                    fill(None, loading)
             except BaseException:
                 giving_up = child.begin("filled", handle, False)  # noqa: FBT003 - as on the wire
                 child.answers.wait(giving_up, LAST_WORD_S)

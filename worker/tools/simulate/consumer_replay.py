@@ -5,7 +5,7 @@ from heapq import heappop, heappush
 
 from protocol.record import Record
 from worker.core.clock import NS_PER_MS
-from worker.core.consumers import Holding, Quote
+from worker.core.consumers import Holding, Quote, front_of
 from worker.eviction.entry_prices import PricedEntries
 from worker.eviction.release_planner import ReleaseNeed, ReleasePlan, plan_others
 from worker.eviction.unmet_demand import UnmetDemand
@@ -139,11 +139,11 @@ class _Replay:
         self._held += entry.size_bytes
 
     def _plan(self, need_bytes: int, now_ns: int) -> ReleasePlan:
-        quotes = [
-            Quote(name, name, _DEVICE, Holding(each.held_bytes), each.offers(need_bytes, now_ns))
-            for name, each in self._prices.items()
-            if each.held_bytes
-        ]
+        quotes = []
+        for name, each in self._prices.items():
+            if each.held_bytes:
+                offers, holding = each.offers(need_bytes, now_ns), Holding(each.held_bytes)
+                quotes.append(Quote(name, name, _DEVICE, holding, offers, front=front_of(offers, holding)))
         return plan_others(quotes, ReleaseNeed(_DEVICE, need_bytes))
 
     def _note_stay(self, key: Key) -> None:
