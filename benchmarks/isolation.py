@@ -107,7 +107,7 @@ def _against_the_pipe(here: DeviceBackend) -> None:
     floors: list[float] = []
     starts: list[float] = []
     for _ in range(STARTS):
-        apart = isolated()
+        apart = isolated_device()
         apart.probe()
         for _ in range(ROUNDS):
             in_process = each_us(lambda: _allocate_and_free(here), None)
