@@ -155,22 +155,9 @@ def test_what_all_nodes_answer_is_one_answer(gateway: Worker) -> None:
     assert len(ids) == len(set(ids))
 
 
-def load_on(gateway: Worker, model_id: str, device_id: str) -> dict[str, Any]:
-    """Load a model, and wait until its node has told that: who asks sooner is placed by what was known before."""
-    loaded = gateway.call("memory.load_model", {"model_id": model_id, "device_id": device_id})
-    asked = {"candidates": [{"name": "one", "model_id": model_id}]}
-
-    def is_known() -> bool:
-        way = gateway.call("memory.plan", asked)["candidates"][0]
-        return bool(way["device_id"] == device_id)
-
-    eventually(is_known, "the view with the model", START_SECONDS)
-    return loaded
-
-
 def test_a_model_is_used_where_it_is_loaded(gateway: Worker) -> None:
     """A plugin's action that names a model runs on the model's node; unloading finds it there."""
-    there = load_on(gateway, "a", "node-3/cpu")
+    there = gateway.call("memory.load_model", {"model_id": "a", "device_id": "node-3/cpu"})
     assert there["device_id"] == "node-3/cpu"
     digests = gateway.call("test.digest", {"model_id": "a"})["tensors"]
     assert digests.keys() == {"layer.0"}
@@ -185,9 +172,24 @@ def test_a_model_is_used_where_it_is_loaded(gateway: Worker) -> None:
     assert states == ["unloaded"]
 
 
+def test_what_a_node_answered_is_known_at_once(gateway: Worker) -> None:
+    """No view of a node has to come first: not of a load on a device that was named, nor of what was unloaded or cleared."""
+    for turn in range(9):
+        node = NODES[turn % 3]
+        loaded = gateway.call("memory.load_model", {"model_id": "a", "device_id": f"{node}/cpu"})
+        gateway.call("test.digest", {"model_id": "a"})
+        again = gateway.call("memory.load_model", {"model_id": "a"})
+        assert (again["device_id"], again["load_count"]) == (f"{node}/cpu", loaded["load_count"])
+        assert again["use_count"] == loaded["use_count"] + 2  # by the digest, and by this
+        if turn % 2:
+            gateway.call("memory.unload_model", {"model_id": "a"})
+        else:
+            gateway.call("memory.clear", {"clear_type": "models"})
+
+
 def test_a_role_is_used_where_the_model_is_that_it_stands_for(gateway: Worker) -> None:
-    """No node tells of roles: the gateway's own worker says what each means."""
-    load_on(gateway, "b", "node-3/cpu")
+    """Nodes tell what else their models are called: no one is asked."""
+    gateway.call("memory.load_model", {"model_id": "b", "device_id": "node-3/cpu"})
     assert gateway.call("test.digest", {"model_id": "digests"})["model_id"] == "b"
     loaded = gateway.call("memory.load_model", {"model_id": "digests"})
     assert (loaded["model_id"], loaded["device_id"]) == ("b", "node-3/cpu")

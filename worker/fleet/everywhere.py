@@ -1,6 +1,6 @@
 """What every node answers: asked side by side, merged into one."""
 
-from contextlib import suppress
+from collections.abc import Collection
 from operator import attrgetter
 from typing import Any
 
@@ -21,6 +21,8 @@ from worker.stream.work import Call
 
 _PATIENCE_SECONDS = 3.0
 """How long a question waits for a node that does not answer, where others did."""
+_EVEN_OF_NONE = {"memory.get_status", "worker.get_health"}
+"""What is answered where no node answers: devices by what is known of them, and the gateway's own parts."""
 
 
 class Everywhere:
@@ -44,23 +46,26 @@ class Everywhere:
             return self._allocations(data)
         if name == "memory.model_optimize":
             return self._model_optimize(data)
-        even_of_none = {"memory.get_status": self._status, "worker.get_health": self._whole_health}
-        if name in even_of_none:
-            return even_of_none[name](data, how)
+        if name == "memory.get_status":
+            return self._status(data, how)
         pending = self._send(name, data, how)
         return lambda call: self._finished(name, MERGES[name](self._answers(name, pending, call)))
 
     # ---- inside ----
 
-    def _send(self, name: str, data: Data, how: How) -> list[Pending]:
+    def _send(
+        self, name: str, data: Data, how: How, wanted: Collection[str | None] | None = None
+    ) -> list[Pending]:
+        """Ask all nodes, the gateway's own first; of them those alone that are wanted."""
         links = sorted(self._roster.reachable(), key=lambda each: each.node_id != self._own)
-        if not links:
-            raise DeviceUnavailableError("every node of the fleet is lost")
-        return [link.send(name, data, how.meta) for link in links]
+        return [link.send(name, data, how.meta) for link in links if wanted is None or link.node_id in wanted]
 
     def _answers(self, name: str, pending: list[Pending], call: Call) -> Answers:
-        """Return what each answered; a node that is lost has none. What changes something is waited for to its end."""
-        if not ACTIONS[name].changes:
+        """Return what each answered; a node that is lost has none. What changes something is waited for to its end.
+
+        DeviceUnavailableError where none answers, but for what is answered even so.
+        """
+        if pending and not ACTIONS[name].changes:
             refs = [each.ref for each in pending]
             ray.wait(refs, num_returns=len(refs), timeout=_PATIENCE_SECONDS)
         answers: Answers = {}
@@ -71,9 +76,10 @@ class Everywhere:
                     answers[each.link.node_id] = each.answer(call)
             except DeviceUnavailableError as error:  # lost, or its worker is being started again
                 failed = error
-        if answers:
+        if answers or name in _EVEN_OF_NONE:
             return answers
-        raise failed or DeviceUnavailableError("no node of the fleet answers")
+        why = "no node of the fleet answers" if pending else "every node of the fleet is lost"
+        raise failed or DeviceUnavailableError(why)
 
     def _finished(self, name: str, answer: Data) -> Data:
         """Add what the gateway knows itself."""
@@ -89,19 +95,6 @@ class Everywhere:
             found = worst([PartHealth("", each) for each in states])
             return {"state": found, "parts": [*map(vars, here), *answer["parts"]]}
         return answer
-
-    def _whole_health(self, data: Data, how: How) -> Run:
-        """Ask the nodes that are there; where none is, or none answers, the gateway's own parts say so."""
-        pending = self._send("worker.get_health", data, how) if self._roster.reachable() else []
-
-        def run(call: Call) -> Data:
-            answers: Answers = {}
-            if pending:
-                with suppress(DeviceUnavailableError):
-                    answers = self._answers("worker.get_health", pending, call)
-            return self._finished("worker.get_health", MERGES["worker.get_health"](answers))
-
-        return run
 
     def _of_one_id(self, data: Data, how: How) -> Run:
         node, allocation_id = split(data["allocation_id"])
@@ -119,17 +112,10 @@ class Everywhere:
         page, rest = devices[:limit], devices[limit:]
         asked = {key: each for key, each in data.items() if key not in {"limit", "after"}}
         wanted = {split(each)[0] for each in page} | {self._own}
-        pending = [
-            link.send("memory.get_status", asked, how.meta)
-            for link in self._roster.reachable()
-            if link.node_id in wanted
-        ]
+        pending = self._send("memory.get_status", asked, how, wanted)
 
         def run(call: Call) -> Data:
-            try:
-                answers = self._answers("memory.get_status", pending, call)
-            except DeviceUnavailableError:
-                answers = {}
+            answers = self._answers("memory.get_status", pending, call)
             rows = {row["device_id"]: row for each in answers.values() for row in each["devices"]}
             shown = [rows.get(each) or self._unanswered(each) for each in page]
             host = (answers.get(self._own) or {"host": _NO_HOST})["host"]

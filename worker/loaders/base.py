@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 ALIGNMENT_BYTES = 64
 """Each tensor begins at a multiple of this in its block: a cache line, and the widest vector register."""
 
-INSTALL_TORCH = "pip install memory-worker[torch]"
-NEEDS_TORCH = f"it needs torch, which is not installed: {INSTALL_TORCH}"
-
 _MAX_CAUSE_CHARACTERS = 4096
 """A cause quotes names out of files, whose formats do not bound them."""
 
@@ -58,6 +55,15 @@ class WeightFile(Protocol):
 
     def close(self) -> None:
         """Give the file up. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class StoredFile(WeightFile, Protocol):
+    """A WeightFile whose parts lie in a file as they are placed, so that another process can read them by itself."""
+
+    def stored(self, index: int) -> FileRange | None:
+        """Say where a part lies; None for one that ``read_into`` makes into something else. The descriptor stays open."""
         ...
 
 
