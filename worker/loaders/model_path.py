@@ -32,8 +32,8 @@ _STEMS = ("model", "pytorch_model", "diffusion_pytorch_model")
 """What the hub's libraries call the one file of a model; what else is beside it is no part of it."""
 _OF = re.compile(r"-(\d+)-of-(\d+)\.\w+$")
 
-Identity = tuple[tuple[Path, int, int], ...]
-"""Of each file: where it is declared, device and inode. A file that is written to in its place stays the same."""
+Identity = tuple[tuple[Path, int, int, int, int], ...]
+"""Of each file: where it is declared, device and inode, and its size and when it was written to."""
 
 
 class ModelFiles(Record):
@@ -276,5 +276,5 @@ def identity_of(paths: tuple[Path, ...]) -> Identity | None:
             status = path.stat()
         except OSError:
             return None
-        found.append((path, status.st_dev, status.st_ino))
+        found.append((path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
     return tuple(found)
