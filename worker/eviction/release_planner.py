@@ -314,7 +314,8 @@ def _releases(
         size = sum([each.bytes for each in offers])
         reason = f"{quote.consumer_id}: {told_bytes(size)} at {_told(cost / expected)}"
         if following is not None:
-            reason += f", before {following[1]} at {_told(following[0])}"
+            than = "before" if cost <= following[0] * expected else "enough without"
+            reason += f", {than} {following[1]} at {_told(following[0])}"
         because = next((each.reason for each in offers if each.reason), "")
         because = quote.because() if quote.because else because
         reason += f" ({because})" if because else ""

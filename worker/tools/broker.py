@@ -38,7 +38,8 @@ def narrate(event: Event) -> None:
     """Say what happened, and why, in a line. Does not wait."""
     if isinstance(event, ModelUnloaded):
         gone = event.eviction
-        _say(gone.device_id, f"{gone.model_id} went, {mebibytes(gone.freed_bytes)}", gone.reason)
+        size = f", {mebibytes(gone.freed_bytes)}" if gone.freed_bytes else ""
+        _say(gone.device_id, f"{gone.model_id} went{size}", gone.reason)
         return
     name, data = wire_event(event)
     fields = data if isinstance(data, dict) else vars(data)
