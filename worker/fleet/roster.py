@@ -14,6 +14,7 @@ from worker.core.log import log
 from worker.core.sure_lock import SureCondition
 from worker.fleet.candidates import Candidates
 from worker.fleet.cluster import Cluster, Machine
+from worker.fleet.freeing import Freeing
 from worker.fleet.holdings import LATEST
 from worker.fleet.known import KnownNode
 from worker.fleet.links import LOST, Link
@@ -49,15 +50,17 @@ class Roster:
         self._on_event, self._on_lost, self._on_back = on_event, on_lost, on_back
         self._changed = SureCondition()
         # All mutable state, under its lock: to each node the link that it is reached by since it was last back, the last
-        # views and what was placed that none shows yet, which nodes are lost and since when, and what ends with a link.
+        # views and what was placed that none shows yet, which nodes are lost and since when, when each was heard of last, and what ends with a link.
         self._links: dict[str, Link] = {}
         self._machines_now: dict[str, Machine] = {}
         self._candidates = Candidates()
         self._lost: dict[str, tuple[float, str]] = {}
+        self._heard_at: dict[str, float] = {}
         self._watches: dict[Any, Link] = {}
         self._closed = False
         self.plugins: frozenset[str] = frozenset()
         """Actions that the nodes have beside the contract's: all have the same options."""
+        self.freeing = Freeing()
         self.directory = cluster.directory()
         self.gateway = gateway
 
@@ -196,6 +199,7 @@ class Roster:
     def heard(self, link: Link, action: str, found: Answered) -> None:
         """Know from now on what a node answered."""
         with self._changed:
+            self._heard_at[link.node_id] = time.monotonic()
             if found.view is not None:
                 self._take(found.view)
             if action == "memory.deallocate" and found.succeeded:
@@ -241,7 +245,7 @@ class Roster:
             return
         self._lost[node_id] = (at, why)
         machine = self._machines_now.pop(node_id, None)  # where its actor is not started again, another is
-        if machine is not None:
+        if machine is not None and before is None:
             self._cluster.missed(machine)
         self._candidates.reservations.lost(node_id)
         log("warning", "a node is lost", node=node_id, reason=why)
@@ -294,9 +298,11 @@ class Roster:
                     since = Since(
                         since.directory, 0, since.event
                     )  # something was missed: all is asked for anew
-            now = time.monotonic_ns()
+            now = time.monotonic()
             for name, left in news.leases.items():
-                self._candidates.renew(name, now + round(left * 1e9))
+                self._candidates.renew(name, round((now + left) * 1e9))
+                told_at = now + left - LEASE_SECONDS
+                self._heard_at[name] = max(told_at, self._heard_at.get(name, told_at))
             self._changed.notify_all()
         for node_id, name, data in news.events:
             self._on_event(node_id, name, data)
@@ -315,7 +321,11 @@ class Roster:
             return True
         again = known is not None and said.incarnation != known.incarnation
         if again:
-            self._lose(name, "its worker died", time.monotonic() - said.down_ms / 1000, said.incarnation)
+            now = time.monotonic()
+            if said.down_ms:
+                self._lose(name, "its worker died", now - said.down_ms / 1000, said.incarnation)
+            else:  # the first worker of another process, which does not know since when there was none
+                self._lose(name, "its process died", self._heard_at.get(name, now), said.incarnation)
         self._candidates.update(said)
         if known is None:
             self._candidates.renew(name, 0)  # until the directory says how long it lasts
@@ -353,7 +363,7 @@ class Roster:
         for ref in [ref for ref, link in self._watches.items() if link.node_id == name]:
             del self._watches[ref]
             ray.cancel(ref)
-        link = self._links[name] = Link(name, handle, self.gateway, self.heard, self.lose)
+        link = self._links[name] = Link(name, handle, self.gateway, self.freeing, self.heard, self.lose)
         self._watches[handle.watch.remote()] = link
 
     def look_for_machines(self) -> None:
