@@ -110,4 +110,4 @@ class ServerConsumer:
             rebuild = step.bytes / BYTES_PER_MS
             how = f"{rebuild:.0f} ms to load at 1 GiB/s: its load was not seen yet"
         uses = self.watch.uses.within(step.model or "", self._clock.now_ns())
-        return rebuild * uses, f"{about}{step.name}: {how}, expected {uses:.2g} times in ten minutes"
+        return rebuild * uses, f"{about}{step.name}: {how}, expected {uses:.2g}x in ten minutes"

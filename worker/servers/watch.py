@@ -153,9 +153,14 @@ class ServerWatch:
 
     def tell(self, step: Step) -> bool:
         """Have a step taken, unless what it gives back is in use. Returns whether it was told. ServerError."""
-        told = tell(self.server, step)
-        if told and step.model is not None:
-            self._told[step.model] = step.name
+        if step.model is not None:
+            self._told[step.model] = step.name  # before: it may be seen to be gone before its server answers
+        told = False
+        try:
+            told = tell(self.server, step)
+        finally:
+            if not told:
+                self._told.pop(step.model or "", None)
         return told
 
     def why_gone(self, model: str) -> str:
