@@ -112,8 +112,67 @@ def night_and_day(chance: random.Random, made: Entries) -> Iterator[Use]:
                     yield at, "models", "batch"
 
 
+def questions_and_chat(chance: random.Random, made: Entries) -> Iterator[Use]:
+    """Have questions answered from shelves of documents, one after the other, and now and then many people chat at once for minutes."""
+    made["models"] = {
+        name: (size * MIB, cost)
+        for name, size, cost in (("embed", 600, 500.0), ("answer", 5000, 4500.0), ("chat", 8000, 6800.0), ("speech", 1500, 1900.0))
+    }  # fmt: skip
+    made["shelves"] = {f"v{n}": (chance.randint(40, 700) * MIB, chance.uniform(150, 2500)) for n in range(40)}
+    made["passages"] = {f"k{n}": (chance.randint(10, 90) * MIB, chance.uniform(80, 700)) for n in range(400)}
+    made["conversations"] = {f"c{n}": (chance.randint(15, 250) * MIB, chance.uniform(150, 3000)) for n in range(90)}  # fmt: skip
+    made["replies"] = {f"r{n}": (chance.randint(1, 400) * 1024, chance.uniform(500, 9000)) for n in range(1500)}  # fmt: skip
+    at = 0.0
+    while True:
+        for _ in range(chance.randint(20, 120)):
+            at += chance.expovariate(1 / 12)
+            question = int(chance.paretovariate(0.7)) % 1500
+            yield at, "models", "embed"
+            yield at, "replies", f"r{question}"
+            for shelf in {question % 40, int(chance.paretovariate(1.0)) % 40}:
+                yield at, "shelves", f"v{shelf}"
+            for passage in range(chance.randint(1, 3)):
+                yield at, "passages", f"k{(question * 13 + passage) % 400}"
+            yield at, "models", "answer"
+        people = chance.sample(range(90), chance.randint(5, 25))
+        ends = at + chance.uniform(120, 900)
+        while at < ends:
+            at += chance.expovariate(1 / 2)
+            yield at, "conversations", f"c{chance.choice(people)}"
+            yield at, "models", "speech" if chance.random() < 0.15 else "chat"
+
+
+def batch_beside_users(chance: random.Random, made: Entries) -> Iterator[Use]:
+    """Have a batch go through a queue of files, each once or twice, and beside it people who come in rushes of twenty minutes."""
+    made["models"] = {
+        "chat": (7000 * MIB, 6100.0),
+        "caption": (4200 * MIB, 3900.0),
+        "embed": (700 * MIB, 650.0),
+    }
+    made["files"] = {f"f{n}": (chance.randint(3, 120) * MIB, chance.uniform(20, 1200)) for n in range(1200)}
+    made["threads"] = {f"t{n}": (chance.randint(20, 180) * MIB, chance.uniform(250, 2200)) for n in range(80)}
+    made["tools"] = {f"o{n}": (chance.randint(1, 40) * MIB, chance.uniform(30, 4000)) for n in range(60)}
+    at, queued = 0.0, 0
+    asked = at + chance.expovariate(1 / 60)
+    while True:
+        at += chance.uniform(2, 6)
+        while asked < at:
+            thread = int(chance.paretovariate(0.6)) % 80
+            yield asked, "threads", f"t{thread}"
+            yield asked, "models", "chat"
+            if chance.random() < 0.5:
+                yield asked, "tools", f"o{(thread * 3 + int(chance.paretovariate(1.2))) % 60}"
+            busy = 1 + 9 * (asked % 2400 > 1200)
+            asked += chance.expovariate(busy / 120)
+        yield at, "files", f"f{queued % 1200}"
+        if chance.random() < 0.3:
+            yield at, "files", f"f{(queued - chance.randint(1, 8)) % 1200}"
+        yield at, "models", "caption" if queued % 3 else "embed"
+        queued += 1
+
+
 Made = Callable[[random.Random, Entries], Iterator[Use]]
-TRACES: tuple[Made, ...] = (help_desk, projects, night_and_day)
+TRACES: tuple[Made, ...] = (help_desk, projects, night_and_day, questions_and_chat, batch_beside_users)
 
 
 def write(file: Path, kind: Made, seed: int) -> None:

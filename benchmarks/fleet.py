@@ -1,19 +1,33 @@
-"""What a call costs through a gateway: against a worker of the same options that is asked directly, interleaved.
+"""What a call through a gateway costs: against a worker of the same options that is asked directly, interleaved.
 
     python -m benchmarks.fleet [--calls 300]
 
-Both are asked by the same client. The floor is the worker's answer; the gateway adds two hops through Ray and back.
+Both are asked by the same client. The gateway asks through Ray, so what it can't be below is the worker's answer and a
+bare call of an actor for each request that goes to a node: also measured here, turn by turn with the others.
 """
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
+from typing import Any
 
+import ray
+
+from benchmarks.harness import seconds
 from worker.client import Client, connect
 
 _OPTIONS = ("--simulated-device", "1GiB")
 _FLEET = ("fleet", "--nodes", "1", *_OPTIONS)
+_REQUEST = bytes(200)
+"""About what a request takes, packed."""
+
+
+class Bare:
+    """An actor that answers as a node does, with nothing behind it."""
+
+    async def call(self, asked: bytes) -> bytes:
+        """Return what came."""
+        return asked
 
 
 def ping(client: Client) -> None:
@@ -38,26 +52,38 @@ def placed(client: Client) -> None:
     client.deallocate(allocation_id=made.allocation_id)
 
 
-QUESTIONS: tuple[Callable[[Client], None], ...] = (ping, status, named, placed)
+QUESTIONS: tuple[tuple[Callable[[Client], None], int], ...] = (
+    (ping, 0),
+    (status, 1),
+    (named, 2),
+    (placed, 2),
+)
+"""And how many requests each sends to a node."""
 
 
 def main() -> None:
-    """Ask both, turn by turn, and print medians and their ratio."""
+    """Ask all, turn by turn, and print medians and their ratios."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--calls", type=int, default=300)
     calls = parser.parse_args().calls
+    ray.init("local", include_dashboard=False, num_cpus=1, num_gpus=0, log_to_driver=False)
+    kind: Any = ray.remote(Bare)
+    actor = kind.options(num_cpus=0, max_concurrency=1000).remote()
     with connect(*_OPTIONS) as direct, connect(*_FLEET) as gateway:
-        for ask in QUESTIONS:
-            took: tuple[list[float], list[float]] = ([], [])
+        for ask, hops in QUESTIONS:
+            took: tuple[list[float], list[float], list[float]] = ([], [], [])
             for _ in range(calls):
-                for client, times in zip((direct, gateway), took, strict=True):
-                    began = time.perf_counter()
-                    ask(client)
-                    times.append((time.perf_counter() - began) * 1e6)
-            one, many = (statistics.median(each[calls // 10 :]) for each in took)
-            print(f"{ask.__name__:8} direct {one:8.0f} us   gateway {many:8.0f} us   ratio {many / one:5.1f}")
+                took[0].append(seconds(lambda: ask(direct)))  # noqa: B023
+                took[1].append(seconds(lambda: ray.get(actor.call.remote(_REQUEST))))
+                took[2].append(seconds(lambda: ask(gateway)))  # noqa: B023
+            one, bare, many = (statistics.median(each[calls // 10 :]) * 1e6 for each in took)
+            floor = one + hops * bare
+            print(
+                f"{ask.__name__:8} direct {one:7.0f} us   with {hops} calls of an actor {floor:7.0f} us   gateway {many:7.0f} us"
+                f"   ratios {many / one:5.1f} and {many / floor:5.2f}"
+            )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,14 @@ import psutil
 
 from benchmarks.fault_victim import two_models
 from protocol.record import Record
-from protocol.vocabulary import ErrorCode
+from protocol.vocabulary import (
+    ClearType,
+    ErrorCode,
+    MemoryType,
+    OptimizationLevel,
+    PressureLevel,
+    TransferType,
+)
 from worker.client import CallOptions, Client, WorkerExitedError
 from worker.client.workers import Workers
 from worker.errors import WorkerError
@@ -99,7 +107,7 @@ class Soak:
                 continue
             work, weight = chance.choice(self._works())
             for _ in range(weight):
-                self._try(lambda work=work: work(chance))
+                self._try(partial(work, chance))
 
     def _works(self) -> list[tuple[Callable[[random.Random], Any], int]]:
         return [
@@ -136,7 +144,7 @@ class Soak:
         kept = chance.choice(HASTY) if chance.random() < 0.2 else PATIENT
         made = self.client.allocate(
             size_bytes=size, device_id=chance.choice((*DEVICES, None)), lease_ms=lease, owner=f"o{chance.randrange(50)}",
-            memory_type=chance.choice(("device", "device", "shared")), persistent=chance.random() < 0.1, options=kept,
+            memory_type=chance.choice((MemoryType.DEVICE, MemoryType.DEVICE, MemoryType.SHARED)), persistent=chance.random() < 0.1, options=kept,
         )  # fmt: skip
         with self._lock:
             self._held.append(made.allocation_id)
@@ -164,7 +172,7 @@ class Soak:
             return
         made = self.client.transfer(
             source_allocation_id=source, destination_device_id=device, wait=chance.random() < 0.7,
-            transfer_type=chance.choice(("copy", "move")), verify=chance.random() < 0.2,
+            transfer_type=chance.choice(tuple(TransferType)), verify=chance.random() < 0.2,
             options=chance.choice((*HASTY, PATIENT, PATIENT)),
         )  # fmt: skip
         self.client.get_transfer(transfer_id=made.transfer_id)
@@ -201,9 +209,9 @@ class Soak:
             return
         client = self.client
         chance.choice((
-            lambda: client.clear(clear_type="cache"), lambda: client.clear(device_id="sim:1", clear_type="all", force=True),
-            client.optimize, lambda: client.optimize(optimization_level="aggressive"), client.defragment,
-            lambda: client.defragment(aggressive=True), lambda: client.model_optimize(target_pressure_level="low"),
+            lambda: client.clear(clear_type=ClearType.CACHE), lambda: client.clear(device_id="sim:1", clear_type=ClearType.ALL, force=True),
+            client.optimize, lambda: client.optimize(optimization_level=OptimizationLevel.AGGRESSIVE), client.defragment,
+            lambda: client.defragment(aggressive=True), lambda: client.model_optimize(target_pressure_level=PressureLevel.LOW),
             lambda: client.events("memory.allocation_expired", "memory.device_lost").close(),
         ))()  # fmt: skip
 
@@ -259,7 +267,7 @@ class Soak:
         client = self.client
         for device in DEVICES:
             with suppress(WorkerError):
-                client.clear(device_id=device, clear_type="all", force=True)
+                client.clear(device_id=device, clear_type=ClearType.ALL, force=True)
         status = client.get_status(refresh=True)
         models = sum(each.state in {"loaded", "offloaded"} for each in client.get_model_status().models)
         lost = sum(each.state != "available" for each in status.devices)

@@ -1,8 +1,10 @@
 """Stores: what the system has back when half is asked back, how long listing many keys takes, and getting and putting.
 
 The first against a dictionary with a bound (cachetools), by itself and with ``malloc_trim`` after it: each in a process of its
-own, in turn; and what went against exactly the cheapest entries. ``malloc_trim`` gives back what was freed by pages of 4 KiB:
-of large entries at the rate of the system's unmapping. Freeing is part of both rates, choosing by price of ours alone.
+own, in turn; and what went against exactly the cheapest entries. Timed is all from asking until it is back: of ours choosing by
+price, forgetting and unmapping; of the dictionary's removing the entries used longest ago, which frees them (and unmaps what
+its allocator mapped by itself), and ``malloc_trim``. Beside it the floor: as many bytes of bare maps of 2 MiB that are unmapped,
+of huge pages, as segments that are full are, and of 4 KiB, as a heap is. So much the system takes, whoever asks.
 The last in this process, against cachetools, SQLite used directly, and Redis on a socket where there is one. Times are the
 processor's, of this process: the same on a busy machine.
 """
@@ -31,7 +33,9 @@ from protocol.vocabulary import StoreKind
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
 from worker.stores.base import Choice, Content, Item, Options, Scope, Store, Tools
+from worker.stores.maps import PAGE_BYTES, anonymous, collapse
 from worker.stores.registry import Stores
+from worker.stores.segment import SEGMENT_BYTES
 from worker.telemetry.process_memory import ProcessMemory
 
 MIB = 2**20
@@ -72,18 +76,21 @@ def main() -> None:
     """Print the ratios."""
     for name, (low, high) in SIZES.items():
         heading(f"Half of 256 MiB asked back, {name}", "what was asked for; the rate of malloc_trim")
-        sides = [partial(_apart, side, low, high) for side in ("ours", "cachetools", "trimmed")]
-        seen: list[list[tuple[float, float]]] = [[], [], []]
+        names = ("ours", "cachetools", "trimmed", "bare huge", "bare small")
+        sides = [partial(_apart, side, low, high) for side in names]
+        seen: list[list[tuple[float, float]]] = [[] for _ in names]
         for _ in range(ROUNDS):
             for side, into in zip(sides, seen, strict=True):
                 into.append(side())
-        (ours, our_rate), (plain, _), (trimmed, trim_rate) = (
+        (ours, our_rate), (plain, _), (trimmed, trim_rate), (_, huge_rate), (_, small_rate) = (
             tuple(statistics.median(column) for column in zip(*each, strict=True)) for each in seen
         )
         row("back at the system, MiB", ours * TOTAL / 2 / MIB, TOTAL / 2 / MIB, "MiB", ">= 0.97")
         row("cachetools", plain * TOTAL / 2 / MIB, TOTAL / 2 / MIB, "MiB", "")
         row("cachetools and malloc_trim", trimmed * TOTAL / 2 / MIB, TOTAL / 2 / MIB, "MiB", "")
         row("MiB back a second", our_rate, trim_rate, "MiB/s", ">= 1.5")
+        row("unmapping alone, huge pages", huge_rate, trim_rate, "MiB/s", "the floor")
+        row("unmapping alone, 4 KiB", small_rate, trim_rate, "MiB/s", "")
         more, of_all = _apart("choice", low, high)
         print(f"what went cost {more:.1%} more than exactly the cheapest, {of_all:.2%} of what all are worth")
     listing()
@@ -113,11 +120,12 @@ def give_back(side: str, low: int, high: int) -> None:
     if side == "choice":
         print(orjson.dumps(_choice(keys, values, *_filled(keys, values, chance))).decode())
         return
-    release = (
-        partial(_release, _filled(keys, values, chance)[1])
-        if side == "ours"
-        else _theirs(keys, values, chance, trim=side == "trimmed")
-    )
+    if side == "ours":
+        release: Callable[[], None] = partial(_release, _filled(keys, values, chance)[1])
+    elif side.startswith("bare"):
+        release = _bare(huge=side == "bare huge")
+    else:
+        release = _theirs(keys, values, chance, trim=side == "trimmed")
     resident = ProcessMemory().resident_bytes
     before, begun = resident() or 0, time.process_time()
     release()
@@ -174,6 +182,23 @@ def _theirs(keys: list[str], sizes: list[int], chance: random.Random, *, trim: b
             left -= len(cache.popitem()[1])
         if trim:
             libc.malloc_trim(0)
+
+    return release
+
+
+def _bare(*, huge: bool) -> Callable[[], None]:
+    """Return what unmaps half of maps that are written."""
+    maps = [anonymous(SEGMENT_BYTES, "a benchmark") for _ in range(TOTAL // SEGMENT_BYTES)]
+    for each in maps:
+        if huge:
+            each[0] = 0
+            collapse(each)
+        for at in range(0, SEGMENT_BYTES, PAGE_BYTES):
+            each[at] = 1
+
+    def release() -> None:
+        for each in maps[::2]:
+            each.close()
 
     return release
 

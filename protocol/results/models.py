@@ -43,6 +43,8 @@ class ModelStatus(Record):
     its engine's process, or, of one that is loaded, why the file that took the place of its own can't be; else null."""
     file_location: FileLocation | None
     """Where its file was when it was last looked at; null for one that has none, or was not looked at yet."""
+    names: tuple[str, ...]
+    """What it can be asked for by beside its id: aliases, and the roles that it is for."""
 
 
 class LoadModelResult(ModelStatus):

@@ -155,22 +155,9 @@ def test_what_all_nodes_answer_is_one_answer(gateway: Worker) -> None:
     assert len(ids) == len(set(ids))
 
 
-def load_on(gateway: Worker, model_id: str, device_id: str) -> dict[str, Any]:
-    """Load a model, and wait until its node has told that: who asks sooner is placed by what was known before."""
-    loaded = gateway.call("memory.load_model", {"model_id": model_id, "device_id": device_id})
-    asked = {"candidates": [{"name": "one", "model_id": model_id}]}
-
-    def is_known() -> bool:
-        way = gateway.call("memory.plan", asked)["candidates"][0]
-        return bool(way["device_id"] == device_id)
-
-    eventually(is_known, "the view with the model", START_SECONDS)
-    return loaded
-
-
 def test_a_model_is_used_where_it_is_loaded(gateway: Worker) -> None:
     """A plugin's action that names a model runs on the model's node; unloading finds it there."""
-    there = load_on(gateway, "a", "node-3/cpu")
+    there = gateway.call("memory.load_model", {"model_id": "a", "device_id": "node-3/cpu"})
     assert there["device_id"] == "node-3/cpu"
     digests = gateway.call("test.digest", {"model_id": "a"})["tensors"]
     assert digests.keys() == {"layer.0"}
@@ -185,9 +172,47 @@ def test_a_model_is_used_where_it_is_loaded(gateway: Worker) -> None:
     assert states == ["unloaded"]
 
 
+def test_what_a_node_answered_is_known_at_once(gateway: Worker) -> None:
+    """No view of a node has to come first: not of a load on a device that was named, nor of what was unloaded or cleared."""
+    for turn in range(9):
+        node = NODES[turn % 3]
+        loaded = gateway.call("memory.load_model", {"model_id": "a", "device_id": f"{node}/cpu"})
+        gateway.call("test.digest", {"model_id": "a"})
+        again = gateway.call("memory.load_model", {"model_id": "a"})
+        assert (again["device_id"], again["load_count"]) == (f"{node}/cpu", loaded["load_count"])
+        assert again["use_count"] == loaded["use_count"] + 2  # by the digest, and by this
+        if turn % 2:
+            gateway.call("memory.unload_model", {"model_id": "a"})
+        else:
+            gateway.call("memory.clear", {"clear_type": "models"})
+
+
+def test_what_is_to_be_freed_is_counted_on(gateway: Worker) -> None:
+    """Requests in a row mean what they mean to one worker: nobody has to wait for a free before the next allocation."""
+
+    def limit(limit_bytes: int | None) -> None:
+        for each in NODES:
+            gateway.call("memory.set_limits", {"device_id": f"{each}/cpu", "limit_bytes": limit_bytes})
+
+    limit(256 * MIB)
+    asked = {"size_bytes": 150 * MIB, "initialize": "none"}
+    made = [gateway.call("memory.allocate", asked)["allocation_id"] for _ in NODES]
+    try:
+        assert {node_of(each) for each in made} == set(NODES)
+        assert len(gateway.refused("memory.allocate", asked)["details"]["passed_over"]) == 3
+        for _ in range(3):
+            oldest = made.pop(0)
+            freed = gateway.send("memory.deallocate", {"allocation_id": oldest})
+            made.append(gateway.call("memory.allocate", asked)["allocation_id"])
+            assert gateway.reply(freed)["success"]
+            assert node_of(made[-1]) == node_of(oldest)
+    finally:
+        limit(None)
+
+
 def test_a_role_is_used_where_the_model_is_that_it_stands_for(gateway: Worker) -> None:
-    """No node tells of roles: the gateway's own worker says what each means."""
-    load_on(gateway, "b", "node-3/cpu")
+    """Nodes tell what else their models are called: no one is asked."""
+    gateway.call("memory.load_model", {"model_id": "b", "device_id": "node-3/cpu"})
     assert gateway.call("test.digest", {"model_id": "digests"})["model_id"] == "b"
     loaded = gateway.call("memory.load_model", {"model_id": "digests"})
     assert (loaded["model_id"], loaded["device_id"]) == ("b", "node-3/cpu")
@@ -379,7 +404,7 @@ def test_whatever_is_killed_every_request_is_answered(cluster: FleetCluster, mod
     """Fifty kills at random moments: a living gateway answers everything, and the ledgers add up to what it said."""
     chance = random.Random(17)
     kinds = chance.sample(KILLS, len(KILLS))
-    host = FleetHost(cluster, models)
+    host = FleetHost(cluster, models, 1 + kinds.count(GATEWAY))
     try:
         for kind in kinds:
             host.ask_for_much()

@@ -125,3 +125,37 @@ def test_fifty_cycles_of_a_torch_file_leave_nothing(tmp_path: Path) -> None:
         assert private(started) - base < 2 * MIB
         assert psutil.Process(started.pid).num_fds() == files
         assert str(tmp_path) not in Path(f"/proc/{started.pid}/maps").read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("raise ImportError('libcudart.so.12: cannot open shared object file')", "ImportError: libcudart.so.12"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("", "AttributeError: module 'torch' has no attribute 'frombuffer'"),
+    ],
+    ids=["a library is missing", "it exits", "only its folder is left"],
+)  # fmt: skip
+def test_a_torch_that_can_not_be_imported_is_told_before_anything_goes(
+    tmp_path: Path, code: str, told: str
+) -> None:
+    """By what needs it, a cast or a tensor with gaps; what needs it not is loaded."""
+    save_file({"w": torch.ones(12_000)}, tmp_path / "m.safetensors")
+    torch.save({"w": torch.ones(12_000)}, tmp_path / "m.pt")
+    torch.save({"w": torch.ones(36_000)[::3]}, tmp_path / "gaps.pt")
+    (tmp_path / "models.yaml").write_text(
+        "models: {stays: {path: m.safetensors, placement: copy}, pt: {path: m.pt}, gaps: {path: gaps.pt},"
+        " cast: {path: m.safetensors, dtype: fp64}, fewer: {path: m.pt, dtype: fp16}}\n"
+    )
+    (tmp_path / "broken" / "torch").mkdir(parents=True)
+    (tmp_path / "broken" / "torch" / "__init__.py").write_text(code)
+    options = ("--models", str(tmp_path / "models.yaml"), "--limit-bytes", "100KiB")
+    with worker(*options, environment={"PYTHONPATH": str(tmp_path / "broken")}) as started:
+        assert started.call("memory.load_model", {"model_id": "stays"})["estimated_bytes"] == 48_000
+        assert started.call("memory.load_model", {"model_id": "pt"})["estimated_bytes"] == 48_000
+        for model_id in ("cast", "gaps", "fewer", "cast"):
+            error = started.refused("memory.load_model", {"model_id": model_id})
+            assert error["code"] == "model_load_failed"
+            assert f"it needs torch, which can't be imported: {told}" in error["message"]
+        states = {row["model_id"]: row["state"] for row in started.call("memory.get_model_status")["models"]}
+        assert states["stays"] == states["pt"] == "loaded"

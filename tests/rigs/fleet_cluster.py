@@ -105,9 +105,10 @@ def _serve() -> None:
     import ray
     from ray.cluster_utils import Cluster
 
-    cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=_arguments("node-1")))
+    head = {**_arguments("node-1"), "no_monitor": True, "include_log_monitor": False}
+    cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
     nodes = {"node-1": cluster.head_node}
-    for name in ("node-2", "node-3"):  # side by side
+    for name in ("node-2", "node-3"):
         nodes[name] = _patiently(partial(cluster.add_node, wait=False, **_arguments(name)))
     cluster.wait_for_nodes(START_SECONDS)
     answer(cluster.address)
@@ -130,7 +131,7 @@ def _refusal(address: str, name: str) -> str:
     """Ask a node, as a gateway does, to carry out what was placed by a revision that it never had."""
     import ray
 
-    from worker.fleet.words import NAMESPACE, NODE_PREFIX, Guard, Place
+    from worker.fleet.words import NAMESPACE, NODE_PREFIX, Asked, Guard, Place, packed, unpacked
 
     if not ray.is_initialized():
         ray.init(address, namespace=NAMESPACE, log_to_driver=False)
@@ -141,8 +142,8 @@ def _refusal(address: str, name: str) -> str:
                 if row["NodeName"] == name and row["Alive"]:
                     node = ray.get_actor(f"{NODE_PREFIX}{name}:{row['NodeID'][:16]}", NAMESPACE)
                     guard, place = Guard("", -1), Place("probe", "probe", 0)
-                    placed = node.place.remote(place, "probe", guard, "memory.get_status", {}, {})
-                    return str(ray.get(placed, timeout=5).refused)
+                    asked = packed(Asked(place, "probe", guard, "memory.get_status", {}, {}))
+                    return str(unpacked(ray.get(node.call.remote(asked), timeout=5)).refused)
         assert time.monotonic() < until, f"{name} does not answer"
         time.sleep(0.1)
 

@@ -236,7 +236,11 @@ def _plugins(
             partial(core.manager.pressure.level, HOST),
         )
         plannable = Plannable(
-            memory.questions.available_bytes, buffers.idle_bytes, buffers.drop, core.clock.now_ns
+            memory.questions.available_bytes,
+            buffers.idle_bytes,
+            buffers.drop,
+            core.manager.pressure.can_ever_fit,
+            core.clock.now_ns,
         )
         models = Models(memory.models.worker, core.clock)
         host_of = partial(

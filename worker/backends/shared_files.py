@@ -13,12 +13,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from worker.backends.shared_buffer import SharedBuffer
+from worker.backends.shared_buffer import NO_ROOM, SharedBuffer, no_file_fits
 from worker.core.cancellation import CancelToken
 from worker.core.errors import UnsupportedError
 from worker.core.file_locks import lock_file
 from worker.core.paths import is_private, make_private, said_of, shown
-from worker.core.shortages import patiently
+from worker.core.shortages import patiently, shortage
 from worker.core.sure_lock import SureLock
 
 _PREFIX = "memory-worker-"
@@ -86,6 +86,10 @@ class SharedFiles:
             path = folder / f"{_PREFIX}{self._token}-{allocation_id}"
             return SharedBuffer(path, size_bytes, token, self._left.append)
         except OSError as error:
+            if shortage(error) is not None:
+                raise
+            if error.errno in NO_ROOM:
+                raise no_file_fits(folder, size_bytes) from error
             message = f"no file for the host to map can be made in {folder}: {said_of(error, 'written')}"
             message += "; name a folder that can be written to with --shared-folder"
             raise UnsupportedError(message, folder=str(folder)) from error

@@ -17,6 +17,7 @@ from worker.core.sure_lock import SureEvent, SureLock
 
 _TRIES = 200
 _RESERVED_BYTES = 256 * 1024
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 _OF_RUNTIME = {"can't start new thread": "threads", "can't allocate lock": "memory"}
 """What Python says by a RuntimeError."""
 
@@ -68,6 +69,23 @@ def patiently(make: Callable[[], T]) -> T:
                 time.sleep(0.005)
 
 
+def with_reserve(read: Callable[[], T]) -> T:
+    """Do what takes a descriptor for a moment; where there is none left, with those that are held in reserve.
+
+    A limit that can't be read for want of one must not look like no limit. OSError as ``read`` raises it.
+    """
+    try:
+        return read()
+    except OSError as error:
+        if error.errno not in _NO_DESCRIPTOR:
+            raise
+    RESERVE.release()
+    try:
+        return read()
+    finally:
+        RESERVE.fill()
+
+
 def start_thread(run: Callable[[], object], name: str) -> SureEvent:
     """Run something on a thread of its own, which ends with the process. OutOfMemoryError where there is none.
 
@@ -98,7 +116,7 @@ def shortage(error: BaseException) -> OutOfMemoryError | None:
     if isinstance(error, RuntimeError) and str(error) in _OF_RUNTIME:
         return _short_of(_OF_RUNTIME[str(error)])
     if isinstance(error, OSError):
-        if error.errno in {errno.EMFILE, errno.ENFILE}:
+        if error.errno in _NO_DESCRIPTOR:
             return _short("descriptors", "no more files can be open")
         if error.errno in {errno.ENOMEM, errno.EAGAIN}:
             return _short_of("memory" if error.errno == errno.ENOMEM else "threads")

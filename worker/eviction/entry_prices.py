@@ -9,6 +9,7 @@ costs. So entries of any consumers can be compared by the byte. How often is lea
 """
 
 from collections.abc import Callable, Container, Hashable
+from collections.abc import Set as AbstractSet
 
 from worker.core.consumers import Offer
 from worker.eviction.reuse_rates import ReuseRates
@@ -53,9 +54,10 @@ class ExpectedUses:
         """Return how many uses of all its entries together are expected within a time."""
         return self._all.expected(now_ns, within_ns) + _LEAST_USES * within_ns / HALF_LIFE_NS
 
-    def again(self, entry_id: Hashable) -> bool:
-        """Tell whether an entry was used more than once, as far as is known: others are worth what most are."""
-        return self._rates.again(entry_id)
+    @property
+    def again(self) -> AbstractSet[int]:
+        """The hashes of entries that were used more than once, as far as is known: others are worth what most are."""
+        return self._rates.again
 
 
 class PricedEntries:

@@ -46,16 +46,16 @@ class Outbox:
         self._told = None
 
     def next_message(
-        self, now: NodeView, now_ns: int, *, refused: bool = False
+        self, now: NodeView, now_ns: int, *, refused: bool = False, at_once: bool = False
     ) -> NodeView | NodeChange | None:
         """Return what is to be told of a node as it is now, once; None for nothing yet. Its ``revision`` is given here.
 
         ``refused``: whether it refused what was placed on it since the last message, which is proof that what is
-        different matters. A message with nothing different in it renews the lease. What was returned counts as told: where sending
+        different matters. ``at_once``: whether someone waits for what is different, however short ago the last one was. A message with nothing different in it renews the lease. What was returned counts as told: where sending
         fails, ``forget``.
         """
         told, since_ns = self._told, now_ns - self._told_ns
-        if told is not None and since_ns < EVERY_NS:
+        if told is not None and since_ns < EVERY_NS and not at_once:
             return None
         if told is not None and since_ns < RENEW_NS and not refused and not matters(told, now):
             return None

@@ -59,7 +59,7 @@ class Clients:
 
     def prepare_for(self, view: MonitorClient[Channel]) -> Prepare:
         """Return what turns a live view's requests into work."""
-        return self.gateway(view, view.events, lambda: view.is_there).prepare_alone
+        return self.gateway(view, view.events, lambda: view.is_there).prepare
 
 
 class LiveViews:

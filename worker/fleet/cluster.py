@@ -1,5 +1,6 @@
 """Ray, as far as a fleet needs it: a cluster of this machine's own or one that is there, and actors on its machines."""
 
+import itertools
 import logging
 import shutil
 import socket
@@ -48,9 +49,12 @@ class Cluster:
 
     def __init__(self, address: str | None) -> None:
         self._folder: _Folder | None = None
-        # All mutable state: by name Ray's node that is there, and those that were.
+        # All mutable state: by name Ray's node that is there, those that are known, those that were there before another
+        # came, and those that were missed.
         self._present: dict[str, str] = {}
+        self._known: frozenset[str] = frozenset()
         self._past: set[str] = set()
+        self._missed: set[str] = set()
         logging.getLogger("ray").setLevel(logging.ERROR)
         shared: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "configure_logging": False}
         if address is not None:
@@ -72,12 +76,14 @@ class Cluster:
     def machines(self) -> dict[str, Machine]:
         """Return the machines that are there now, by name: as Ray calls its node, else the host's name."""
         found: dict[str, Machine] = {}
-        for (base, _), ray_ids in self._by_name().items():
+        named = self._by_name()
+        for (base, _), ray_ids in named.items():
             name, count = base, 1
             while name in found:
                 count += 1
                 name = f"{base}-{count}"
             found[name] = self._machine(name, self._newest(name, ray_ids))
+        self._known = frozenset(itertools.chain(*named.values()))
         return {name: found[name] for name in in_order(found)}
 
     def _by_name(self) -> dict[tuple[str, str], list[str]]:
@@ -91,13 +97,20 @@ class Cluster:
         return named
 
     def _newest(self, name: str, ray_ids: list[str]) -> str:
-        """Return which of them is there: one that was there before another came is past."""
+        """Return which of them is there: one that came later than the others, which are past; else one that is not missed."""
         known = self._present.get(name)
-        others = [each for each in ray_ids if each != known]
-        chosen = others[0] if others else ray_ids[0]
-        self._past.update(each for each in ray_ids if each != chosen)
+        later = [each for each in ray_ids if each not in self._known]
+        if known in ray_ids and later:
+            self._past.update(each for each in ray_ids if each != later[0])
+            chosen = later[0]
+        else:
+            chosen = min(ray_ids, key=lambda each: (each in self._missed, each != known))
         self._present[name] = chosen
         return chosen
+
+    def missed(self, machine: Machine) -> None:
+        """Note that a machine's node is lost: where Ray has two of its name and address, the other one is there."""
+        self._missed.add(machine.ray_id)
 
     def local_machines(self, count: int) -> dict[str, Machine]:
         """Return so many machines that are all this one."""

@@ -1,7 +1,7 @@
 """What every node answers: asked side by side, merged into one."""
 
-from contextlib import suppress
-from operator import attrgetter
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -11,7 +11,7 @@ from protocol.vocabulary import DeviceState, HealthState, PressureLevel
 from worker.core.errors import DeviceUnavailableError, WorkerError
 from worker.core.health import Health, PartHealth, worst
 from worker.fleet.asked import Data, How, Run
-from worker.fleet.links import Pending
+from worker.fleet.links import Pending, meta_of
 from worker.fleet.merging import MERGES, Answers, worst_level
 from worker.fleet.names import ALL, joined, split
 from worker.fleet.roster import Roster
@@ -21,6 +21,8 @@ from worker.stream.work import Call
 
 _PATIENCE_SECONDS = 3.0
 """How long a question waits for a node that does not answer, where others did."""
+_EVEN_OF_NONE = {"memory.get_status", "worker.get_health"}
+"""What is answered where no node answers: devices by what is known of them, and the gateway's own parts."""
 
 
 class Everywhere:
@@ -30,6 +32,12 @@ class Everywhere:
         self._roster = roster
         self._own = own
         self._history, self._health = history, health
+        self._others: dict[str, Callable[[Data, How], Run]] = {
+            "memory.get_allocations": self._allocations,
+            "memory.get_status": self._status,
+            "memory.model_optimize": self._model_optimize,
+            "worker.get_health": self._whole_health,
+        }
 
     def begin(self, name: str, data: Data, how: How) -> Run:
         """Ask the node whose device is named, else all."""
@@ -40,66 +48,67 @@ class Everywhere:
             node, device = split(asked)
             one = self._roster.link(node or self._own).send(name, {**data, "device_id": device}, how.meta)
             return lambda call: self._finished(name, one.answer(call))
-        if name == "memory.get_allocations":
-            return self._allocations(data)
-        if name == "memory.model_optimize":
-            return self._model_optimize(data)
-        even_of_none = {"memory.get_status": self._status, "worker.get_health": self._whole_health}
-        if name in even_of_none:
-            return even_of_none[name](data, how)
+        if name in self._others:
+            return self._others[name](data, how)
         pending = self._send(name, data, how)
         return lambda call: self._finished(name, MERGES[name](self._answers(name, pending, call)))
 
     # ---- inside ----
 
-    def _send(self, name: str, data: Data, how: How) -> list[Pending]:
+    def _send(
+        self, name: str, data: Data, how: How, wanted: Collection[str | None] | None = None
+    ) -> list[Pending]:
+        """Ask all nodes, the gateway's own first; of them those alone that are wanted."""
         links = sorted(self._roster.reachable(), key=lambda each: each.node_id != self._own)
-        if not links:
-            raise DeviceUnavailableError("every node of the fleet is lost")
-        return [link.send(name, data, how.meta) for link in links]
+        return [link.send(name, data, how.meta) for link in links if wanted is None or link.node_id in wanted]
 
     def _answers(self, name: str, pending: list[Pending], call: Call) -> Answers:
-        """Return what each answered; a node that is lost has none. What changes something is waited for to its end."""
-        if not ACTIONS[name].changes:
-            refs = [each.ref for each in pending]
-            ray.wait(refs, num_returns=len(refs), timeout=_PATIENCE_SECONDS)
+        """Return what each answered; a node that is lost has none. What changes something is waited for to its end.
+
+        DeviceUnavailableError where none answers, but for what is answered even so.
+        """
+        refs = [each.ref for each in pending]
+        if refs and not ACTIONS[name].changes:
+            refs, _ = ray.wait(refs, num_returns=len(refs), timeout=_PATIENCE_SECONDS)
+        ready = set(refs)
         answers: Answers = {}
         failed: WorkerError | None = None
         for each in pending:
             try:
-                if ACTIONS[name].changes or each.is_answered():
+                if each.ref in ready:
                     answers[each.link.node_id] = each.answer(call)
             except DeviceUnavailableError as error:  # lost, or its worker is being started again
                 failed = error
-        if answers:
+        if answers or name in _EVEN_OF_NONE:
             return answers
-        raise failed or DeviceUnavailableError("no node of the fleet answers")
+        why = "no node of the fleet answers" if pending else "every node of the fleet is lost"
+        raise failed or DeviceUnavailableError(why)
 
     def _finished(self, name: str, answer: Data) -> Data:
         """Add what the gateway knows itself."""
         if name == "memory.get_analytics" and answer["actions"] is not None:
             told = [each for each in answer["actions"] if each["action"].startswith("operation:")]
             return {**answer, "actions": [*self._history.actions(answer["time_range_ms"]), *told]}
-        if name == "worker.get_health":
-            here = self._health.read()
-            states = [
-                *map(attrgetter("state"), here),
-                *(HealthState(each["state"]) for each in answer["parts"]),
-            ]
-            found = worst([PartHealth("", each) for each in states])
-            return {"state": found, "parts": [*map(vars, here), *answer["parts"]]}
         return answer
 
     def _whole_health(self, data: Data, how: How) -> Run:
-        """Ask the nodes that are there; where none is, or none answers, the gateway's own parts say so."""
-        pending = self._send("worker.get_health", data, how) if self._roster.reachable() else []
+        """Ask all nodes; one that does not answer, or is lost, is told of by the gateway's own parts."""
+        pending = self._send("worker.get_health", data, how)
 
         def run(call: Call) -> Data:
-            answers: Answers = {}
-            if pending:
-                with suppress(DeviceUnavailableError):
-                    answers = self._answers("worker.get_health", pending, call)
-            return self._finished("worker.get_health", MERGES["worker.get_health"](answers))
+            answers = self._answers("worker.get_health", pending, call)
+            silent = {f"node:{each.link.node_id}" for each in pending if each.link.node_id not in answers}
+            here = [
+                replace(each, state=HealthState.DEGRADED, reason="it does not answer")
+                if each.name in silent and each.state is HealthState.OK
+                else each
+                for each in self._health.read()
+            ]
+            parts = [*map(vars, here), *MERGES["worker.get_health"](answers)["parts"]]
+            return {
+                "state": worst([PartHealth("", HealthState(each["state"])) for each in parts]),
+                "parts": parts,
+            }
 
         return run
 
@@ -119,17 +128,10 @@ class Everywhere:
         page, rest = devices[:limit], devices[limit:]
         asked = {key: each for key, each in data.items() if key not in {"limit", "after"}}
         wanted = {split(each)[0] for each in page} | {self._own}
-        pending = [
-            link.send("memory.get_status", asked, how.meta)
-            for link in self._roster.reachable()
-            if link.node_id in wanted
-        ]
+        pending = self._send("memory.get_status", asked, how, wanted)
 
         def run(call: Call) -> Data:
-            try:
-                answers = self._answers("memory.get_status", pending, call)
-            except DeviceUnavailableError:
-                answers = {}
+            answers = self._answers("memory.get_status", pending, call)
             rows = {row["device_id"]: row for each in answers.values() for row in each["devices"]}
             shown = [rows.get(each) or self._unanswered(each) for each in page]
             host = (answers.get(self._own) or {"host": _NO_HOST})["host"]
@@ -155,7 +157,7 @@ class Everywhere:
             why or "it does not answer",
         )
 
-    def _allocations(self, data: Data) -> Run:
+    def _allocations(self, data: Data, _how: How) -> Run:
         """List node by node: a page ends with a node's last, and ``next`` names where the next one begins."""
         limit: int = data.get("limit") or 100
         names = [each.node_id for each in self._roster.reachable()]
@@ -168,9 +170,10 @@ class Everywhere:
             inner = {**data, "after": after if node is not None and after != _FIRST else None}
             for position, name in enumerate(names):
                 try:
-                    found = self._roster.link(name).ask(
-                        "memory.get_allocations", {**inner, "limit": limit - len(rows)}, call
+                    asking = self._roster.link(name).send(
+                        "memory.get_allocations", {**inner, "limit": limit - len(rows)}, meta_of(call)
                     )
+                    found = self._answers("memory.get_allocations", [asking], call)[name]
                 except DeviceUnavailableError:
                     continue
                 rows += found["allocations"]
@@ -183,7 +186,7 @@ class Everywhere:
 
         return run
 
-    def _model_optimize(self, data: Data) -> Run:
+    def _model_optimize(self, data: Data, _how: How) -> Run:
         """Ask node by node until what was wanted is freed, or as many models are unloaded as may be."""
         links = self._roster.reachable()
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -41,17 +40,6 @@ _MADE = {
     "operation.begin": (("operation_id", "operation"),),
 }
 """Fields of answers with ids that may be named by their number."""
-
-
-class _Plainly:
-    """No deadline, progress or trace."""
-
-    deadline_ms: int | None = None
-    progress = False
-    traceparent: str | None = None
-
-
-_PLAINLY = _Plainly()
 
 
 class Gateway:
@@ -106,15 +94,10 @@ class Gateway:
         begin = self._ways[ROUTES[name].where]
         return self._work(name, data, begin, row)
 
-    def prepare_alone(self, action: str, data: Data) -> Work:
-        """Turn a request into work that is begun already: for who sends one request after the other."""
-        work = self.prepare(action, data)
-        return work if work.start is None else replace(work, run=work.start(_PLAINLY))
-
     # ---- inside ----
 
     def _work(self, name: str, data: Data, begin: Begin, row: Action | None) -> Work:
-        """Make work that is sent on its way as it is admitted, and waited for by a thread."""
+        """Make work that is sent on its way as it is admitted, and waited for by a thread; by that where nobody starts it."""
         kind = partial(Work, action=name, quick=False, plugin=True)
         if row is not None:
             kind = partial(Work, action=name, quick=False, changes=row.changes, control=row.control)
@@ -127,7 +110,10 @@ class Gateway:
             sent.append(run)
             return run
 
-        return kind(run=_never, start=start, abandoned=partial(_undo, name, self._roster.link, sent))
+        def run_alone(call: Call) -> Any:
+            return begin(name, self._named(data), How({}))(call)
+
+        return kind(run=run_alone, start=start, abandoned=partial(_undo, name, self._roster.link, sent))
 
     def _named(self, data: Data) -> Data:
         """Return a request with ids in place of numbers: what is in the making is waited for, so that order is kept.
@@ -284,10 +270,7 @@ def _incarnation(answer: Data) -> str:
 
 def _of_store(link: Link, pending: Pending, call: Call) -> Any:
     """Return a store's answer as it is: only the allocation beside a value is named, for values are the host's."""
-    message = pending.wait(call)
-    if message.get("success") is not True:
-        return pending.read(message)
-    answer = dict(message["data"])
+    answer = dict(pending.answer_plainly(call))
     if answer.get("allocation_id") is not None:
         answer["allocation_id"] = f"{link.node_id}/{answer['allocation_id']}"
     return answer
@@ -310,7 +293,3 @@ def _undo(name: str, link_of: Callable[[str], Link], sent: list[Run], _error: ob
                     )
 
     start_thread(undo, "fleet-undo")
-
-
-def _never(_call: Call) -> Any:
-    raise AssertionError

@@ -9,6 +9,7 @@ class KnownNode:
 
     __slots__ = (
         "_curves",
+        "_names",
         "default_device_id",
         "devices",
         "down_ms",
@@ -38,6 +39,7 @@ class KnownNode:
         self.place = spread(self.node_id)
         """By which nodes stand on their ring."""
         self._curves: dict[str, RoomCurve] = {}
+        self._names: dict[str, str] | None = None
 
     def apply(self, change: NodeChange) -> bool:
         """Take over what became different. False, and nothing is taken over, where it follows on another revision."""
@@ -51,9 +53,19 @@ class KnownNode:
         self.models.update((each.model_id, each) for each in change.models)
         for model_id in change.models_gone:
             self.models.pop(model_id, None)
+        if change.models or change.models_gone:
+            self._names = None
         self.draining = change.draining
         self.revision = change.revision
         return True
+
+    def meant(self, name: str) -> str | None:
+        """Return the id of the model that a name stands for there, be it an id, an alias or a role; None where it stands for none."""
+        if name in self.models:
+            return name
+        if self._names is None:
+            self._names = {other: each.model_id for each in self.models.values() for other in each.names}
+        return self._names.get(name)
 
     def curve(self, device: DeviceView) -> RoomCurve:
         """Return what making room on one of its devices costs."""

@@ -9,9 +9,10 @@ import ray
 from protocol.vocabulary import Executed
 from worker.client.calls import data_of
 from worker.core.errors import DeviceUnavailableError, WorkerError
+from worker.fleet.freeing import Freeing
 from worker.fleet.names import outward
 from worker.fleet.node_worker import UNDONE
-from worker.fleet.words import Guard, Place
+from worker.fleet.words import Answered, Asked, Guard, Place, packed, unpacked
 from worker.stream.work import Call
 
 LOST = (
@@ -39,36 +40,44 @@ class Link:
     """One node. Its requests reach its worker in the order in which they are sent. Thread-safe."""
 
     def __init__(
-        self, node_id: str, handle: Any, gateway: str, on_lost: Callable[["Link", str], None]
+        self,
+        node_id: str,
+        handle: Any,
+        gateway: str,
+        freeing: Freeing,
+        on_answer: Callable[["Link", str, Answered], None],
+        on_lost: Callable[["Link", str], None],
     ) -> None:
         self.node_id = node_id
         self.handle = handle
-        self.gateway = gateway
+        self._gateway = gateway
+        self.freeing = freeing
+        self.heard = on_answer
         self._on_lost = on_lost
         self._link_id = f"{gateway}-{next(_LINKS)}"
         self._numbers = itertools.count(1)
 
     def send(
-        self, action: str, data: dict[str, Any], meta: dict[str, Any], *, progress: bool = False
+        self,
+        action: str,
+        data: dict[str, Any],
+        meta: dict[str, Any],
+        *,
+        progress: bool = False,
+        guard: Guard | None = None,
     ) -> "Pending":
-        """Send a request."""
-        call_id, place = self._next()
-        arguments = (place, call_id, action, data, meta)
+        """Send a request; with a guard it may be refused by what the node is now."""
+        number = next(self._numbers)
+        call_id = f"{self._link_id}-{number}"
+        place = Place(self._gateway, self._link_id, number)
+        asked = packed(Asked(place, call_id, guard, action, data, meta))
         if progress:
-            stream = self.handle.call_with_progress.options(num_returns="streaming").remote(*arguments)
-            return Pending(self, call_id, action, None, stream)
-        return Pending(self, call_id, action, self.handle.call.remote(*arguments))
-
-    def place(
-        self, guard: Guard, action: str, data: dict[str, Any], meta: dict[str, Any], *, progress: bool = False
-    ) -> "Pending":
-        """Send what was placed there; it may be refused by what the node is now."""
-        call_id, place = self._next()
-        arguments = (place, call_id, guard, action, data, meta)
-        if progress:
-            stream = self.handle.place_with_progress.options(num_returns="streaming").remote(*arguments)
-            return Pending(self, call_id, action, None, stream)
-        return Pending(self, call_id, action, self.handle.place.remote(*arguments))
+            stream = self.handle.call_with_progress.options(num_returns="streaming").remote(asked)
+            pending = Pending(self, call_id, action, None, stream)
+        else:
+            pending = Pending(self, call_id, action, self.handle.call.remote(asked))
+        self.freeing.sent(action, pending)
+        return pending
 
     def ask(self, action: str, data: dict[str, Any], call: Call, meta: dict[str, Any] | None = None) -> Any:
         """Send a request and wait for what it answers, in the fleet's names. Raises what it refuses with."""
@@ -90,11 +99,6 @@ class Link:
         told.executed = UNDONE.get(action, Executed.UNKNOWN)
         return told
 
-    def _next(self) -> tuple[str, Place]:
-        """Return a request's id, and where it stands in the order of this link's."""
-        number = next(self._numbers)
-        return f"{self._link_id}-{number}", Place(self.gateway, self._link_id, number)
-
 
 class Pending:
     """A request on its way to a node."""
@@ -106,36 +110,30 @@ class Pending:
         self.ref = ref
         self._stream = stream
 
-    def is_answered(self) -> bool:
-        """Tell whether there is a reply, or will be none."""
-        return bool(ray.wait([self.ref], timeout=0)[0])
-
     def answer(self, call: Call) -> Any:
         """Wait for the worker's answer, in the fleet's names. Raises what it refuses with; NodeLostError."""
         return self.read(self.wait(call))
 
-    def wait(self, call: Call) -> Any:
+    def wait(self, call: Call) -> Answered:
         """Wait for the reply as it is; cancelled where the call is. It is answered all the same, as cancelled or done."""
-        with call.token.telling(self.cancel):
-            try:
-                if self._stream is None:
-                    return ray.get(self.ref)
-                return self._follow(call)
-            except LOST as error:
-                raise self.link.lost(error, self._action) from None
-
-    def read(self, message: dict[str, Any]) -> Any:
-        """Return what a reply carries, in the fleet's names. Raises the error that it reports."""
-        node_id = self.link.node_id
         try:
-            return Said(outward(node_id, data_of(message)), message.get("incarnation", ""))
-        except WorkerError as error:
-            raise named(error, node_id) from None
+            with call.token.telling(self.cancel):
+                found: Answered = unpacked(ray.get(self.ref) if self._stream is None else self._follow(call))
+            self.link.heard(self.link, self._action, found)
+        except LOST as error:
+            raise self.link.lost(error, self._action) from None
+        finally:
+            self.link.freeing.answered(self)
+        return found
 
-    def read_plainly(self, message: dict[str, Any]) -> Any:
+    def read(self, answered: Answered) -> Any:
+        """Return what a reply carries, in the fleet's names. Raises the error that it reports."""
+        return Said(outward(self.link.node_id, self.read_plainly(answered)), answered.incarnation)
+
+    def read_plainly(self, answered: Answered) -> Any:
         """Return what a reply carries as it is: a plugin's own. Raises the error that it reports."""
         try:
-            return data_of(message)
+            return data_of(answered.message or {})
         except WorkerError as error:
             raise named(error, self.link.node_id) from None
 
@@ -147,10 +145,10 @@ class Pending:
         """Have it cancelled."""
         self.link.cancel(self._call_id)
 
-    def _follow(self, call: Call) -> Any:
+    def _follow(self, call: Call) -> bytes:
         for ref in self._stream:
-            step = ray.get(ref)
-            if not isinstance(step, tuple):
+            step: tuple[int, int] | bytes = ray.get(ref)
+            if isinstance(step, bytes):
                 return step
             call.report(*step)
         raise AssertionError

@@ -65,15 +65,18 @@ class NodeWorker:
 
     async def call(
         self, call_id: str, action: str, data: dict[str, Any], options: CallOptions, gateway: str
-    ) -> Message:
-        """Ask the worker, and return its reply whatever that is. What only asks is asked again where a worker died under it."""
+    ) -> tuple[Message, str]:
+        """Ask the worker, and return its reply whatever that is, and which start of it that is from; empty for none.
+
+        What only asks is asked again where a worker died under it.
+        """
         asks_only = action in ACTIONS and not ACTIONS[action].changes
         while True:
             connection = await self._await_worker()
             if connection is None:
-                return refusal("its worker is being started again", Executed.NO)
+                return refusal("its worker is being started again", Executed.NO), ""
             if len(self._calls) >= connection.hello.limits.max_inflight - _SPARE_CALLS:
-                return _overloaded(connection.hello.limits.max_inflight)
+                return _overloaded(connection.hello.limits.max_inflight), ""
             incarnation = self.incarnation
             receiver = _Reply(asyncio.get_running_loop(), options)
             try:
@@ -83,15 +86,14 @@ class NodeWorker:
             except WorkerExitedError as error:
                 if asks_only or error.executed is Executed.NO:
                     continue
-                return refusal(str(error).partition(";")[0], UNDONE.get(action, Executed.UNKNOWN))
+                return refusal(str(error).partition(";")[0], UNDONE.get(action, Executed.UNKNOWN)), ""
             finally:
                 self._calls.pop(call_id, None)
-            message["incarnation"] = incarnation
             if message.get("success") is True:
                 self.possessions.note(gateway, action, data, message.get("data") or {})
                 if not asks_only:
                     self._on_change()
-            return message
+            return message, incarnation
 
     def cancel(self, call_id: str) -> None:
         """Have a call cancelled; it is answered all the same, as cancelled or done."""

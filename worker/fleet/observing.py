@@ -142,6 +142,7 @@ def _model(row: dict[str, Any], under_way: UnderWay) -> ModelView:
         file=FileLocation(row["file_location"] or FileLocation.LOCAL),
         in_use=max(row["in_use"], sum(under_way.get(row["model_id"], {}).values())),
         refused=row["state_reason"] if state is ModelState.FAILED else None,
+        names=tuple(row["names"]),
     )
 
 

@@ -1,24 +1,21 @@
 """What goes to the node that placement chooses, and to the next best where that one refuses after all."""
 
 import itertools
-from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from protocol.vocabulary import Executed
+from protocol.vocabulary import Executed, MemoryType
 from worker.core.errors import (
     DeviceUnavailableError,
     LimitExceededError,
     ModelLoadFailedError,
-    ModelNotFoundError,
     OutOfMemoryError,
     OverloadedError,
     WorkerError,
 )
 from worker.fleet.asked import Data, How, Run
 from worker.fleet.links import Pending
-from worker.fleet.names import ALL, split
+from worker.fleet.names import ALL, joined, split
 from worker.fleet.roster import Roster
 from worker.fleet.views import Cause, Choice, Passed, PlacementRequest, Step
 from worker.fleet.words import Answered
@@ -37,10 +34,6 @@ _STALE_MAX = 8
 _FINAL = {Cause.EXCLUDED, Cause.UNKNOWN_MODEL, Cause.REFUSED, Cause.NO_DEVICE, Cause.NO_ROOM}
 """Why a node that may be placed on was passed over."""
 _UNITED = ("freed_bytes", "returned_bytes", "claimed_bytes", "kept_bytes", "process_returned_bytes")
-
-
-Named = dict[str, str]
-"""By a name that was given, the id of the model that it stands for; not in it where it stands for none."""
 
 
 class Placing:
@@ -63,13 +56,9 @@ class Placing:
             new_use=False,
             salt=next(self._keys),
         )
-        given = data.get("model_id") if name == "memory.load_model" else None
-
-        def place(named: Named) -> Run:
-            asked = replace(request, model_id=None if given is None else named.get(given, given))
-            return _Attempt(self._roster, self._own, asked, name, data, how).run
-
-        return self._once_named((given,), place)
+        if name == "memory.load_model":
+            request = replace(request, model_id=self._meant(data["model_id"]) or data["model_id"])
+        return _Attempt(self._roster, self._own, request, name, data, how).run
 
     def elsewhere(self, node: str, model_id: str, how: How) -> Run:
         """Load a model on any other node where it fits with nothing going, or is."""
@@ -85,94 +74,68 @@ class Placing:
 
     def plugin(self, name: str, data: Data, how: How) -> Run:
         """Run a plugin's action where the model that it names is placed; on the gateway's own node where it names none."""
-        given, salt = data.get("model_id"), next(self._keys)
-
-        def place(named: Named) -> Run:
-            model_id = named.get(given) if isinstance(given, str) else None
-            if model_id is None:
-                own = self._roster.link(self._own)
-                return own.send(name, data, how.meta, progress=how.progress).answer_plainly
-            request = PlacementRequest(model_id=model_id, new_use=True, salt=salt)
-            return _Attempt(self._roster, self._own, request, name, data, how).run
-
-        return self._once_named((given,), place)
+        model_id = self._meant(data.get("model_id"))
+        if model_id is None:
+            own = self._roster.link(self._own)
+            return own.send(name, data, how.meta, progress=how.progress).answer_plainly
+        request = PlacementRequest(model_id=model_id, new_use=True, salt=next(self._keys))
+        return _Attempt(self._roster, self._own, request, name, data, how).run
 
     def unload(self, name: str, data: Data, how: How) -> Run:
         """Unload a model on every node where it is; one answer, added up."""
-        model_id: str = data["model_id"]
-
-        def ask(named: Named) -> Run:
-            there = self._roster.having(named.get(model_id, model_id)) or (self._roster.link(self._own),)
-            pending = [each.send(name, data, how.meta) for each in there]
-            return lambda call: _united([each.answer(call) for each in pending])
-
-        return self._once_named((model_id,), ask)
+        model_id = self._meant(data["model_id"]) or data["model_id"]
+        there = self._roster.having(model_id) or (self._roster.link(self._own),)
+        pending = [each.send(name, data, how.meta) for each in there]
+        return lambda call: _united([each.answer(call) for each in pending])
 
     def plan(self, _name: str, data: Data, how: How) -> Run:
         """Ask each way of the node that is named or placed for it; the first that fits is that node's own choice too."""
-
-        def ask(named: Named) -> Run:
-            asked: dict[str, list[tuple[int, Data]]] = {}
-            for position, each in enumerate(data["candidates"]):
-                node, candidate = self._planned(each, named)
-                asked.setdefault(node, []).append((position, candidate))
-            pending = [
-                (
-                    positions,
-                    self._roster.link(node).send("memory.plan", {**data, "candidates": candidates}, how.meta),
-                )
-                for node, rows in asked.items()
-                for positions, candidates in [([each for each, _ in rows], [each for _, each in rows])]
-            ]
-            return lambda call: _plan_of(
-                data, [(positions, each.answer(call)) for positions, each in pending]
+        asked: dict[str, list[tuple[int, Data]]] = {}
+        for position, each in enumerate(data["candidates"]):
+            node, candidate = self._planned(each)
+            asked.setdefault(node, []).append((position, candidate))
+        pending = [
+            (
+                [position for position, _ in rows],
+                self._roster.link(node).send(
+                    "memory.plan", {**data, "candidates": [each for _, each in rows]}, how.meta
+                ),
             )
-
-        return self._once_named([each.get("model_id") for each in data["candidates"]], ask)
+            for node, rows in asked.items()
+        ]
+        return lambda call: _plan_of(data, [(positions, each.answer(call)) for positions, each in pending])
 
     # ---- inside ----
 
-    def _once_named(self, given: Iterable[Any], then: Callable[[Named], Run]) -> Run:
-        """Go on with the models that are meant: at once, but for aliases and roles, which the gateway's own worker knows."""
-        names = {each for each in given if isinstance(each, str)}
-        named: Named = {each: each for each in names if self._roster.knows(each)}
-        unknown = names - named.keys()
-        if not unknown:
-            return then(named)
-        link = self._roster.link(self._own)
-        asked = {each: link.send("memory.get_model_status", {"model_id": each}, {}) for each in unknown}
-
-        def run(call: Call) -> Any:
-            for name, pending in asked.items():
-                with suppress(ModelNotFoundError):
-                    named.update((name, row["model_id"]) for row in pending.answer(call)["models"])
-            return then(named)(call)
-
-        return run
+    def _meant(self, name: Any) -> str | None:
+        """Return the id of the model that is meant; None where no node knows it."""
+        return self._roster.meant(name, self._own) if isinstance(name, str) else None
 
     def _where_it_says(self, name: str, data: Data, how: How) -> Run:
+        """Send it to the node that is named; counted there from now on, so that what is placed next knows of it."""
         inner, nodes = dict(data), []
         for field in ("device_id", "plan_id"):
             if data.get(field) is not None:
                 node, inner[field] = split(data[field])
                 nodes.append(node or self._own)
-        pending = self._roster.link(nodes[-1]).send(name, inner, how.meta, progress=how.progress)
+        link, key = self._roster.link(nodes[-1]), next(self._keys)
+        if data.get("device_id") is not None and data.get("memory_type") != MemoryType.EXTERNAL:
+            self._roster.reserve_named(
+                key,
+                joined(link.node_id, inner["device_id"]),
+                self._meant(data.get("model_id")),
+                data.get("size_bytes", 0),
+            )
+        pending = link.send(name, inner, how.meta, progress=how.progress)
+        return lambda call: pending.read(_settled(self._roster, key, pending, call))
 
-        def run(call: Call) -> Data:
-            answer: Data = pending.answer(call)
-            if name == "memory.load_model":
-                self._roster.note_loaded(answer["model_id"], answer["device_id"])
-            return answer
-
-        return run
-
-    def _planned(self, candidate: Data, named: Named) -> tuple[str, Data]:
+    def _planned(self, candidate: Data) -> tuple[str, Data]:
         asked = candidate.get("device_id")
         if asked is not None and asked != ALL:
             node, device = split(asked)
             return node or self._own, {**candidate, "device_id": device}
         request = PlacementRequest(
-            model_id=named.get(candidate.get("model_id") or ""),
+            model_id=self._meant(candidate.get("model_id")),
             required_bytes=candidate.get("required_bytes"),
             new_use=False,
         )
@@ -189,14 +152,22 @@ class _Attempt:
         self._roster, self._own, self._name, self._how = roster, own, name, how
         self._request, self._data = request, data
         self._fallback = name == "memory.load_model" and data.get("allow_fallback", True)
-        # All mutable state: who refused, with what, how often a view was stale, and the try that is under way.
+        # All mutable state: who refused, with what, how often a view was stale, the try that is under
+        # way, and, where there is none, what may give memory back that was asked for before.
         self._refused: dict[str, WorkerError] = {}
         self._stale = 0
         self._passed: tuple[Passed, ...] = ()
         self._trying = self._next()
+        self._freed = frozenset[int]() if self._trying else roster.freeing.numbers()
 
     def run(self, call: Call) -> Any:
-        """Wait for the answer, trying one node after the other. Raises the best node's refusal where all refuse."""
+        """Wait for the answer, trying one node after the other. Raises the best node's refusal where all refuse.
+
+        Where it went nowhere, it is placed anew once what was to be given back before it is.
+        """
+        if self._freed:
+            self._roster.freeing.wait(self._freed, call.token)
+            self._trying = self._next()
         while self._trying is not None:
             key, choice, pending = self._trying
             self._trying = None
@@ -233,7 +204,13 @@ class _Attempt:
         return (
             key,
             choice,
-            link.place(guard, self._name, self._inner(choice), self._how.meta, progress=self._how.progress),
+            link.send(
+                self._name,
+                self._inner(choice),
+                self._how.meta,
+                progress=self._how.progress,
+                guard=guard,
+            ),
         )
 
     def _inner(self, choice: Choice) -> Data:
@@ -247,22 +224,13 @@ class _Attempt:
         return inner
 
     def _answer(self, key: str, choice: Choice, pending: Pending, call: Call) -> Any:
-        taken = False
-        found: Answered | None = None
-        try:
-            found = pending.wait(call)
-            if found.view is not None:
-                self._roster.take(found.view)
-            if found.message is None:
-                self._note_refusal(choice, found)
-                raise _StaleError
-            taken = found.message.get("success") is True
-        finally:
-            at = ("", 0) if found is None else (found.incarnation, found.revision)
-            self._roster.settle(key, choice.node_id, *at, taken=taken)
+        found = _settled(self._roster, key, pending, call)
+        if found.message is None:
+            self._note_refusal(choice, found)
+            raise _StaleError
         if self._name in {"memory.allocate", "memory.load_model"}:
-            return pending.read(found.message)
-        return pending.read_plainly(found.message)
+            return pending.read(found)
+        return pending.read_plainly(found)
 
     def _note_refusal(self, choice: Choice, found: Answered) -> None:
         self._stale += 1
@@ -301,6 +269,16 @@ class _Attempt:
         if reasons:
             error.details = {**error.details, "passed_over": reasons}
         return error
+
+
+def _settled(roster: Roster, key: str, pending: Pending, call: Call) -> Answered:
+    """Wait for a node's answer to what is counted under a key until then."""
+    found: Answered | None = None
+    try:
+        found = pending.wait(call)
+        return found
+    finally:
+        roster.settle(key, pending.link.node_id, found)
 
 
 class _StaleError(Exception):

@@ -2,36 +2,27 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
 import ray
 
-from protocol.actions import ACTIONS
 from protocol.vocabulary import DeviceState, HealthState, ModelState
 from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
 from worker.core.health import PartHealth
 from worker.core.log import log
-from worker.core.shortages import start_thread
-from worker.core.sure_lock import SureCondition, SureEvent
+from worker.core.sure_lock import SureCondition
 from worker.fleet.candidates import Candidates
 from worker.fleet.cluster import Cluster, Machine
+from worker.fleet.freeing import Freeing
 from worker.fleet.holdings import LATEST
 from worker.fleet.known import KnownNode
 from worker.fleet.links import LOST, Link
 from worker.fleet.names import in_order, joined, split
 from worker.fleet.placement import Placement
+from worker.fleet.pricing import load_ms
 from worker.fleet.views import Choice, NodeChange, NodeView, PlacementRequest, Step, others_only
-from worker.fleet.words import LEASE_SECONDS, Guard, News, Since
-from worker.stream.failures import wire_error
-
-_PATIENCE_SECONDS = 0.5
-"""How long the directory keeps a question that has no answer yet."""
-_MACHINES_SECONDS = 2.0
-"""How often it is looked which machines Ray has."""
-_CREATION = "creation task"
-"""What Ray says of an actor that failed to start, and would again."""
+from worker.fleet.words import LEASE_SECONDS, Answered, Guard, News, Since
 
 
 class OnLost(Protocol):
@@ -43,7 +34,7 @@ class OnLost(Protocol):
 
 
 class Roster:
-    """Follows the directory on a thread of its own. Thread-safe."""
+    """What is known of nodes, kept up to date by a thread that follows the directory. Thread-safe."""
 
     def __init__(
         self,
@@ -55,49 +46,23 @@ class Roster:
         on_lost: OnLost,
         on_back: Callable[[str, float, NodeView], None],
     ) -> None:
-        self._cluster, self._gateway, self._machines, self._options = cluster, gateway, machines, options
+        self._cluster, self._machines, self._options = cluster, machines, options
         self._on_event, self._on_lost, self._on_back = on_event, on_lost, on_back
         self._changed = SureCondition()
         # All mutable state, under its lock: to each node the link that it is reached by since it was last back, the last
-        # views and what was placed that none shows yet, which nodes are lost and since when, and what ends with a link.
+        # views and what was placed that none shows yet, which nodes are lost and since when, when each was heard of last, and what ends with a link.
         self._links: dict[str, Link] = {}
         self._machines_now: dict[str, Machine] = {}
         self._candidates = Candidates()
         self._lost: dict[str, tuple[float, str]] = {}
+        self._heard_at: dict[str, float] = {}
         self._watches: dict[Any, Link] = {}
         self._closed = False
         self.plugins: frozenset[str] = frozenset()
         """Actions that the nodes have beside the contract's: all have the same options."""
-        self._directory = cluster.directory()
-        self._ended: SureEvent | None = None
-
-    def start(self, patience: float) -> None:
-        """Start every node that is not there, and wait until each has told of itself. Raises what one did not start for."""
-        deadline = time.monotonic() + patience
-        self._look_for_machines()
-        self._ended = start_thread(self._follow_for_ever, "fleet-roster")
-        for name in self.names():
-            self.plugins |= frozenset(self._hello(name, deadline)["actions"]) - ACTIONS.keys()
-        with self._changed:
-            self._changed.wait_for(
-                lambda: all(map(self._candidates.get, self._links)), deadline - time.monotonic()
-            )
-
-    def _hello(self, name: str, deadline: float) -> dict[str, Any]:
-        """Ask a node what runs there; one that is killed meanwhile is started again."""
-        while True:
-            with self._changed:
-                link = self._links[name]
-            try:
-                found: dict[str, Any] = ray.get(
-                    link.handle.hello.remote(), timeout=deadline - time.monotonic()
-                )
-            except (*LOST, ray.exceptions.GetTimeoutError) as error:
-                if time.monotonic() >= deadline or _CREATION in str(error):
-                    raise DeviceUnavailableError(f"{name} did not start: {_last_words(error)}") from None
-                time.sleep(_PATIENCE_SECONDS)
-            else:
-                return found
+        self.freeing = Freeing()
+        self.directory = cluster.directory()
+        self.gateway = gateway
 
     # ---- who is there ----
 
@@ -118,6 +83,11 @@ class Roster:
         if lost is not None:
             raise DeviceUnavailableError(f"{node_id} is lost: {lost[1]}", node=node_id)
         return link
+
+    def handle(self, node_id: str) -> Any:
+        """Return what Ray reaches a node by now, whether it is lost or not."""
+        with self._changed:
+            return self._links[node_id].handle
 
     def reachable(self) -> tuple[Link, ...]:
         """Return the nodes that are not lost."""
@@ -142,10 +112,12 @@ class Roster:
             known = self._candidates.get(node_id)
             return None if known is None else known.view()
 
-    def knows(self, model_id: str) -> bool:
-        """Tell whether any node has heard of a model."""
+    def meant(self, name: str, own: str) -> str | None:
+        """Return the id of the model that a name stands for, be it an id, an alias or a role: on a gateway's own node, else on any."""
         with self._changed:
-            return any(model_id in each.models for each in self._candidates.nodes)
+            first = self._candidates.get(own)
+            nodes = self._candidates.nodes if first is None else (first, *self._candidates.nodes)
+            return next((found for each in nodes if (found := each.meant(name)) is not None), None)
 
     def devices(self) -> tuple[tuple[str, DeviceState], ...]:
         """Return every device in the fleet's names, and its state."""
@@ -198,26 +170,49 @@ class Roster:
                 request.model_id if uses else None,
             )
 
-    def settle(self, key: str, node_id: str, incarnation: str, revision: int, *, taken: bool) -> None:
-        """Note what a node answered; a refused one is counted no more."""
+    def reserve_named(self, key: str, device: str, model_id: str | None, size_bytes: int) -> None:
+        """Count from now on what goes to a device that was named, as if it had been placed there."""
+        node_id, device_id = split(device)
         with self._changed:
-            if taken:
-                self._candidates.reservations.accepted(key, node_id, incarnation, revision)
-                self._candidates.reservations.answered(key, node_id)
-            else:
-                self._candidates.reservations.refused(key, node_id)
+            known = self._candidates.get(node_id or "")
+            if known is None or device_id not in known.devices:
+                return  # it will be refused
+            model = known.models.get(model_id or "")
+            loading = 0.0
+            if model is not None and model.state is not ModelState.LOADED:
+                size_bytes, loading = model.size_bytes or 0, load_ms(model, model.size_bytes or 0)
+            choice = Choice(
+                known.node_id, device_id, known.revision, Step.FITS, 0.0, loading, 0.0, size_bytes, ""
+            )
+            self._candidates.reservations.add(key, choice, model_id)
 
-    def note_loaded(self, model_id: str, device: str) -> None:
-        """Note a load that was not placed, until views show it: the second one from now on does."""
-        node, device_id = split(device)
+    def settle(self, key: str, node_id: str, found: Answered | None) -> None:
+        """Note what a node answered, None for nothing; what it did not do is counted no more."""
         with self._changed:
-            known = self._candidates.get(node or "")
-            if known is not None:
-                reservations = self._candidates.reservations
-                key = f"{model_id} on {device}"
-                choice = Choice(known.node_id, device_id, known.revision, Step.FITS, 0.0, 0.0, 0.0, 0, "")
-                reservations.add(key, choice, model_id)
-                reservations.accepted(key, known.node_id, known.incarnation, known.revision + 2)
+            held = self._candidates.reservations
+            if found is not None and found.succeeded:
+                held.accepted(key, node_id, found.incarnation, found.revision)
+                held.answered(key, node_id)
+            else:
+                held.refused(key, node_id)
+
+    def heard(self, link: Link, action: str, found: Answered) -> None:
+        """Know from now on what a node answered."""
+        with self._changed:
+            self._heard_at[link.node_id] = time.monotonic()
+            if found.view is not None:
+                self._take(found.view)
+            if action == "memory.deallocate" and found.succeeded:
+                freed = (found.message or {})["data"]
+                self._note_freed(link.node_id, freed, found)
+
+    def _note_freed(self, node_id: str, freed: dict[str, Any], found: Answered) -> None:
+        """Count bytes as free until a view of the node shows them: what is about to be placed may need them."""
+        device_id, size = freed["device_id"], -freed["freed_bytes"]
+        choice = Choice(node_id, device_id, found.revision, Step.FITS, 0.0, 0.0, 0.0, size, "")
+        key = f"freed {freed['allocation_id']} {found.incarnation}"
+        self._candidates.reservations.add(key, choice, None)
+        self._candidates.reservations.accepted(key, node_id, found.incarnation, found.revision)
 
     def having(self, model_id: str) -> tuple[Link, ...]:
         """Return the nodes where a model is, or is about to be."""
@@ -238,11 +233,6 @@ class Roster:
         there = model is not None and model.state not in {ModelState.UNLOADED, ModelState.FAILED}
         return there or model_id in self._candidates.reservations.of(known.node_id).loads
 
-    def take(self, view: NodeView) -> None:
-        """Take a view over that a node sent with its answer."""
-        with self._changed:
-            self._take(view)
-
     def lose(self, link: Link, why: str) -> None:
         """Note that a node is lost by which a link ended; nothing of one that is back, and has another link since."""
         with self._changed:
@@ -254,57 +244,53 @@ class Roster:
         if node_id in self._lost or node_id not in self._links or self._closed:
             return
         self._lost[node_id] = (at, why)
-        self._machines_now.pop(node_id, None)  # where its actor is not started again, another is
+        machine = self._machines_now.pop(node_id, None)  # where its actor is not started again, another is
+        if machine is not None and before is None:
+            self._cluster.missed(machine)
         self._candidates.reservations.lost(node_id)
         log("warning", "a node is lost", node=node_id, reason=why)
         known = self._candidates.get(node_id)
         if known is not None:
             self._on_lost(node_id, why, known.view(), before or known.incarnation + LATEST)
 
+    def all_told(self, deadline: float) -> None:
+        """Wait until every node has told of itself, or the time is over, by ``time.monotonic``."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: all(map(self._candidates.get, self._links)), deadline - time.monotonic()
+            )
+
+    def forget_gone(self, name: str) -> bool:
+        """Forget a node that never told of itself, where its machine is gone. Returns whether that is so."""
+        gone = name not in self._machines()
+        if gone:
+            with self._changed:
+                self._links.pop(name, None)
+                self._lost.pop(name, None)
+        return gone
+
     def close(self, patience: float) -> None:
         """Have every node free what this gateway has there, and leave."""
         with self._changed:
             self._closed = True
-        refs = [link.handle.leave.remote(self._gateway) for link in self.reachable()]
-        refs.append(self._directory.leave.remote(self._gateway))
+        refs = [link.handle.leave.remote(self.gateway) for link in self.reachable()]
+        refs.append(self.directory.leave.remote(self.gateway))
         ray.wait(refs, num_returns=len(refs), timeout=patience)
-        if self._ended is not None:
-            self._ended.wait(_MACHINES_SECONDS)
 
     # ---- following ----
 
-    def _follow_for_ever(self) -> None:
-        """Follow the directory and the nodes' processes: the guard of this thread."""
-        state = _Following(Since())
-        while not self._closed:
-            try:
-                self._follow(state)
-            except LOST:  # the directory is started again by Ray
-                state.question = None
-                time.sleep(_PATIENCE_SECONDS / 5)
-            except Exception as error:  # noqa: BLE001 - a bug: the thread must not end
-                wire_error(error, "following the directory", None)
-                state.question = None
-                time.sleep(_PATIENCE_SECONDS)
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is to be followed any more."""
+        return self._closed
 
-    def _follow(self, state: "_Following") -> None:
-        if time.monotonic() - state.looked > _MACHINES_SECONDS:
-            state.looked = time.monotonic()
-            with suppress(*LOST, ValueError):
-                self._look_for_machines()
-        if state.question is None:
-            state.question = self._directory.follow.remote(self._gateway, state.since, _PATIENCE_SECONDS)
+    def watches(self) -> list[Any]:
+        """Return what Ray answers once a node's process ends."""
         with self._changed:
-            awaited = [state.question, *self._watches]
-        ready, _ = ray.wait(awaited, timeout=_MACHINES_SECONDS)
-        for ref in ready:
-            if ref is state.question:
-                state.question = None
-                state.since = self._hear(ray.get(ref))
-            else:
-                self._note_end(ref)
+            return list(self._watches)
 
-    def _hear(self, news: News) -> Since:
+    def hear(self, news: News) -> Since:
+        """Take over what the directory told. Returns since when it is asked next."""
         since = news.since
         with self._changed:
             for each in news.said:
@@ -312,9 +298,11 @@ class Roster:
                     since = Since(
                         since.directory, 0, since.event
                     )  # something was missed: all is asked for anew
-            now = time.monotonic_ns()
+            now = time.monotonic()
             for name, left in news.leases.items():
-                self._candidates.renew(name, now + round(left * 1e9))
+                self._candidates.renew(name, round((now + left) * 1e9))
+                told_at = now + left - LEASE_SECONDS
+                self._heard_at[name] = max(told_at, self._heard_at.get(name, told_at))
             self._changed.notify_all()
         for node_id, name, data in news.events:
             self._on_event(node_id, name, data)
@@ -322,7 +310,7 @@ class Roster:
 
     def _take(self, said: NodeView | NodeChange) -> bool:
         """Take over what a node said. False where it does not follow on what is known."""
-        said = others_only(said, self._gateway)
+        said = others_only(said, self.gateway)
         name, known = said.node_id, self._candidates.get(said.node_id)
         if known is not None and (said.incarnation, said.revision) <= (known.incarnation, known.revision):
             return True
@@ -333,7 +321,11 @@ class Roster:
             return True
         again = known is not None and said.incarnation != known.incarnation
         if again:
-            self._lose(name, "its worker died", time.monotonic() - said.down_ms / 1000, said.incarnation)
+            now = time.monotonic()
+            if said.down_ms:
+                self._lose(name, "its worker died", now - said.down_ms / 1000, said.incarnation)
+            else:  # the first worker of another process, which does not know since when there was none
+                self._lose(name, "its process died", self._heard_at.get(name, now), said.incarnation)
         self._candidates.update(said)
         if known is None:
             self._candidates.renew(name, 0)  # until the directory says how long it lasts
@@ -345,7 +337,7 @@ class Roster:
         """Take a node back that is there after all: it was not to be reached, and the host was told that all is gone."""
         lost = self._lost.get(name)
         if lost is not None and time.monotonic() - lost[0] > LEASE_SECONDS and name in self._links:
-            self._links[name].handle.leave.remote(self._gateway)
+            self._links[name].handle.leave.remote(self.gateway)
             self._bring_back(name)
 
     def _bring_back(self, name: str) -> None:
@@ -356,24 +348,25 @@ class Roster:
         self._on_lost(name, why, view, view.incarnation, again=True)
         self._on_back(name, time.monotonic() - lost_at, view)
 
-    def _note_end(self, ref: Any) -> None:
+    def note_end(self, ref: Any) -> None:
+        """Note that a node's process ended."""
         with self._changed:
             link = self._watches.pop(ref, None)
         if link is not None:
             try:
                 ray.get(ref)
             except LOST as error:
-                self.lose(link, _last_words(error))
+                self.lose(link, last_words(error))
 
     def _link(self, name: str, handle: Any) -> None:
         """Reach a node by a new link from now on: what ends an older one says nothing of it any more."""
         for ref in [ref for ref, link in self._watches.items() if link.node_id == name]:
             del self._watches[ref]
             ray.cancel(ref)
-        link = self._links[name] = Link(name, handle, self._gateway, self.lose)
+        link = self._links[name] = Link(name, handle, self.gateway, self.freeing, self.heard, self.lose)
         self._watches[handle.watch.remote()] = link
 
-    def _look_for_machines(self) -> None:
+    def look_for_machines(self) -> None:
         """Start a node on every machine that has none, also where one came back."""
         for name, machine in self._machines().items():
             if self._machines_now.get(name) == machine:
@@ -384,16 +377,7 @@ class Roster:
                 self._link(name, handle)
 
 
-class _Following:
-    """How far the following has come. Its thread's alone."""
-
-    def __init__(self, since: Since) -> None:
-        self.since = since
-        self.looked = 0.0
-        self.question: Any = None
-
-
-def _last_words(error: BaseException) -> str:
+def last_words(error: BaseException) -> str:
     """Return what Ray says of an actor's end, in one line: the error that it was, where there was one."""
     lines = [each.strip() for each in str(error).strip().splitlines() if each.strip()]
     return next((each for each in reversed(lines) if "Error:" in each), lines[0] if lines else repr(error))

@@ -20,6 +20,7 @@ from worker.fleet.clients import Clients, LiveViews
 from worker.fleet.cluster import Cluster, Machine
 from worker.fleet.draining import Draining
 from worker.fleet.everywhere import Everywhere
+from worker.fleet.following import Following
 from worker.fleet.gateway import Gateway
 from worker.fleet.holdings import Holdings
 from worker.fleet.losses import Losses
@@ -63,14 +64,15 @@ def serve_fleet(own: Namespace, options: tuple[str, ...], read_fd: int, write_fd
     if own.address is None:
         options = (*options, *_share(own))
     roster = Roster(cluster, gateway_id, machines, options, losses.event, losses.lost, losses.back)
+    following = Following(roster)
 
     def close() -> None:
         views.close()
-        roster.close(_LEAVE_SECONDS)
+        following.close(_LEAVE_SECONDS)
         cluster.close()
 
     try:
-        roster.start(_START_SECONDS)
+        following.start(_START_SECONDS)
     except WorkerError as error:
         close()
         raise FleetError(error.message) from None

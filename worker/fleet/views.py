@@ -76,6 +76,8 @@ class ModelView(Record):
     """Leases of it that are held or waited for now."""
     refused: str | None = None
     """Why it can't be loaded there, whatever room there is; None where it can."""
+    names: tuple[str, ...] = ()
+    """What else it is called there: aliases, and roles that it is for."""
 
 
 class NodeView(Record):

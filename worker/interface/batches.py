@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 from protocol.results import PlanBatchesResult
-from worker.core.errors import InvalidRequestError
+from worker.core.errors import InvalidRequestError, OutOfMemoryError
+from worker.core.records import AllocationRequest
 from worker.interface.questions import Questions
 from worker.manager.batch_table import BatchWork
-from worker.policy.batches import plan_batches
+from worker.policy.batches import least_headroom, plan_batches
 from worker.wiring import Core
 
 
@@ -16,6 +17,7 @@ class Batches:
     def __init__(self, core: Core, questions: Questions) -> None:
         self._table = core.manager.batches
         self._questions = questions
+        self._pressure = core.manager.pressure
 
     def plan(self, work: BatchWork) -> PlanBatchesResult:
         """Cut work. Raises what ``plan_batches`` raises; then nothing is kept."""
@@ -39,11 +41,10 @@ class Batches:
 
     def _cut(self, work: BatchWork) -> PlanBatchesResult:
         available = self._questions.available_bytes(work.device_id)
-        return plan_batches(
-            work.remaining_items,
-            work.bytes_per_item,
-            work.fixed_bytes,
-            work.max_fraction,
-            work.device_id,
-            available,
-        )
+        item, fixed, share = work.bytes_per_item, work.fixed_bytes, work.max_fraction
+        try:
+            return plan_batches(work.remaining_items, item, fixed, share, work.device_id, available)
+        except OutOfMemoryError as error:
+            least = AllocationRequest(work.device_id, least_headroom(item, fixed, share))
+            error.retryable = self._pressure.can_ever_fit(least)
+            raise

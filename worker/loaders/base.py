@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 ALIGNMENT_BYTES = 64
 """Each tensor begins at a multiple of this in its block: a cache line, and the widest vector register."""
 
-INSTALL_TORCH = "pip install memory-worker[torch]"
-NEEDS_TORCH = f"it needs torch, which is not installed: {INSTALL_TORCH}"
-
 _MAX_CAUSE_CHARACTERS = 4096
 """A cause quotes names out of files, whose formats do not bound them."""
 
@@ -58,6 +55,15 @@ class WeightFile(Protocol):
 
     def close(self) -> None:
         """Give the file up. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class StoredFile(WeightFile, Protocol):
+    """A WeightFile whose parts lie in a file as they are placed, so that another process can read them by itself."""
+
+    def stored(self, index: int) -> FileRange | None:
+        """Say where a part lies; None for one that ``read_into`` makes into something else. The descriptor stays open."""
         ...
 
 
@@ -189,13 +195,18 @@ def lay_out(
     end = 0
     for name, stored_dtype, shape in stored:
         dtype = placed_dtype(stored_dtype, cast_to)
-        offset = -(-end // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
         size = bytes_of(dtype, shape)
+        offset = aligned(end) if size else end
         infos.append(
             TensorInfo(name, shape, stored_dtype, bytes_of(stored_dtype, shape), dtype, offset, size)
         )
         end = offset + size
     return tuple(infos), end
+
+
+def aligned(end: int) -> int:
+    """Return where what comes after ``end`` begins."""
+    return -(-end // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 def parts_of(tensors: Iterable[TensorInfo]) -> tuple[Part, ...]:

@@ -3,14 +3,13 @@
 import mmap
 from contextlib import ExitStack
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from worker.core.cancellation import CancelToken
 from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec
 from worker.core.records import FileRange
-from worker.loaders.base import NEEDS_TORCH, InPlace, WeightFile, lay_out, load_failed, parts_of, reading
+from worker.loaders.base import InPlace, WeightFile, lay_out, load_failed, parts_of, reading
 from worker.loaders.dtypes import ITEM_BYTES
 from worker.loaders.file_kind import check_kind, head_of
 from worker.loaders.model_path import open_file
@@ -24,6 +23,7 @@ from worker.loaders.safetensors_header import (
 )
 from worker.loaders.sharded_file import open_files
 from worker.loaders.tensors import cast_into
+from worker.loaders.torch_library import check_imported, check_installed
 
 
 class SafetensorsLoader:
@@ -31,13 +31,13 @@ class SafetensorsLoader:
 
     def estimate(self, spec: ModelSpec) -> int | None:
         """Return the block's size after the cast."""
-        file = self.open(spec)
+        file = open_files(spec, _opened)
         file.close()
         return file.total_bytes
 
     def open(self, spec: ModelSpec) -> WeightFile:
         """Open the files and check each header against its size."""
-        return open_files(spec, _opened)
+        return open_files(spec, _ready)
 
 
 class SafetensorsFile:
@@ -54,6 +54,11 @@ class SafetensorsFile:
         self._spec = spec
         self._file = file
         self._begins = tuple(data_start + each.begin for each in stored)
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether reading it needs torch: for a cast."""
+        return any(each.dtype != each.stored_dtype for each in self.tensors)
 
     def read_into(self, index: int, start: int, target: memoryview, token: CancelToken) -> None:
         """Read, through a small scratch buffer if it is cast."""
@@ -82,8 +87,14 @@ class SafetensorsFile:
                 cause = f"can't be mapped: it begins at byte {begin}, and is of {info.dtype}"
                 raise load_failed(self._spec, f"tensor {info.name!r} {cause}")
             tensors.append(replace(info, offset=begin - start))
-        file = FileRange(self._file.descriptor, start, size, self._file.identity)
-        return InPlace(file, tuple(tensors))
+        return InPlace(self._file.range(start, size), tuple(tensors))
+
+    def stored(self, index: int) -> FileRange | None:
+        """Say where a tensor lies that is not cast."""
+        info = self.tensors[index]
+        if info.dtype != info.stored_dtype:
+            return None
+        return self._file.range(self._begins[index], info.placed_bytes)
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -102,6 +113,16 @@ class SafetensorsFile:
         )
 
 
+def _ready(spec: ModelSpec, path: Path) -> SafetensorsFile:
+    with ExitStack() as undo:
+        opened = _opened(spec, path)
+        undo.callback(opened.close)
+        if opened.needs_torch:
+            check_imported(spec, f"casting it to {spec.dtype}: ")
+        undo.pop_all()
+    return opened
+
+
 def _opened(spec: ModelSpec, path: Path) -> SafetensorsFile:
     with ExitStack() as undo, reading(spec):
         file = PositionalFile(*open_file(spec, path))
@@ -117,7 +138,8 @@ def _checked(spec: ModelSpec, file: PositionalFile) -> SafetensorsFile:
     data_start, stored = _read_header(file)
     opened = SafetensorsFile(spec, file, data_start, stored)
     _check_readable(file)
-    _check_castable(spec, opened)
+    if opened.needs_torch:
+        check_installed(spec, f"casting it to {spec.dtype}: ")
     return opened
 
 
@@ -125,12 +147,6 @@ def _check_readable(file: PositionalFile) -> None:
     """Read the last byte: what a broken medium or a lost share keeps back is mostly at the end."""
     if file.read_into(file.size_bytes - 1, memoryview(bytearray(1))) < 1:
         raise HeaderError("it was cut short while its header was read", "load it again")
-
-
-def _check_castable(spec: ModelSpec, file: SafetensorsFile) -> None:
-    """See that torch is there where a cast needs it."""
-    if any(each.dtype != each.stored_dtype for each in file.tensors) and find_spec("torch") is None:
-        raise load_failed(spec, f"casting it to {spec.dtype}: {NEEDS_TORCH}")
 
 
 def _read_header(file: PositionalFile) -> tuple[int, tuple[StoredTensor, ...]]:

@@ -6,12 +6,12 @@ for casts and for tensors with gaps, and to use what was loaded.
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 
 from worker.core.cancellation import CancelToken
 from worker.core.models import ModelSpec
-from worker.loaders.base import NEEDS_TORCH, WeightFile, load_failed, reading
+from worker.core.records import FileRange
+from worker.loaders.base import WeightFile, load_failed, reading
 from worker.loaders.dtypes import ITEM_BYTES
 from worker.loaders.file_kind import PICKLES, ZIP, check_kind, head_of
 from worker.loaders.model_path import open_file
@@ -22,6 +22,7 @@ from worker.loaders.shared_storage import lay_out_views
 from worker.loaders.tensors import cast_into, flat_tensor
 from worker.loaders.torch_archive import Described, described_archive
 from worker.loaders.torch_legacy import described_legacy, is_legacy
+from worker.loaders.torch_library import check_imported, check_installed
 from worker.loaders.torch_values import StoredView
 from worker.loaders.zip_records import ZipError, read_exactly
 
@@ -41,12 +42,11 @@ class TorchLoader:
     def open(self, spec: ModelSpec) -> WeightFile:
         """Open the files and check all of it that can be checked before its weights are read."""
         self.check(spec)
-        return open_files(spec, _opened)
+        return open_files(spec, _ready)
 
     def check(self, spec: ModelSpec) -> None:
         """See that torch is there."""
-        if find_spec("torch") is None:
-            raise load_failed(spec, NEEDS_TORCH)
+        check_installed(spec)
 
 
 class TorchFile:
@@ -60,6 +60,12 @@ class TorchFile:
         self._begins = described.begins
         self._spec = spec
         self._file = file
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether reading it needs torch: for a cast, or a tensor with gaps."""
+        gathered = any(each.gathered is not None for each in self._sources)
+        return gathered or any(each.dtype != each.stored_dtype for each in self.parts)
 
     def read_into(self, index: int, start: int, target: memoryview, token: CancelToken) -> None:
         """Read, through a small scratch buffer if it is cast or gathered."""
@@ -75,6 +81,14 @@ class TorchFile:
         cast_into(
             target, part.dtype, part.stored_dtype, lambda at, into: self._read(index, begin + at, into), token
         )
+
+    def stored(self, index: int) -> FileRange | None:
+        """Say where a part lies that is neither cast nor gathered."""
+        part, source = self.parts[index], self._sources[index]
+        if source.gathered is not None or part.dtype != part.stored_dtype:
+            return None
+        begin = self._begins[source.storage] + source.first * ITEM_BYTES[part.dtype]
+        return self._file.range(begin, part.placed_bytes)
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -123,6 +137,16 @@ def _rows(view: StoredView, first: int, count: int) -> Iterator[tuple[int, int, 
         length = min(row - column, count)
         yield at, step, length
         first, count = first + length, count - length
+
+
+def _ready(spec: ModelSpec, path: Path) -> TorchFile:
+    with ExitStack() as undo:
+        opened = _opened(spec, path)
+        undo.callback(opened.close)
+        if opened.needs_torch:
+            check_imported(spec)
+        undo.pop_all()
+    return opened
 
 
 def _opened(spec: ModelSpec, path: Path) -> TorchFile:

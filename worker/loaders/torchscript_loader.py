@@ -1,16 +1,16 @@
 """TorchScript archives (``torch.jit.save``): read here as far as their directory, run by torch in an engine process."""
 
 from contextlib import closing
-from importlib.util import find_spec
 
 from worker.backends.engines.base import EngineLaunch
 from worker.core.models import ModelSpec
-from worker.loaders.base import INSTALL_TORCH, NEEDS_TORCH, load_failed, reading
+from worker.loaders.base import load_failed, reading
 from worker.loaders.file_kind import ZIP, check_kind, head_of
 from worker.loaders.model_path import model_files, open_file
 from worker.loaders.params import Params
 from worker.loaders.positional_file import PositionalFile
 from worker.loaders.torch_archive import script_bytes
+from worker.loaders.torch_library import INSTALL_TORCH, check_installed
 
 ENGINE = "worker.backends.engines.torchscript:TorchScriptEngine"
 
@@ -28,8 +28,7 @@ class TorchScriptLoader:
         params = {"threads": given.whole("threads", 0, 1024, 0), "device": self.device_id(spec) or "cpu"}
         given.check()
         files, size = model_files(spec).real, _size(spec)
-        if find_spec("torch") is None:
-            raise load_failed(spec, f"it is a TorchScript archive: {NEEDS_TORCH}")
+        check_installed(spec, "it is a TorchScript archive: ")
         return EngineLaunch(
             ENGINE, files[0], params, files=files, remedies={"torch": INSTALL_TORCH}, group=spec.engine_group,
             estimated_bytes=size,

@@ -37,6 +37,8 @@ class ModelEntry:
         self.leaving = False
         """Whether it is not declared any more, and goes once it is not loaded any more."""
         # All mutable state of a model.
+        self.names: tuple[str, ...] = ()
+        """What else it is called: aliases, and roles that it is for."""
         self.state = ModelState.UNLOADED if spec.refused is None else ModelState.FAILED
         self.residence: Residence | None = None
         """On its device, while loaded or on the way out."""
@@ -192,6 +194,7 @@ class ModelEntry:
         place, footprint = self.residence or self.host_copy, self.footprint
         return ModelStatus(
             model_id=self.model_id,
+            names=self.names,
             state=self.state,
             state_reason=self.state_reason,
             file_location=self.file_location,

@@ -82,7 +82,7 @@ class ModelTable:
         """Add a configured model, unloaded."""
         with self.changed:
             self._entries[spec.model_id] = ModelEntry(spec, self._uses)
-            self._aliases |= dict.fromkeys(spec.aliases, spec.model_id)
+            self._name(spec.model_id, *spec.aliases)
 
     def add_role(self, role: Role) -> None:
         """Add a name for what a model is for; it is valid wherever a model's id is. One that is refused is noted alone."""
@@ -91,7 +91,21 @@ class ModelTable:
                 self._refused_roles[role.name] = role
                 return
             self._roles[role.name] = role
-            self._aliases[role.name] = self.resolve(role.model_id)
+            self._name(self.resolve(role.model_id), role.name)
+
+    def _name_anew(self, roles: Iterable[Role]) -> None:
+        self._aliases, self._roles, self._refused_roles = {}, {}, {}
+        for each in self:
+            each.names = ()
+            self._name(each.model_id, *(each.next_spec or each.spec).aliases)
+        for role in roles:
+            self.add_role(role)
+
+    def _name(self, model_id: str, *names: str) -> None:
+        """Have names stand for a model."""
+        self._aliases |= dict.fromkeys(names, model_id)
+        if model_id in self._entries:
+            self._entries[model_id].names += names
 
     @property
     def refused_roles(self) -> tuple[Role, ...]:
@@ -178,12 +192,7 @@ class ModelTable:
                     now[model_id] = entry
                     removed.append(model_id)
             self._entries = now
-            self._aliases = {
-                alias: each.model_id for each in self for alias in (each.next_spec or each.spec).aliases
-            }
-            self._roles, self._refused_roles = {}, {}
-            for role in roles:
-                self.add_role(role)
+            self._name_anew(roles)
             for entry in tuple(now.values()):
                 self.settle(entry)
         return Declared(tuple(added), tuple(changed), tuple(removed), tuple(kept))

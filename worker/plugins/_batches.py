@@ -15,8 +15,8 @@ from worker.core.errors import (
     LimitExceededError,
     OutOfMemoryError,
 )
-from worker.core.records import Report, no_report
-from worker.policy.batches import batch_size
+from worker.core.records import AllocationRequest, Report, no_report
+from worker.policy.batches import batch_size, least_headroom
 
 T = TypeVar("T")
 
@@ -33,6 +33,8 @@ class Plannable(Record):
     """What of a device is kept for the next use alone, and goes before anything is refused for want of it."""
     give_up_idle: Callable[[str], int]
     """Gives that back; returns how much it was."""
+    can_ever_fit: Callable[[AllocationRequest], bool]
+    """Whether so much could be there if all went that may go."""
     now_ns: Callable[[], int]
 
 
@@ -142,7 +144,7 @@ class Batches(Generic[T]):
 
         Raises:
             CancelledError, DeadlineExceededError: the work is to stop.
-            OutOfMemoryError: not even one item fits, on the fallback neither.
+            OutOfMemoryError: not even one item fits, on the fallback neither; not retryable where it never will.
             DeviceNotFoundError, DeviceUnavailableError: there is no such device, and no fallback.
         """
         if self._current is not None:
@@ -206,13 +208,19 @@ class Batches(Generic[T]):
 
     def _place(self, *, elsewhere: bool) -> tuple[str, int]:
         """Return where the next batch goes, and how many items fit there now."""
+        passing = False
         if not elsewhere:
             try:
                 return self._device, self._fitting(self._device)
-            except (OutOfMemoryError, DeviceNotFoundError, DeviceUnavailableError):
+            except (OutOfMemoryError, DeviceNotFoundError, DeviceUnavailableError) as error:
                 if self._fallback in {None, self._device}:
                     raise
-        return str(self._fallback), self._fitting(str(self._fallback))
+                passing = error.retryable
+        try:
+            return str(self._fallback), self._fitting(str(self._fallback))
+        except OutOfMemoryError as error:
+            error.retryable = error.retryable or passing
+            raise
 
     def _fitting(self, device_id: str) -> int:
         available = self._worker.available_bytes(device_id)
@@ -226,7 +234,10 @@ class Batches(Generic[T]):
             needed = self._fixed + self._per_item
             message = f"{device_id} has {available} bytes of headroom, and a batch of one item needs {needed}"
             message += f" in {self._fraction:.0%} of it"
-            raise OutOfMemoryError(
+            error = OutOfMemoryError(
                 message, device_id=device_id, requested_bytes=needed, available_bytes=available
             )
+            least = least_headroom(self._per_item, self._fixed, self._fraction)
+            error.retryable = self._worker.can_ever_fit(AllocationRequest(device_id, least))
+            raise error
         return size if most is None else min(size, most)

@@ -1,5 +1,7 @@
 """How to cut work into batches that fit. Pure."""
 
+from math import ceil
+
 from protocol.results import PlanBatchesResult
 from protocol.vocabulary import INT64_MAX
 from worker.core.errors import InvalidRequestError, OutOfMemoryError, UnsupportedError
@@ -8,6 +10,11 @@ from worker.core.errors import InvalidRequestError, OutOfMemoryError, Unsupporte
 def batch_size(available_bytes: int, bytes_per_item: int, fixed_bytes: int, max_fraction: float) -> int:
     """Return how many items fit into a share of the headroom; less than 1 for none."""
     return (int(available_bytes * max_fraction) - fixed_bytes) // bytes_per_item
+
+
+def least_headroom(bytes_per_item: int, fixed_bytes: int, max_fraction: float) -> int:
+    """Return the headroom below which not even one item fits into a share of it."""
+    return ceil((fixed_bytes + bytes_per_item) / max_fraction)
 
 
 def plan_batches(

@@ -1,6 +1,6 @@
 """All stores of entries of one kind and name: their memory, and what they offer of it together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from protocol.vocabulary import StoreKind
@@ -10,7 +10,7 @@ from worker.core.sure_lock import SureLock
 from worker.plugins import CancelToken, Holding, InvalidRequestError, Offer, Usage
 from worker.stores.base import PERSISTENT, EntryFile, Opened, Options, Scope, Tools, named
 from worker.stores.entry import ENTRY_BYTES, HEAD_BYTES, Entry
-from worker.stores.giving import DEAR, MIB, EntryLot, Giving, Lot, PartLot, Pricing, offers_of
+from worker.stores.giving import DEAR, MIB, EntryLot, Giving, Lot, PartLot, Pricing, What, offers_of
 from worker.stores.index import EntryStore
 from worker.stores.prices import Draws
 from worker.stores.releasing import Releasing
@@ -103,7 +103,8 @@ class EntryKind:
     @property
     def held_bytes(self) -> int:
         """What all of its stores hold in memory."""
-        return self.entries_bytes + self.parts_bytes
+        memory = self.memory  # as often as anything goes
+        return memory.alive_bytes + (ENTRY_BYTES - HEAD_BYTES) * memory.count + self.parts_bytes
 
     def holding(self) -> Holding:
         """Return what it holds."""
@@ -232,13 +233,17 @@ class EntryKind:
     def _give(self, lots: Sequence[Lot], goal: int, token: CancelToken) -> bool:
         """Have lots leave memory until no more than the goal is held. Returns whether more is to go, and some went."""
         begun = self.held_bytes
+        with self.lock:
+            releasing = self._releasing(each.what for each in lots)
         for each in lots:
             token.check()
             with self.lock:
-                if self.held_bytes <= goal:
+                over = self.held_bytes - goal
+                if over <= 0:
                     return False
                 if isinstance(each.what, Segment):
-                    self._give_segment(each.what, DEAR * max(lots[-1].price, each.price), goal)
+                    dear = DEAR * max(lots[-1].price, each.price)
+                    releasing.release(each.what, dear, over, self.pricing)
                 else:
                     self._give_lot(each)
         return goal < self.held_bytes < begun
@@ -254,20 +259,19 @@ class EntryKind:
             what.store.give_up_part(what.name)
             return 0
         before = sum(each.evictions for each in self._stores.values())
-        self._give_segment(what, DEAR * lot.price, 0)
+        self._releasing((what,)).release(what, DEAR * lot.price, self.held_bytes, self.pricing)
         return sum(each.evictions for each in self._stores.values()) - before
 
-    def _give_segment(self, segment: Segment, dear: float, goal: int) -> None:
-        Releasing(self.memory, self._stores, self.pricing(), lambda: self.held_bytes).release(
-            segment, dear, goal
-        )
+    def _releasing(self, those: Iterable[What]) -> Releasing:
+        segments = (each for each in those if isinstance(each, Segment))
+        return Releasing(self.memory, self._stores, lambda: self.held_bytes, segments)
 
     @staticmethod
     def _is_whole(lots: Sequence[Lot]) -> bool:
         return any(isinstance(each.what, Segment) for each in lots)
 
 
-def _is(what: EntryLot | PartLot | Segment, entry: Entry | None) -> bool:
+def _is(what: What, entry: Entry | None) -> bool:
     """Tell whether a lot is an entry."""
     return (
         isinstance(what, EntryLot) and entry is not None

@@ -12,6 +12,8 @@ HEAD = Struct("<QQqqqqdQIIIHBB")
 """Hash, serial, times of put, last use and end, lifetime, cost, bytes of content and beside it, store, bytes of tags and
 key, form, and whether it is there: key, tags and content follow."""
 HEAD_BYTES = HEAD.size
+PRICED = Struct("<Q40xdQ12xHxB")
+"""Of that: hash, cost, bytes of content and key, and whether it is there: all that the price of one without tags needs."""
 USED, USED_AT = Struct("<qq"), 24
 """The last use and the end, which change."""
 STATE_AT = HEAD_BYTES - 1
@@ -19,6 +21,8 @@ GONE, COLD, WARM, ALONE = range(4)
 """Nothing; a record without the content, which is on disk alone; one with a copy of that; and one that is all there is."""
 ENTRY_BYTES = 128
 """What an entry counts for beside its bytes: its head, its slot of an index that is half full, and its place in the keys' order."""
+LARGE_BYTES = 2**20
+"""Of content: above this, copying keeps others waiting."""
 NEVER = 2**63 - 1
 """The end of what lasts."""
 FORMS = tuple(Form)

@@ -96,10 +96,10 @@ class HeldEntries:
     def parts(self) -> Iterator[tuple[str, int, float]]:
         """Return what may go beside the entries: names, bytes, and what they are worth keeping."""
         if self._parts:
-            price = self.prices.at(self._kind.now_ns())
+            uses = self.prices.at(self._kind.now_ns())
             for name, (size, cost_ms) in self._parts.items():
                 if cost_ms is not None:
-                    yield name, size, price(hash_of(name), cost_ms)
+                    yield name, size, cost_ms * uses(hash_of(name))
 
     def lots(self, _need_bytes: int) -> "Iterator[Lot]":
         """Return what goes first of a store that has an order of its own; others' entries are found in their segments."""
@@ -117,6 +117,10 @@ class HeldEntries:
     def give_up_at(self, place: int) -> None:
         """Have the entry of a record leave memory."""
         self._give_up(self._memory.entry(place))
+
+    def places_of(self, name: int) -> list[int]:
+        """Return where the records of a hash are."""
+        return self._table.places_of(name)
 
     def next_price(self, need_bytes: int) -> tuple[int, float]:
         """Return how many bytes the next ones of it are, and what they are worth keeping, of a sample."""
@@ -145,10 +149,10 @@ class HeldEntries:
         """How many entries went for others."""
         return self._evictions
 
-    def forget_plain(self, going: list[tuple[int, int]], size: int) -> None:
-        """Forget entries in memory alone that nothing else is known of: hashes and places, and what they count for."""
-        self._table.forget_all(going, size)
-        self._evictions += len(going)
+    def forget_many(self, count: int, size: int) -> None:
+        """Forget entries in memory alone of which nothing else is known, and whose segments go: how many, and what they count for."""
+        self._table.forget_many(count, size)
+        self._evictions += count
         self._kind.draws.note_event()
 
     def victims_of(self, need_bytes: int) -> list[tuple[float, int]]:

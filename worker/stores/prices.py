@@ -1,6 +1,7 @@
 """What entries of one store are worth keeping, by what was asked for of late; and what is looked at when some have to go."""
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 from worker.plugins import ExpectedUses
 
@@ -18,6 +19,8 @@ class Prices:
         """What was asked for and not there, of late: putting it is no use of its own."""
         self.used: Callable[[int, int], None] = self._uses.used
         """Note a use of a hash at a time: it is on the way of every get."""
+        self.again: AbstractSet[int] = self._uses.again
+        """The hashes that were used more than once, as far as is known: others are worth what most are."""
 
     @property
     def held_bytes(self) -> int:
@@ -36,19 +39,9 @@ class Prices:
         if self._missed.pop(name, 0) is not None:
             self._uses.used(name, now_ns)
 
-    @property
-    def again(self) -> Callable[[int], bool]:
-        """What tells whether a hash was used more than once, as far as is known."""
-        return self._uses.again
-
-    def at(self, now_ns: int) -> Callable[[int, float], float]:
-        """Return what tells the price of a hash and a cost, at a time: it looks at the rates but once."""
-        uses = self._uses.at(now_ns)
-
-        def price(name: int, cost_ms: float) -> float:
-            return cost_ms * uses(name)
-
-        return price
+    def at(self, now_ns: int) -> Callable[[int], float]:
+        """Return what tells how often a hash is expected to be used, at a time: it looks at the rates but once."""
+        return self._uses.at(now_ns)
 
 
 class Draws:

@@ -1,131 +1,173 @@
-"""Giving a segment back: what in it goes, what is dear and moves, and the map as a whole."""
+"""Giving segments back: what in them goes, what is dear and moves, and the maps as a whole.
 
-from collections.abc import Callable
+A segment whose records are all of one store, of which nothing else is known, is given back without a look at them: the store
+is told how many went, its index finds them gone (``key_index.py``), and what may be dear is found by what was used again.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from math import frexp
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from worker.plugins import OutOfMemoryError
-from worker.stores.entry import ALONE, ENTRY_BYTES, HEAD, sizes
-from worker.stores.giving import Pricing
-from worker.stores.segment import Band, Segment
+from worker.stores.entry import ALONE, HEAD, LARGE_BYTES, STATE_AT, sizes
+from worker.stores.giving import Giver, Pricing
+from worker.stores.segment import OFFSET_BITS, OFFSETS, Band, Segment
 from worker.stores.segments import Head, SegmentMemory
-from worker.stores.table import LARGE_BYTES
 
-if TYPE_CHECKING:
-    from worker.stores.index import EntryStore
+
+class _Sorted(NamedTuple):
+    """What of a segment stays, and what goes."""
+
+    staying: dict[int, Head]
+    """By where it is: what is dear."""
+    going: dict[int, tuple[int, int]]
+    """By store: how many entries, and what they count for."""
+    plain: bool
+    """Whether nothing else is known of any that goes."""
 
 
 class Releasing:
-    """Gives segments of one kind's stores back, at one moment. With the kind's lock."""
+    """Gives segments of one kind's stores back. With the kind's lock, which may be released between two of them."""
 
     def __init__(
         self,
         memory: SegmentMemory,
-        stores: "dict[int, EntryStore]",
-        pricing: Pricing,
+        stores: Mapping[int, Giver],
         held: Callable[[], int],
+        segments: Iterable[Segment],
     ) -> None:
         self._memory = memory
         self._stores = stores
-        self._pricing = pricing
         self._held = held
+        self._again = _used_again(stores, filter(self._is_there, segments))
 
-    def release(self, segment: Segment, dear: float, goal: int) -> None:
-        """Have what is in a segment leave memory until no more than the goal is held; what is dear, by the byte, stays.
+    def release(self, segment: Segment, dear: float, over: int, pricing_of: Callable[[], Pricing]) -> None:
+        """Have what is in a segment leave memory, or as much of it as is over; what is dear, by the byte, stays.
 
         What stays lies elsewhere then, and the segment is gone, unless that is most of it.
         """
         if not self._is_there(segment):
             return  # it went meanwhile
-        sorting = _Sorting(self._stores, self._pricing, segment, dear)
-        if self._held() - goal < segment.given:
-            self._release_cheapest(segment, sorting, goal)
+        if over >= segment.given and self._is_of_one(segment) and not self._again.get(segment.number):
+            self._stores[segment.only].forget_many(segment.count, segment.given)
+            self._memory.drop(segment)
+            return
+        pricing = pricing_of()
+        found = self._sorted(segment, dear, pricing)
+        if over < segment.given:
+            self._release_cheapest(segment, found.staying, self._held() - over, pricing)
         else:
-            self._release_whole(segment, sorting)
+            self._release_whole(segment, found, pricing)
 
     # ---- inside ----
 
-    def _release_whole(self, segment: Segment, sorting: "_Sorting") -> None:
-        few = 2 * sum(sizes(head)[0] for _, head in sorting.staying) <= segment.alive
+    def _sorted(self, segment: Segment, dear: float, pricing: Pricing) -> _Sorted:
+        if not self._is_of_one(segment):
+            return _looked_at(segment, self._stores, pricing, dear)
+        view = segment.view
+        heads = (
+            (at, HEAD.unpack_from(view, at))
+            for at in self._again.get(segment.number, ())
+            if view[at + STATE_AT]
+        )
+        staying = {at: head for at, head in heads if _is_dear(head, pricing, dear)}
+        size = segment.given - sum(sizes(head)[1] for head in staying.values())
+        return _Sorted(staying, {segment.only: (segment.count - len(staying), size)}, plain=True)
+
+    def _release_whole(self, segment: Segment, found: _Sorted, pricing: Pricing) -> None:
+        few = 2 * sum(sizes(head)[0] for head in found.staying.values()) <= segment.alive
         try:
             if few:
-                for offset, head in sorting.staying:
-                    self._memory.move(segment, offset, self._band(head))
+                for offset, head in found.staying.items():
+                    self._memory.move(segment, offset, _band(head, pricing))
         except OutOfMemoryError:
             few = False
-        if few and sorting.plain:
-            for store, (going, size) in sorting.going.items():
-                self._stores[store].forget_plain(going, size)
+        if few and found.plain:
+            for store, (count, size) in found.going.items():
+                self._stores[store].forget_many(count, size)
             self._memory.drop(segment)
             return
-        for store, (going, _) in sorting.going.items():
-            for _, place in going:
-                self._stores[store].give_up_at(place)
+        for offset in list(segment.records()):
+            if offset not in found.staying:
+                self._give_up(segment, offset)
         if self._is_there(segment) and not segment.count:
             self._memory.drop(segment)
 
-    def _release_cheapest(self, segment: Segment, sorting: "_Sorting", goal: int) -> None:
+    def _release_cheapest(
+        self, segment: Segment, staying: dict[int, Head], goal: int, pricing: Pricing
+    ) -> None:
         """Have as many go as are needed, the cheapest by the byte first, and what stays close its gaps."""
         rows = []
-        for store, (going, _) in sorting.going.items():
-            for _, place in going:
-                head = self._memory.head(place)
-                rows.append((self._pricing.of(head) / (sizes(head)[1] or 1), place, store))
-        for _, place, store in sorted(rows):
+        for offset in segment.records():
+            if offset not in staying:
+                head = HEAD.unpack_from(segment.view, offset)
+                rows.append((pricing.of(head) / (sizes(head)[1] or 1), offset))
+        for _, offset in sorted(rows):
             if self._held() <= goal:
                 break
-            self._stores[store].give_up_at(place)
+            self._give_up(segment, offset)
         if not self._is_there(segment):
             return
         if not segment.count:
             self._memory.drop(segment)
         elif 2 * segment.alive <= segment.held:
             with suppress(OutOfMemoryError):
-                self._memory.move_out(segment, self._band)
+                self._memory.move_out(segment, lambda head: _band(head, pricing))
 
-    def _band(self, head: Head) -> Band:
-        """Return beside which others a record lies that is moved: those of about the same price."""
-        return "moved", frexp(self._pricing.of(head) / (sizes(head)[1] or 1))[1]
+    def _give_up(self, segment: Segment, offset: int) -> None:
+        store = HEAD.unpack_from(segment.view, offset)[9]
+        self._stores[store].give_up_at(segment.place(offset))
+
+    def _is_of_one(self, segment: Segment) -> bool:
+        return segment.only > 0 and self._stores[segment.only].plain
 
     def _is_there(self, segment: Segment) -> bool:
         return self._memory.segments.get(segment.number) is segment
 
 
-class _Sorting:
-    """What goes of a segment, and what is dear: by the price of the byte, which is looked at of what was used again alone."""
+def _used_again(stores: Mapping[int, Giver], segments: Iterable[Segment]) -> dict[int, list[int]]:
+    """Return where, by segment, the records are that were used again, of segments that are of one store each."""
+    found: dict[int, list[int]] = {}
+    own: dict[int, dict[int, Segment]] = {}
+    for segment in segments:
+        own.setdefault(segment.only, {})[segment.number] = segment
+    for number, those in own.items():
+        store = stores.get(number)
+        if store is None:
+            continue
+        again = store.prices.again
+        if len(again) < sum(each.count for each in those.values()):
+            for name in again:
+                for place in store.places_of(name):
+                    if place >> OFFSET_BITS in those:
+                        found.setdefault(place >> OFFSET_BITS, []).append(place & OFFSETS)
+        else:
+            for segment in those.values():
+                unpack, view = HEAD.unpack_from, segment.view
+                found[segment.number] = [at for at in segment.records() if unpack(view, at)[0] in again]
+    return found
 
-    def __init__(
-        self, stores: "dict[int, EntryStore]", pricing: Pricing, segment: Segment, dear: float
-    ) -> None:
-        self.plain = True
-        """Whether nothing else is known of any that goes."""
-        self.staying: list[tuple[int, Head]] = []
-        self.going: dict[int, tuple[list[tuple[int, int]], int]] = {}
-        """By store: hashes and places, and what they count for."""
-        view, unpack, begin = segment.view, HEAD.unpack_from, segment.place(0)
-        number, size, going, plain = 0, 0, list[tuple[int, int]](), True
-        again: Callable[[int], bool] = bool
-        for offset in segment.offsets:
-            head = unpack(view, offset)
-            name, _, _, _, _, _, _, content, _, store, tags, key, _, state = head
-            if not state:
-                continue
-            if store != number:
-                if number:
-                    self.going[number] = going, size
-                number = store
-                going, size = self.going.get(store, ([], 0))
-                again, plain = stores[store].prices.again, stores[store].plain
-            if again(name) and pricing.of(head) > dear * (sizes(head)[1] or 1):
-                self.staying.append((offset, head))
-                continue
-            going.append((name, begin + offset))
-            size += content + key
-            if tags or state != ALONE or content > LARGE_BYTES or not plain:
-                self.plain = False
-        if number:
-            self.going[number] = going, size
-        self.going = {
-            each: (those, total + ENTRY_BYTES * len(those)) for each, (those, total) in self.going.items()
-        }
+
+def _looked_at(segment: Segment, stores: Mapping[int, Giver], pricing: Pricing, dear: float) -> _Sorted:
+    """Return what goes and stays of any segment: each record is looked at, and the price of what was used again."""
+    found, plain = _Sorted({}, {}, plain=True), True
+    for offset in segment.records():
+        head = HEAD.unpack_from(segment.view, offset)
+        store = stores[head[9]]
+        if head[0] in store.prices.again and _is_dear(head, pricing, dear):
+            found.staying[offset] = head
+            continue
+        count, size = found.going.get(head[9], (0, 0))
+        found.going[head[9]] = count + 1, size + sizes(head)[1]
+        plain &= store.plain and head[13] == ALONE and not head[10] and head[7] <= LARGE_BYTES
+    return found._replace(plain=plain)
+
+
+def _is_dear(head: Head, pricing: Pricing, dear: float) -> bool:
+    return pricing.of(head) > dear * (sizes(head)[1] or 1)
+
+
+def _band(head: Head, pricing: Pricing) -> Band:
+    """Return beside which others a record lies that is moved: those of about the same price."""
+    return "moved", frexp(pricing.of(head) / (sizes(head)[1] or 1))[1]

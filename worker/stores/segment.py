@@ -1,4 +1,4 @@
-"""One map with records of entries, one after the other; a huge page when it is full, where the system does that."""
+"""One map with records of entries, one after the other; a huge page where that takes little more, and the system does that."""
 
 from array import array
 from collections.abc import Hashable, Iterator
@@ -7,11 +7,13 @@ from worker.stores.entry import STATE_AT
 from worker.stores.maps import PAGE_BYTES, PUNCHES, anonymous, collapse, punch
 
 SEGMENT_BYTES = 2 * 2**20
-OFFSET_BITS = 48
-"""Of a place: the others are its segment's number."""
+OFFSET_BITS = 21
+"""Of a place, as one is below a segment's size: the others are its segment's number, enough for all that are ever made."""
 OFFSETS = 2**OFFSET_BITS - 1
-_SPARE_SHARE = 16
-"""A segment that is full but for one part in so many is put into a huge page, which takes that, too."""
+_FULL_SHARE = 16
+"""A segment is full where no more than one part in so many is left of it."""
+_MOST_SPARE = 4
+"""One that is not, but has no more than so great a part left, may be put into a huge page."""
 
 Band = Hashable
 """Which records lie together; None for those that are never offered."""
@@ -29,6 +31,7 @@ class Segment:
         "loose",
         "number",
         "offsets",
+        "only",
         "punched",
         "size",
         "spare",
@@ -55,6 +58,8 @@ class Segment:
         """Of all records that were ever written here."""
         self.count = self.alive = self.given = 0
         """Records that are there, their bytes, and what their stores count as given back when they go."""
+        self.only = 0
+        """The store of all its records, if nothing else is known of any; 0 where there are others."""
 
     @property
     def held(self) -> int:
@@ -83,15 +88,21 @@ class Segment:
     @property
     def is_full(self) -> bool:
         """Whether hardly anything is missing in it."""
-        return self.rest * _SPARE_SHARE <= self.size
+        return self.rest * _FULL_SHARE <= self.size
 
-    def finish(self) -> int:
-        """Have it in a huge page if it is full: nothing is written any more. Returns the bytes that this takes beyond what was."""
-        if self.size == SEGMENT_BYTES and self.is_full and not self.punched and not self.loose:
-            self.huge = collapse(self.view)
-            if self.huge:
-                self.spare = self.rest
+    def enlarge(self) -> int:
+        """Have it in a huge page, if the system has one. Returns the bytes that this takes beyond what is written."""
+        if not self.used:
+            self.view[0] = 0  # of a map that has no page at all none is made
+        self.huge = collapse(self.view)
+        if self.huge:
+            self.spare = self.rest
         return self.spare
+
+    def finish(self, most_spare: int) -> int:
+        """Write no more, and have it in a huge page where that takes little, and not more than is said. Returns what it takes more."""
+        small = self.size == SEGMENT_BYTES and not (self.huge or self.punched or self.loose)
+        return self.enlarge() if small and self.rest <= min(most_spare, self.size // _MOST_SPARE) else 0
 
     def punch(self) -> int:
         """Give back the pages that were freed, those that lie together at once. Returns how many bytes."""

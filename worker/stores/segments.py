@@ -17,6 +17,7 @@ from worker.stores.entry import (
     GONE,
     HEAD,
     HEAD_BYTES,
+    LARGE_BYTES,
     STATE_AT,
     USED,
     USED_AT,
@@ -36,6 +37,9 @@ _TIDY_SHARE = 64
 """And then until they take less than one part in so many."""
 _SPARSE_SHARE = 8
 """Records move when less than one part in so many of their addresses is in use: a process has no more than 65,530 maps."""
+_SPARE_SHARE = 16
+"""What huge pages take that nothing was written to is one part in so many of what was written, at most: where it leaves room for that,
+a segment is in a huge page from its beginning on, and is written in a third of the time."""
 
 Head = tuple[Any, ...]
 """Of a record, unpacked."""
@@ -102,7 +106,8 @@ class SegmentMemory:
         segment.view[begin:middle] = head
         if data:
             segment.view[middle : begin + size] = data
-        entry.place = self._take(segment, size, entry.given_bytes)
+        only = entry.store if alone and not entry.tags_data and len(data or b"") <= LARGE_BYTES else 0
+        entry.place = self._take(segment, size, entry.given_bytes, only)
 
     def head(self, place: int) -> Head:
         """Return a record's head, unpacked."""
@@ -121,10 +126,17 @@ class SegmentMemory:
         return view[begin : begin + int.from_bytes(view[begin - 4 : begin - 2], "little")]
 
     def is_of(self, key: bytes, place: int) -> bool:
-        """Tell whether a record is of a key."""
-        view, begin = self.segments[place >> OFFSET_BITS].view, (place & OFFSETS) + HEAD_BYTES
+        """Tell whether there is a record, and it is of a key."""
+        try:
+            view, begin = self.segments[place >> OFFSET_BITS].view, (place & OFFSETS) + HEAD_BYTES
+        except KeyError:  # it went with its segment
+            return False
         size = len(key)
         return view[begin : begin + size] == key and view[begin - 4] + 256 * view[begin - 3] == size
+
+    def is_there(self, place: int) -> bool:
+        """Tell whether a record did not go with its segment."""
+        return place >> OFFSET_BITS in self.segments
 
     def is_offered(self, place: int) -> bool:
         """Tell whether a record lies among those that are offered."""
@@ -173,6 +185,7 @@ class SegmentMemory:
         """Close gaps where they take more than their share; call it after what frees. Where memory is short some are left."""
         with suppress(OutOfMemoryError):
             self._punch()
+            self._give_spare()
             if self._gap_bytes > max(SEGMENT_BYTES, self.alive_bytes // _DEAD_SHARE):
                 self._squeeze()
             if len(self.segments) * SEGMENT_BYTES > SEGMENT_BYTES + _SPARSE_SHARE * self.alive_bytes:
@@ -186,6 +199,7 @@ class SegmentMemory:
         """Close nearly all gaps: what was freed is to be back at the system now. Where memory is short some are left."""
         with suppress(OutOfMemoryError):
             self._punch()
+            self._give_spare()
             self._squeeze()
 
     def move_out(self, segment: Segment, band_of: Callable[[Head], Band] | None = None) -> None:
@@ -203,12 +217,22 @@ class SegmentMemory:
         size, given = sizes(head)
         other = self._with_room(size, band)
         other.view[other.used : other.used + size] = segment.view[offset : offset + size]
-        to = self._take(other, size, given)
+        plain = head[13] == ALONE and not head[10] and head[7] <= LARGE_BYTES
+        to = self._take(other, size, given, head[_OWNER] if plain else 0)
         segment.view[offset + STATE_AT] = GONE
         self._leave(segment, size, given)
         self.owners[head[_OWNER]].moved(head[0], segment.place(offset), to)
 
     # ---- inside ----
+
+    @property
+    def _more_spare(self) -> int:
+        """What huge pages may take still that nothing was written to."""
+        return (self.held_bytes - self.spare_bytes) // _SPARE_SHARE - self.spare_bytes
+
+    def _count_spare(self, size: int) -> None:
+        self.spare_bytes += size
+        self.held_bytes += size
 
     @property
     def _gap_bytes(self) -> int:
@@ -220,6 +244,14 @@ class SegmentMemory:
             if self._gap_bytes <= self.alive_bytes // _TIDY_SHARE:
                 return
             self.move_out(segment)
+
+    def _give_spare(self) -> None:
+        """Have less spare where most of what was written is gone."""
+        if self._more_spare < -SEGMENT_BYTES:
+            for segment in sorted(self.segments.values(), key=_spare, reverse=True):
+                if self._more_spare >= -SEGMENT_BYTES:
+                    return
+                self.move_out(segment)
 
     def _punch(self) -> None:
         """Give back the pages that were freed."""
@@ -233,10 +265,10 @@ class SegmentMemory:
         segment = self._filling.with_room(size, band)
         if segment is None:
             segment = self._add(SEGMENT_BYTES, band)
+            if 2 * segment.size <= self._more_spare:  # the rest is for those that are full
+                self._count_spare(segment.enlarge())
             for each in self._filling.begin(segment):
-                spare = each.finish()
-                self.spare_bytes += spare
-                self.held_bytes += spare
+                self._count_spare(each.finish(self._more_spare))
         return segment
 
     def _add(self, size: int, band: Band) -> Segment:
@@ -245,12 +277,17 @@ class SegmentMemory:
         self.segments[segment.number] = segment
         return segment
 
-    def _take(self, segment: Segment, size: int, given: int) -> int:
-        """Count what was written at a segment's end. Returns its place."""
+    def _take(self, segment: Segment, size: int, given: int, only: int) -> int:
+        """Count what was written at a segment's end, of a store if nothing else is known of it. Returns its place."""
         begin = segment.used
+        if segment.only != only:
+            segment.only = 0 if begin else only
         segment.offsets.append(begin)
         segment.used += size
         self.held_bytes += size
+        if segment.huge:
+            segment.spare -= size
+            self._count_spare(-size)
         self._count(segment, 1, size, given)
         return segment.number << OFFSET_BITS | begin
 
@@ -269,3 +306,7 @@ class SegmentMemory:
 
 def _gaps(segment: Segment) -> float:
     return segment.gap_bytes / segment.held
+
+
+def _spare(segment: Segment) -> int:
+    return segment.spare

@@ -1,18 +1,15 @@
 """The entries of one store by key, tag and end of time: all that is known of them lies in their records. Its owner locks."""
 
 from array import array
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice, takewhile
 
 from worker.stores.base import Choice
 from worker.stores.due import Due
-from worker.stores.entry import NEVER, Entry, key_bytes, key_text
+from worker.stores.entry import LARGE_BYTES, NEVER, Entry, key_bytes, key_text
 from worker.stores.key_index import KeyIndex, hash_of
 from worker.stores.key_order import KeyOrder
 from worker.stores.segments import SegmentMemory
-
-LARGE_BYTES = 2**20
-"""Above this, copying keeps others waiting."""
 
 
 class _Tagged:
@@ -32,7 +29,7 @@ class EntryTable:
         self._memory = memory
         self.number = memory.enter(self)
         # All mutable state, beside the records.
-        self._index = KeyIndex()
+        self._index = KeyIndex(memory.is_there)
         self._order = KeyOrder(self)
         self._tagged: dict[str, _Tagged] = {}
         self._due = Due()
@@ -109,10 +106,10 @@ class EntryTable:
             elif len(tagged.names) > 2 * tagged.count + 64:
                 tagged.names = array("Q", [each.hash for each in self._with(tag)])
 
-    def forget_all(self, going: Collection[tuple[int, int]], size: int) -> None:
-        """Forget entries in memory alone that have no tags and are not large: hashes and places, and what they count for."""
-        self._index.remove_all(going)
-        self._order.remove(len(going))
+    def forget_many(self, count: int, size: int) -> None:
+        """Forget entries in memory alone that have no tags and are not large, and whose segments go: how many, and what they count for."""
+        self._index.forget(count)
+        self._order.remove(count)
         self.total_bytes -= size
         self.held_bytes -= size
 
@@ -191,6 +188,10 @@ class EntryTable:
     def pairs(self) -> Iterator[tuple[bytes, int]]:
         """Return all keys, as they are kept, with their hashes. Nothing may change meanwhile."""
         return ((self._memory.key(place), name) for name, place in self._index.items())
+
+    def places_of(self, name: int) -> list[int]:
+        """Return where the records of a hash are: one, but for chance."""
+        return self._index.places_of(name)
 
     def keys_of(self, name: int) -> list[bytes]:
         """Return the keys of a hash, as they are kept."""

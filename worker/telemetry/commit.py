@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from protocol.record import Record
+from worker.core.shortages import with_reserve
 from worker.telemetry.process_groups import text_of
 
 _STRICT_OVERCOMMIT = "2"
@@ -85,9 +86,9 @@ _data = partial(_of_process, "data", "RLIMIT_DATA", 5)
 
 def _overcommit(proc: Path) -> Commitment | None:
     try:
-        if (proc / "sys/vm/overcommit_memory").read_text().strip() != _STRICT_OVERCOMMIT:
+        if text_of(proc / "sys/vm/overcommit_memory").strip() != _STRICT_OVERCOMMIT:
             return None
-        lines = (proc / "meminfo").read_text().splitlines()
+        lines = with_reserve((proc / "meminfo").read_text).splitlines()
     except OSError:
         return None
     kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}

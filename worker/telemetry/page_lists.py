@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+from worker.core.shortages import with_reserve
+
 _MANAGED: Final = re.compile(rb" managed +(\d+)\n")
 _PRESENT: Final = re.compile(rb" present +(\d+)\n")
 _COUNT: Final = re.compile(rb" count: +(\d+)\n")
@@ -24,7 +26,7 @@ def page_list_bytes(total_bytes: int, path: Path = Path("/proc/zoneinfo")) -> in
     machine while it ran counts in ``MemTotal``, and may count as present alone.
     """
     try:
-        text = path.read_bytes()
+        text = with_reserve(path.read_bytes)
     except OSError:
         return 0
     managed, present, count = (

@@ -1,7 +1,10 @@
 """The control groups that this process is in, as they are now: a supervisor may move it at any time."""
 
 import os
+from functools import partial
 from pathlib import Path
+
+from worker.core.shortages import with_reserve
 
 _MOST_BYTES = 2**14
 
@@ -9,13 +12,17 @@ _MOST_BYTES = 2**14
 def text_of(path: str | Path) -> str:
     """Return what a file of the kernel's says; empty where it can't be read. A fifth of what ``read_text`` costs."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            return os.read(descriptor, _MOST_BYTES).decode(errors="surrogateescape")
-        finally:
-            os.close(descriptor)
+        return with_reserve(partial(_read, path))
     except OSError:
         return ""
+
+
+def _read(path: str | Path) -> str:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, _MOST_BYTES).decode(errors="surrogateescape")
+    finally:
+        os.close(descriptor)
 
 
 class ProcessGroups:
@@ -39,7 +46,8 @@ class ProcessGroups:
 
     def _look_up(self, controller: str, groups: list[str]) -> tuple[Path, ...]:
         try:
-            mounts = (self._root / "proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+            mountinfo = self._root / "proc/self/mountinfo"
+            mounts = with_reserve(lambda: mountinfo.read_text(errors="surrogateescape")).splitlines()
         except OSError:
             return ()
         group, mount = _group_path(groups, controller), _mount(mounts, controller)

@@ -6,6 +6,7 @@ import time
 
 import psutil
 
+from worker.core.shortages import with_reserve
 from worker.telemetry.process_groups import text_of
 
 _LOOKED_FOR_NS = 250_000_000
@@ -70,7 +71,7 @@ def _descendants(pid: int) -> list[int]:
 def _children(pid: int) -> list[int] | None:
     """Return a process's children by what Linux says of each of its threads, 10 µs each; None elsewhere."""
     try:
-        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - names are all there is to see
+        threads = with_reserve(lambda: os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208 - names are all there is to see
     except OSError:
         return None
     if not os.path.exists(f"/proc/{pid}/task/{pid}/children"):  # noqa: PTH110 - a kernel built without it
@@ -82,6 +83,6 @@ def _children(pid: int) -> list[int] | None:
 
 def _resident_bytes(process: psutil.Process) -> int | None:
     try:
-        return int(process.memory_info().rss)
+        return int(with_reserve(process.memory_info).rss)
     except (psutil.Error, OSError):  # it ended just now
         return None

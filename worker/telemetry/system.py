@@ -12,6 +12,7 @@ import psutil
 from protocol.record import Record
 from protocol.vocabulary import Source
 from worker.core.records import Signal, SignalKind
+from worker.core.shortages import with_reserve
 from worker.telemetry.cgroup import CgroupMemory
 from worker.telemetry.commit import commitments
 from worker.telemetry.low_memory import LowMemoryNotification
@@ -122,7 +123,7 @@ class SystemMemory:
 def _machine() -> tuple[int | None, int | None]:
     """Return the machine's memory, and what of it could be had without swapping."""
     try:
-        memory = psutil.virtual_memory()
+        memory = with_reserve(psutil.virtual_memory)
     except (OSError, KeyError, ValueError, RuntimeWarning):  # no /proc/meminfo, or not all of it
         if sys.platform == "win32":
             return None, None
@@ -141,7 +142,7 @@ def _used(name: str, limit: int, headroom: int, source: Source) -> Signal:
 def _swap() -> tuple[Signal, ...]:
     """Read how full the swap is; nothing where there is none."""
     try:
-        swap = psutil.swap_memory()
+        swap = with_reserve(psutil.swap_memory)
     except (OSError, RuntimeError, RuntimeWarning):  # a system that hides its counters
         return ()
     if not swap.total:

@@ -175,6 +175,7 @@ internal sealed partial class InMemoryLedger
             LastUsedMsAgo = loaded is null ? null : Since(loaded.UsedAt),
             KeepAliveMs = History(model).KeepAliveMs,
             FileLocation = null,
+            Names = [],
             ExpiresInMs = loaded is null or { Pinned: true } ? null : History(model).KeepAliveMs - Since(loaded.UsedAt),
         };
     }

@@ -338,7 +338,7 @@ internal sealed partial class InMemoryLedger
                     ["available_bytes"] = usable,
                     ["evictable_bytes"] = 0L,
                 },
-                retryable: true);
+                retryable: CanEverFit(device, (long)Math.Ceiling(needed / asked.MaxFraction)));
         }
 
         var (peak, whole) = (asked.FixedBytes + (size * each), asked.FixedBytes + (items * each));

@@ -197,6 +197,8 @@ CONVERSATIONS: dict[str, list[Step]] = {
         ("memory.plan_batches", {"item_count": 100, "bytes_per_item": MIB}),
         ("memory.plan_batches", {"item_count": 100, "bytes_per_item": MIB, "fixed_bytes": 2 * MIB, "max_fraction": 0.5}),
         ("memory.plan_batches", {"item_count": 1, "bytes_per_item": 64 * MIB}),
+        ("memory.plan_batches", {"item_count": 1, "bytes_per_item": 9 * MIB, "max_fraction": 0.5}),
+        ("memory.plan_batches", {"item_count": 1, "bytes_per_item": 40 * MIB, "max_fraction": 0.5}),
         ("memory.plan_batches", {"item_count": 0, "bytes_per_item": 1, "max_fraction": 0}),
         ("memory.plan_batches", {"item_count": 1, "bytes_per_item": 1, "device_id": "sim:9"}),
         ("memory.plan_batches", {}),

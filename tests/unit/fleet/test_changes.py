@@ -56,11 +56,15 @@ def test_a_device_that_would_be_placed_on_otherwise_is_told_of_at_once(device: d
         {"state": ModelState.LOADING, "device_id": "cuda:0"},
         {"size_bytes": 5 * GB},
         {"refused": "its file is damaged"},
+        {"names": ("chat",)},
     ],
 )
 def test_a_model_in_another_state_is_told_of_at_once(model: dict[str, Any]) -> None:
     other = replace(MODEL, **model)
-    message = told().next_message(replace(NODE, models=(other,)), EVERY_NS)
+    node = replace(NODE, models=(other,))
+    assert told().next_message(node, EVERY_NS - 1) is None
+    assert told().next_message(node, EVERY_NS - 1, at_once=True) is not None  # where someone waits for it
+    message = told().next_message(node, EVERY_NS)
     assert message == NodeChange("n1", "a", 1, 2, models=(other,))
 
 

@@ -63,7 +63,7 @@ class Answers:
 def row(model_id: str, state: str = "unloaded", **more: Any) -> dict[str, Any]:
     known = {
         "measured_bytes": None, "estimated_bytes": 8 * MIB, "declared_bytes": None, "device_id": "cuda:0", "load_ms": None,
-        "in_use": 0, "pinned": False, "state_reason": None, "file_location": "local",
+        "in_use": 0, "pinned": False, "state_reason": None, "names": [], "file_location": "local",
     }  # fmt: skip
     return {"model_id": model_id, "state": state, **known, **more}
 

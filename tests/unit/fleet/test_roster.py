@@ -1,5 +1,6 @@
 """What a gateway knows of its nodes, and what becomes of that where one is lost and comes back. Ray itself is stood in for."""
 
+import time
 from dataclasses import replace
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -7,10 +8,19 @@ from typing import Any
 
 import pytest
 
-from protocol.vocabulary import DeviceKind
+from protocol.vocabulary import DeviceKind, ModelState
+from tests.e2e.process import eventually
 from worker.fleet.changes import change
-from worker.fleet.views import Cause, DeviceView, NodeChange, NodeView, PlacementRequest
-from worker.fleet.words import News, Since
+from worker.fleet.views import (
+    Cause,
+    DeviceView,
+    ModelView,
+    NodeChange,
+    NodeView,
+    PlacementRequest,
+    Step,
+)
+from worker.fleet.words import Answered, News, Since
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
 HANDLE = SimpleNamespace(watch=SimpleNamespace(remote=object), leave=SimpleNamespace(remote=object))
@@ -29,18 +39,26 @@ class Told:
         from worker.fleet import roster
 
         monkeypatch.setattr(roster.ray, "cancel", lambda ref: None)
-        cluster: Any = SimpleNamespace(directory=lambda: None, node=lambda machine, options: HANDLE)
+        cluster: Any = SimpleNamespace(
+            directory=lambda: None, node=lambda machine, options: HANDLE, missed=lambda machine: None
+        )
         self.losses: list[str] = []
         self.back: list[float] = []
-        machines: Any = {"node-1": SimpleNamespace(folder=None)}
+        self.machines: Any = {"node-1": SimpleNamespace(folder=None)}
         self.roster = roster.Roster(
-            cluster, "g", lambda: machines, (), lambda *event: None, self._lost, lambda *back: self.back.append(back[1])
+            cluster, "g", lambda: self.machines, (), lambda *event: None, self._lost, lambda *back: self.back.append(back[1])
         )  # fmt: skip
-        self.roster._look_for_machines()
+        self.roster.look_for_machines()
         self.hear(view("1"), lease=60.0)
 
+    def answer(self, action: str, revision: int, view: NodeView | None = None, **data: Any) -> Answered:
+        """Have the node answer a request."""
+        found = Answered({"success": True, "data": data}, None, "1", revision, view)
+        self.roster.heard(self.roster.link("node-1"), action, found)
+        return found
+
     def hear(self, said: NodeView | NodeChange, lease: float | None = None) -> None:
-        self.roster._hear(News(Since(), (said,), {} if lease is None else {"node-1": lease}, ()))
+        self.roster.hear(News(Since(), (said,), {} if lease is None else {"node-1": lease}, ()))
 
     def _lost(self, node: str, why: str, view: NodeView, before: str, *, again: bool = False) -> None:
         if not again:
@@ -56,7 +74,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 def test_what_ends_late_says_nothing_of_a_node_that_is_back(told: Told) -> None:
     """Ray tells of an end up to a second later than the new worker tells of itself: that is no other loss."""
     before = told.roster.link("node-1")
-    told.hear(view("2"))
+    told.hear(view("2", down_ms=1.0))
     assert (told.losses, len(told.back)) == (["its worker died"], 1)
     before.lost(RuntimeError("Socket closed"), "memory.get_status")
     assert told.roster.why_lost("node-1") is None
@@ -69,6 +87,16 @@ def test_a_worker_was_away_for_as_long_as_its_node_says(told: Told) -> None:
     """The gateway hears of the worker's death from the next one alone, when all of the time is over."""
     told.hear(view("2", down_ms=700.0))
     assert told.back[0] >= 0.7
+
+
+def test_a_process_was_away_since_its_node_was_heard_of_last(told: Told) -> None:
+    """Its first worker knows of none before it; the gateway may hear of that one before Ray tells of the end."""
+    told.answer("memory.get_status", 1)
+    heard = time.monotonic()
+    eventually(lambda: time.monotonic() > heard + 0.05, "some time")
+    told.hear(view("2"))
+    assert told.losses == ["its process died"]
+    assert told.back[0] >= 0.05
 
 
 def test_a_node_that_is_lost_is_placed_on_once_it_is_back(told: Told) -> None:
@@ -85,3 +113,50 @@ def test_why_it_goes_nowhere_is_told_as_it_was(told: Told) -> None:
     placement = told.roster.place(PlacementRequest(required_bytes=10))
     told.hear(change(view("1"), replace(view("1", 2), draining=True)))
     assert [each.cause for each in placement.why_passed()] == [Cause.NO_ROOM]
+
+
+def test_bytes_that_were_freed_are_there_at_once(told: Told) -> None:
+    """No view shows them yet; once one does they are counted by that alone."""
+    needs_ten = PlacementRequest(required_bytes=10)
+    told.answer("memory.deallocate", 2, allocation_id="alloc-1", device_id="cpu", freed_bytes=1)
+    assert told.roster.place(needs_ten).chosen is not None
+    assert told.roster.place(PlacementRequest(required_bytes=11)).chosen is None
+    told.hear(change(view("1"), view("1", 2)))
+    assert told.roster.place(needs_ten).chosen is None
+
+
+def test_an_answer_with_a_view_is_known_before_the_directory_tells_of_it(told: Told) -> None:
+    """Which may be dead meanwhile; what it tells later of the same goes on from there."""
+    loaded = view("1", 2, models=(ModelView("m", ModelState.LOADED, 4, "cpu", names=("chat",)),))
+    told.answer("memory.load_model", 2, loaded)
+    chosen = told.roster.place(PlacementRequest(model_id="m")).chosen
+    assert chosen is not None
+    assert (chosen.step, chosen.revision) == (Step.LOADED, 2)
+    assert [told.roster.meant(each, "node-1") for each in ("m", "chat", "none")] == ["m", "m", None]
+    told.hear(change(view("1"), loaded))
+    told.hear(change(loaded, view("1", 3)))
+    assert told.roster.meant("chat", "node-1") is None
+
+
+def test_what_goes_to_a_named_device_counts_from_its_sending_on(told: Told) -> None:
+    """And no more where it is not answered."""
+    told.hear(change(view("1"), view("1", 2, models=(ModelView("m", size_bytes=4),))))
+    told.roster.reserve_named("load", "node-1/cpu", "m", 0)
+    chosen = told.roster.place(PlacementRequest(model_id="m")).chosen
+    assert chosen is not None
+    assert chosen.step is Step.LOADING
+    told.roster.reserve_named("bytes", "node-1/cpu", None, 4)
+    assert told.roster.place(PlacementRequest(required_bytes=2)).chosen is None
+    told.roster.settle("bytes", "node-1", None)
+    assert told.roster.place(PlacementRequest(required_bytes=5)).chosen is not None
+    told.roster.settle("load", "node-1", told.answer("memory.load_model", 3))
+    assert told.roster.place(PlacementRequest(required_bytes=6)).chosen is None
+    told.roster.reserve_named("refused", "node-1/none", "m", 0)
+
+
+def test_a_machine_that_went_is_not_waited_for(told: Told) -> None:
+    """Its node would be started again for ever."""
+    assert not told.roster.forget_gone("node-1")
+    told.machines = {}
+    assert told.roster.forget_gone("node-1")
+    assert told.roster.names() == ()

@@ -326,7 +326,7 @@ def test_a_torchscript_archive_is_for_a_loader_of_its_own(tmp_path, monkeypatch)
     other = ModelSpec("m", "torch.jit", saved(tmp_path / "s.pt", {"x": torch.ones(1)}), tmp_path)
     with pytest.raises(ModelLoadFailedError, match="no TorchScript archive"):
         loader_of(other).launch(other)
-    monkeypatch.setattr("worker.loaders.torchscript_loader.find_spec", lambda _name: None)
+    monkeypatch.setattr("worker.loaders.torch_library.find_spec", lambda _name: None)
     with pytest.raises(
         ModelLoadFailedError, match="TorchScript archive: it needs torch, which is not installed"
     ):
@@ -335,7 +335,7 @@ def test_a_torchscript_archive_is_for_a_loader_of_its_own(tmp_path, monkeypatch)
 
 def test_without_torch_it_is_torch_that_is_missing(tmp_path, monkeypatch):
     """Where torch is not installed the error says so, with the command that mends it."""
-    monkeypatch.setattr("worker.loaders.torch_loader.find_spec", lambda _name: None)
+    monkeypatch.setattr("worker.loaders.torch_library.find_spec", lambda _name: None)
     path = saved(tmp_path / "m.pt", {"x": torch.ones(2)})
     spec = ModelSpec("m", "torch", path, tmp_path)
     assert loader_of(spec).estimate(spec) == 8

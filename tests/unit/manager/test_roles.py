@@ -24,6 +24,23 @@ def test_a_role_stands_for_its_model_and_brings_its_own_fallbacks():
     ]
     assert list(table.fallbacks("review")) == ["small", "helper"]
     assert list(table.fallbacks("c")) == ["helper", "small"]
+    assert {each.model_id: each.status(0).names for each in table} == {
+        "coder": ("c", "review"),
+        "helper": ("h",),
+        "small": (),
+    }
     with pytest.raises(ModelNotFoundError) as caught:
         table.get("none")
     assert caught.value.details["known_models"] == ["coder", "helper", "small", "review"]
+
+
+def test_another_declaration_gives_models_other_names():
+    """What a model is called goes by the last one alone."""
+    table = MemoryManager(FixedClock()).models
+    table.add(ModelSpec("coder", "torch", aliases=("c",)))
+    table.add_role(Role("review", "coder", ()))
+    table.declare(
+        (ModelSpec("coder", "torch", aliases=("d",)), ModelSpec("helper", "torch")),
+        (Role("review", "helper", ()),),
+    )
+    assert [each.status(0).names for each in table] == [("d",), ("review",)]

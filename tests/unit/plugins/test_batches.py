@@ -26,6 +26,7 @@ class Devices:
     def __init__(self, **available: int | None) -> None:
         self.available = {DEVICE if name == "gpu" else name: size for name, size in available.items()}
         self.idle = dict.fromkeys(self.available, 0)
+        self.budgets = dict.fromkeys(self.available, 1000)
 
     def available_bytes(self, device_id: str) -> int | None:
         if device_id not in self.available:
@@ -41,7 +42,11 @@ class Devices:
 
     def batches(self, items: Any, per_item: int = 10, **more: Any) -> Batches[Any]:
         worker = Plannable(
-            self.available_bytes, lambda name: self.idle.get(name, 0), self.give_up_idle, lambda: 0
+            self.available_bytes,
+            lambda name: self.idle.get(name, 0),
+            self.give_up_idle,
+            lambda least: least.size_bytes <= self.budgets[least.device_id],
+            lambda: 0,
         )
         return Batches(worker, items, per_item, **{"max_fraction": 1.0} | more)
 
@@ -195,6 +200,27 @@ def test_the_headroom_that_is_told_has_what_is_kept_for_nothing() -> None:
     with pytest.raises(OutOfMemoryError, match="cpu has 9 bytes of headroom") as caught:
         run(devices.batches(range(2), device="cpu"))
     assert caught.value.details["available_bytes"] == 9
+
+
+@pytest.mark.parametrize(
+    ("budgets", "fallback", "retryable"),
+    [
+        ({DEVICE: 19, "cpu": 19}, "cpu", False),
+        ({DEVICE: 20, "cpu": 19}, "cpu", True),
+        ({DEVICE: 19, "cpu": 20}, "cpu", True),
+        ({DEVICE: 19, "cpu": 20}, None, False),
+        ({"cpu": 19}, "cpu", False),
+    ],
+)
+def test_what_can_never_fit_is_not_to_be_tried_again(
+    budgets: dict[str, int], fallback: str | None, *, retryable: bool
+) -> None:
+    """A batch of one item takes 10 bytes, which is half of 20; it is enough that one of both could have them some day."""
+    devices = Devices(**{"gpu" if name == DEVICE else name: 5 for name in budgets})
+    devices.budgets = budgets
+    with pytest.raises(OutOfMemoryError) as caught:
+        next(devices.batches([1], fallback=fallback, max_fraction=0.5))
+    assert caught.value.retryable is retryable
 
 
 def test_any_other_error_goes_on() -> None:

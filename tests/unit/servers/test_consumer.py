@@ -126,14 +126,21 @@ def test_a_server_that_lies(beside: Beside) -> None:
     assert row.returned_bytes == 0
 
 
-@pytest.mark.parametrize("mode", ["hung", "broken", "headers"])
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [
+        ("hung", "it does not answer in time"),
+        ("broken", "500"),
+        ("headers", "it does not answer in time"),
+    ],
+)
 def test_a_server_that_hangs_is_not_waited_for(
-    beside: Beside, mode: str, monkeypatch: pytest.MonkeyPatch
+    beside: Beside, mode: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is refused in bounded time, and nothing was told."""
+    """It is refused in bounded time, why is said, and nothing was told."""
     monkeypatch.setattr("worker.servers.http.ANSWER_S", 0.3)
     beside.ollama.mode = mode
-    with pytest.raises(OutOfMemoryError):
+    with pytest.raises(OutOfMemoryError, match=f"'server:s' stays: its server can't be asked: .*{why}"):
         beside.make_room(4 * MIB)
     assert beside.ollama.told == []
 
@@ -307,4 +314,4 @@ def test_that_one_stays_asleep_is_said_at_the_end(capfd: pytest.CaptureFixture[s
     assert capfd.readouterr().err == ""
     up.server.asleep = "POST /wake_up wakes it"
     up.watch.end()
-    assert "it stays asleep, answering no one: POST /wake_up wakes it" in capfd.readouterr().err
+    assert "POST /wake_up wakes it" in capfd.readouterr().err

@@ -20,14 +20,23 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_index, "_MOST", SLOTS)
 
 
-names = st.builds(lambda high, low: high << 61 | low, st.integers(0, 7), st.integers(1, 6))
+names = st.builds(lambda high, low: high << 57 | low, st.integers(0, 7), st.integers(1, 6))
+steps_of = st.sampled_from(["add", "add", "remove", "move", "forget", "shrink"])
+
+
+def always(_place: int) -> bool:
+    return True
 
 
 @settings(max_examples=300)
-@given(st.lists(st.tuples(st.sampled_from(["add", "remove", "move", "shrink"]), names), max_size=120))
+@given(st.lists(st.tuples(steps_of, names), max_size=120))
 def test_it_is_a_dictionary_of_places(steps: list[tuple[str, int]]) -> None:
-    """Several places may be of one hash; each is found by whoever knows it, and by no other hash."""
-    index, there, last = KeyIndex(), list[tuple[int, int]](), 0
+    """Several places may be of one hash; each is found by whoever knows it, and by no other hash.
+
+    Those of one parity go at once, as a segment's do: from then on none of them is there, by whatever it is asked for.
+    """
+    there, last, known = list[tuple[int, int]](), 0, set[int]()
+    index = KeyIndex(known.__contains__)
     for step, name in steps:
         here = [each for each in there if each[0] == name]
         if step == "add" and len(here) < SLOTS // 2:  # so many of one hash are in no table
@@ -35,30 +44,37 @@ def test_it_is_a_dictionary_of_places(steps: list[tuple[str, int]]) -> None:
             index.reserve(name)
             index.add(name, last)
             there.append((name, last))
+            known.add(last)
+        elif step == "forget":
+            going = {place for _, place in there if place % 2 == name % 2}
+            known -= going
+            there = [each for each in there if each[1] not in going]
+            index.forget(len(going))
         elif step == "remove" and here:
             there.remove(here[0])
             index.remove(*here[0])
         elif step == "move" and here:
             last += 1
             index.move(*here[-1], last)
+            known.add(last)
             there[there.index(here[-1])] = (name, last)
         elif step == "shrink":
             index.shrink()
         assert index.count == len(there)
         assert sorted(index.places()) == sorted(place for _, place in there)
-        for known, place in there:
-            assert index.find(known, b"", lambda _, at, place=place: at == place) == place
-            assert sorted(index.places_of(known)) == sorted(at for other, at in there if other == known)
-        assert index.find(name ^ 1 << 60, b"", lambda _, __: True) == 0
-        assert index.places_of(name ^ 1 << 60) == []
+        for one, place in there:
+            assert index.find(one, b"", lambda _, at, place=place: at == place) == place
+            assert sorted(index.places_of(one)) == sorted(at for other, at in there if other == one)
+        assert index.find(name ^ 1 << 56, b"", lambda _, __: True) == 0
+        assert index.places_of(name ^ 1 << 56) == []
         if there:
             assert index.near(name) in {place for _, place in there}
 
 
 def test_it_gives_memory_back_and_a_refused_map_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it with the last key, and most with most of them."""
-    index = KeyIndex()
-    all_names = [(each * 0x9E3779B97F4A7C15) % 2**64 for each in range(1, 2000)]
+    index = KeyIndex(always)
+    all_names = [(each * 0x9E3779B97F4A7C15) % 2**60 for each in range(1, 2000)]
     for place, name in enumerate(all_names, 1):
         index.reserve(name)
         index.add(name, place)
@@ -80,7 +96,8 @@ def test_it_gives_memory_back_and_a_refused_map_changes_nothing(monkeypatch: pyt
     grown = index.count - len(all_names)
     for place, name in enumerate(all_names, 1):
         assert index.places_of(name) == [place]
-    index.remove_all([(name, place) for place, name in enumerate(all_names, 1)])
+    for place, name in enumerate(all_names, 1):
+        index.remove(name, place)
     index.shrink()
     assert index.count == grown
     for _ in range(grown):
@@ -89,6 +106,23 @@ def test_it_gives_memory_back_and_a_refused_map_changes_nothing(monkeypatch: pyt
         index.remove(name, place)
     index.shrink()
     assert index._tables == []
+
+
+def test_slots_of_what_went_at_once_are_used_again() -> None:
+    """However often all that is there goes so: the tables are as many as those of what is there."""
+    here = [0]
+    index = KeyIndex(lambda place: place >= here[0])
+    for _ in range(20):
+        here[0] += 1000
+        index.forget(index.count)
+        for place in range(here[0], here[0] + 1000):
+            name = (place * 0x9E3779B97F4A7C15) % 2**60
+            index.reserve(name)
+            index.add(name, place)
+        assert index.count == 1000
+        slots = sum(each.mask + 1 for each in set(index._tables))
+        assert slots <= 4 * 1000
+    assert sorted(index.places()) == list(range(here[0], here[0] + 1000))
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 40)), max_size=80))

@@ -1,5 +1,7 @@
 """Whole segments go when much is asked back: what was used often stays, and of what goes nothing is left."""
 
+from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,88 @@ def test_scopes_and_kinds_of_entries_side_by_side(tmp_path: Path) -> None:
     world.stores.close()
 
 
+def test_what_went_at_once_is_found_by_nothing_and_may_come_again() -> None:
+    """Its keys are listed, deleted and counted no more; put again, they are there once."""
+    world = World()
+    cache, kind = filled(world, max_bytes=3_000_000)
+    for turn in range(5):
+        release(kind, kind.held_bytes // 2)
+        there = {each.key for each in cache._table}
+        assert 500 < len(there) == cache.figures().entry_count
+        assert {each.key for each in cache.page(None, 2000).entries} == there
+        assert all(
+            (cache.get(f"{number:04}") is not None) is (f"{number:04}" in there) for number in range(2000)
+        )
+        assert cache.delete(Choice(prefix="00")).entries == sum(key.startswith("00") for key in there)
+        for number in range(2000):
+            data = f"{turn}-{number:04}".encode() * 200
+            cache.put(item(f"{number:04}", data, cost_ms=100.0))
+        assert cache.get("0001").content.data == f"{turn}-0001".encode() * 200
+    assert kind.held_bytes == cache.held_bytes == sum(each.entry_bytes for each in cache._table)
+    assert sum(each.mask + 1 for each in set(cache._table._index._tables)) <= 4 * len(cache._table) + 512
+
+
+class Watched(array):  # type: ignore[type-arg]  # at run time it takes none
+    """Offsets of records, which count who goes through them."""
+
+    seen = 0
+
+    def __iter__(self) -> Iterator[int]:
+        Watched.seen += 1
+        return super().__iter__()
+
+
+def test_what_went_at_once_is_not_looked_at() -> None:
+    """However many entries a segment has: but what was used again, only those of the last one are."""
+    world = World()
+    cache, kind = filled(world)
+    cache.get("0007")
+    (offer, *_) = kind.offers(kind.held_bytes)
+    for each in kind.memory.segments.values():
+        each.offsets = Watched("I", each.offsets)
+    kind.release(offer, CancelToken(lambda: 0))
+    assert len(cache._table) < 1200
+    assert Watched.seen <= 3
+
+
+def test_any_number_of_segments_may_come_and_go() -> None:
+    """Places are told apart by more than 65,536 of them, which 128 GiB of entries are."""
+    world = World()
+    cache, kind = filled(world)
+    kind.memory._last = 2**16 - 2
+    for number in range(200):
+        cache.put(item(f"late-{number}", bytes([number]) * 1000, cost_ms=100.0))
+    assert kind.memory._last > 2**16
+    for number in range(200):
+        assert cache.get(f"late-{number}").content.data == bytes([number]) * 1000
+
+
+def test_huge_pages_take_no_more_than_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is small has none that is not full; one that is large is written in them, until most of it is gone."""
+    monkeypatch.setattr(segment, "SEGMENT_BYTES", 64 * KIB)
+    monkeypatch.setattr(segment, "collapse", lambda _: True)
+    world = World()
+    cache: Any = world.cache()
+    began = 0
+    for number in range(4000):
+        cache.put(item(f"{number:04}", bytes(500 + number % 3000), cost_ms=100.0))
+        memory = world.consumers.by_id[NAME].memory
+        segments = memory.segments.values()
+        assert memory.held_bytes == sum(each.held for each in segments)
+        assert memory.spare_bytes == sum(each.spare for each in segments)
+        assert all(each.spare in {0, each.rest} for each in segments)
+        assert memory.spare_bytes <= (memory.held_bytes - memory.spare_bytes) // 16
+        began += any(each.huge and each.rest > each.size // 2 for each in segments)
+    assert began > 100
+    for number in range(3980):
+        cache.delete(Choice(key=f"{number:04}"))
+    assert cache.figures().entry_count == 20
+    assert memory.spare_bytes <= 64 * KIB + (memory.held_bytes - memory.spare_bytes) // 16
+    assert memory.held_bytes == sum(each.held for each in memory.segments.values())
+    for number in range(3980, 4000):
+        assert cache.get(f"{number:04}").content.data == bytes(500 + number % 3000)
+
+
 def test_little_is_asked_of_much() -> None:
     """A part of a segment goes, by single entries, and not much more than was asked for."""
     world = World()
@@ -154,7 +238,7 @@ def test_sessions_in_memory_alone_are_no_segments_to_give() -> None:
 
 def test_an_index_has_a_slot_for_what_is_prepared() -> None:
     """What was reserved is there, whatever was reserved after it."""
-    index = KeyIndex()
+    index = KeyIndex(lambda _: True)
     for name in range(1, 400):
         index.reserve(name)
         index.reserve(name)

@@ -309,3 +309,24 @@ def test_a_worker_that_is_moved(group: Path) -> None:
         worker.close_input()
         assert worker.exit_code() == 0
     assert "oom_kill 0" in (group / "memory.oom_control").read_text()
+
+
+def test_a_group_holds_where_no_descriptor_is_left(group: Path, tmp_path: Path) -> None:
+    """A limit that can't be read for want of a descriptor is no missing limit: the kernel would end the worker by it."""
+    command = ("prlimit", "--nofile=32:32", *worker_in(group))
+    with Worker("--shared-folder", str(tmp_path), command=command) as worker:
+        for _ in range(40):
+            reply = worker.ask("memory.allocate", {"size_bytes": 4096, "memory_type": "shared"})
+            if not reply["success"]:
+                break
+        assert reply["error"]["details"]["resource"] == "descriptors" and reply["error"]["retryable"]
+        status = worker.call("memory.get_status", {"device_id": "cpu", "refresh": True})["devices"][0]
+        assert (status["budget_bytes"], status["budget_source"]) == (LIMIT, "cgroup")
+        assert LIMIT // 2 < status["available_bytes"] < LIMIT
+        assert (
+            worker.refused("memory.allocate", {"size_bytes": LIMIT, "device_id": "cpu"})["code"]
+            == "out_of_memory"
+        )
+        worker.close_input()
+        assert worker.exit_code() == 0
+    assert "oom_kill 0" in (group / "memory.oom_control").read_text()

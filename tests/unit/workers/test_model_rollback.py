@@ -139,7 +139,7 @@ def test_what_can_be_known_before_is_known_before_anything_goes(
             write_floats(tmp_path / "c.safetensors", 8 * MIB)
             wanted.spec = spec(tmp_path / "c.safetensors", device_id=DEVICE, dtype="F64")
             monkeypatch.setattr(
-                "worker.loaders.safetensors_loader.find_spec", lambda name: None if name == "torch" else name
+                "worker.loaders.torch_library.find_spec", lambda name: None if name == "torch" else name
             )
     with pytest.raises(ModelLoadFailedError):
         machine.load("c")

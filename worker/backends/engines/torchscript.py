@@ -1,5 +1,6 @@
 """TorchScript through ``torch.jit``, in an engine's process: a program with its weights."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +37,11 @@ class TorchScriptSession:
     """A program and its weights."""
 
     def __init__(self, path: str, device: str) -> None:
-        self.session = torch.jit.load(path, map_location=device).eval()
+        with (
+            warnings.catch_warnings()
+        ):  # that torch would have programs in another format is no news to who has one
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.session = torch.jit.load(path, map_location=device).eval()
 
     def shrink(self) -> None:
         """Have torch give back the blocks that it keeps on a GPU; on the CPU it keeps none."""

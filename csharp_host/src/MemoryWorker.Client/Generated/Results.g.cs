@@ -3010,6 +3010,9 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary>Where its file was when it was last looked at; null for one that has none, or was not looked at yet. Null from a worker that does not send it yet.</summary>
     public FileLocation? FileLocation { get; init; }
 
+    /// <summary>What it can be asked for by beside its id: aliases, and the roles that it is for. Null from a worker that does not send it yet.</summary>
+    public IReadOnlyList<string>? Names { get; init; }
+
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
@@ -3137,14 +3140,19 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
                 FileLocation = WireReader.IsNull(ref reader) ? null : WireWords.ReadFileLocation(ref reader, "file_location", strict, ref unknown);
                 seen |= 0x200000;
             }
+            else if (WireReader.IsAt(ref reader, "names"u8))
+            {
+                Names = !strict && WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "names", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x400000;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "ModelStatus", refuse: strict);
             }
         }
-        if (seen != 0x3fffff)
+        if (seen != 0x7fffff)
         {
-            WireReader.Require(strict ? seen : seen | 0x3f07fc, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "working_bytes", "kv_bytes", "kv_bytes_per_token", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "file_location");
+            WireReader.Require(strict ? seen : seen | 0x7f07fc, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "working_bytes", "kv_bytes", "kv_bytes_per_token", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "file_location", "names");
         }
         UnknownWords = unknown;
     }
@@ -3201,6 +3209,11 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
         WireWriter.Value(writer, StateReason);
         writer.WritePropertyName("file_location"u8);
         WireWriter.Value(writer, WireWriter.Kept(FileLocation == Protocol.FileLocation.Unknown, UnknownWords, "file_location") ?? this.FileLocation?.ToWord());
+        if (Names is not null)
+        {
+            writer.WritePropertyName("names"u8);
+            WireWriter.List(writer, Names, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -4961,6 +4974,9 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
     /// <summary><c>file_location</c> Null from a worker that does not send it yet.</summary>
     public FileLocation? FileLocation { get; init; }
 
+    /// <summary><c>names</c> Null from a worker that does not send it yet.</summary>
+    public IReadOnlyList<string>? Names { get; init; }
+
     /// <summary>Another than <c>model_id</c> where its fallback was loaded instead.</summary>
     public required string RequestedModelId { get; init; }
 
@@ -5102,20 +5118,25 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
                 FileLocation = WireReader.IsNull(ref reader) ? null : WireWords.ReadFileLocation(ref reader, "file_location", strict, ref unknown);
                 seen |= 0x200000;
             }
+            else if (WireReader.IsAt(ref reader, "names"u8))
+            {
+                Names = !strict && WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "names", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x400000;
+            }
             else if (WireReader.IsAt(ref reader, "requested_model_id"u8))
             {
                 RequestedModelId = WireReader.String(ref reader, "requested_model_id", strict);
-                seen |= 0x400000;
+                seen |= 0x800000;
             }
             else if (WireReader.IsAt(ref reader, "fallback_reason"u8))
             {
                 FallbackReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "fallback_reason", strict);
-                seen |= 0x800000;
+                seen |= 0x1000000;
             }
             else if (WireReader.IsAt(ref reader, "models_unloaded"u8))
             {
                 ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
-                seen |= 0x1000000;
+                seen |= 0x2000000;
             }
             else if (WireReader.IsAt(ref reader, "released"u8))
             {
@@ -5126,9 +5147,9 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
                 WireReader.Unknown(ref reader, "LoadModelResult", refuse: strict);
             }
         }
-        if (seen != 0x1ffffff)
+        if (seen != 0x3ffffff)
         {
-            WireReader.Require(strict ? seen : seen | 0xbf07fc, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "working_bytes", "kv_bytes", "kv_bytes_per_token", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "file_location", "requested_model_id", "fallback_reason", "models_unloaded");
+            WireReader.Require(strict ? seen : seen | 0x17f07fc, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "working_bytes", "kv_bytes", "kv_bytes_per_token", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "file_location", "names", "requested_model_id", "fallback_reason", "models_unloaded");
         }
         UnknownWords = unknown;
     }
@@ -5185,6 +5206,11 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         WireWriter.Value(writer, StateReason);
         writer.WritePropertyName("file_location"u8);
         WireWriter.Value(writer, WireWriter.Kept(FileLocation == Protocol.FileLocation.Unknown, UnknownWords, "file_location") ?? this.FileLocation?.ToWord());
+        if (Names is not null)
+        {
+            writer.WritePropertyName("names"u8);
+            WireWriter.List(writer, Names, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WritePropertyName("requested_model_id"u8);
         WireWriter.Value(writer, RequestedModelId);
         writer.WritePropertyName("fallback_reason"u8);

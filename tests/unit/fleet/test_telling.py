@@ -1,0 +1,86 @@
+"""A node looks at its worker whatever becomes of what it tells."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from protocol.vocabulary import DeviceKind
+from tests.e2e.process import eventually
+from worker.fleet.pace import Pace
+from worker.fleet.views import DeviceView, NodeView
+from worker.fleet.words import Guard, Heard, Told
+
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
+MUCH = 2**30
+
+
+class Directory:
+    """Stands in for the actor: answers once it may."""
+
+    def __init__(self) -> None:
+        self.answers = threading.Event()
+        self.told: list[Told] = []
+        self.tell = SimpleNamespace(remote=self._tell)
+
+    def _tell(self, told: Told) -> Heard:
+        self.answers.wait()
+        self.told.append(told)
+        return Heard(known=True, gateways=())
+
+
+@pytest.fixture
+def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Directory]:
+    """Return a directory that does not answer yet."""
+    from worker.fleet import telling
+
+    found = Directory()
+    monkeypatch.setattr(telling.ray, "get_actor", lambda *_: found)
+    monkeypatch.setattr(telling.ray, "get", lambda answer, timeout: answer)
+    yield found
+    found.answers.set()
+
+
+def test_an_answer_shows_what_was_done_while_the_directory_is_dead(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told later, in the order in which it was seen; what was decided by an older view is refused with the newer one."""
+    from worker.fleet import telling
+
+    free = [MUCH]
+
+    class Observer:
+        incarnation = "a"
+
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        def observe(self, _ask: Any, **_more: Any) -> NodeView:
+            return NodeView("n", "a", 0, (DeviceView("cpu", DeviceKind.CPU, available_bytes=free[0]),))
+
+    monkeypatch.setattr(telling, "Observer", Observer)
+    worker: Any = SimpleNamespace(
+        restart=lambda: True, incarnation="a", ask=None, down_ms=0, take_events=list, put_back=lambda _: None
+    )
+    node = telling.Telling("n", Pace(), lambda _: None)
+    node.start(worker)
+
+    def seen() -> NodeView:
+        found = asyncio.run(node.view_from_now())
+        assert found is not None
+        return found
+
+    first = seen()
+    free[0] = 4 * MUCH
+    second = seen()
+    assert (second.devices[0].available_bytes, second.revision) == (4 * MUCH, first.revision + 1)
+    assert "a lease" in (node.why_not(Guard("a", second.revision))[0] or "")
+    directory.answers.set()
+    eventually(lambda: node.why_not(Guard("a", second.revision)) == (None, None), "a lease")
+    assert node.why_not(Guard("a", first.revision))[1] == second
+    revisions = [each.said.revision for each in directory.told if each.said is not None]
+    assert revisions == sorted(revisions)
