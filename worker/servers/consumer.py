@@ -65,6 +65,9 @@ class ServerConsumer:
             now = self.watch.look()
             if now.seen is not None and self.watch.server.is_done(step, now.seen):
                 return step.bytes
+            if now.gone:  # what it had went with it: the device's readings show it
+                self.why_nothing = "its server went meanwhile"
+                return 0
             self._clock.wait(_LOOK_AGAIN_S, token)
 
     def _refused(self, step: Step) -> str | None:
@@ -110,4 +113,4 @@ class ServerConsumer:
             rebuild = step.bytes / BYTES_PER_MS
             how = f"{rebuild:.0f} ms to load at 1 GiB/s: its load was not seen yet"
         uses = self.watch.uses.within(step.model or "", self._clock.now_ns())
-        return rebuild * uses, f"{about}{step.name}: {how}, expected {uses:.2g} times in ten minutes"
+        return rebuild * uses, f"{about}{step.name}: {how}, expected {uses:.2g}x in ten minutes"

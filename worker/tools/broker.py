@@ -8,6 +8,8 @@ import os
 import time
 from functools import partial
 
+import orjson
+
 from protocol.vocabulary import PressureLevel
 from worker.app.options import Arguments, fail
 from worker.core.events import Event, ModelUnloaded
@@ -42,7 +44,7 @@ def narrate(event: Event) -> None:
         _say(gone.device_id, f"{gone.model_id} went{size}", gone.reason)
         return
     name, data = wire_event(event)
-    fields = data if isinstance(data, dict) else vars(data)
+    fields = orjson.loads(orjson.dumps(data))  # as who subscribes gets it
     said = told(name, fields)
     if said is not None:
         _say(str(fields.get("device_id", "")), said.title, said.reason)
