@@ -65,6 +65,9 @@ class ServerConsumer:
             now = self.watch.look()
             if now.seen is not None and self.watch.server.is_done(step, now.seen):
                 return step.bytes
+            if now.gone:  # what it had went with it: the device's readings show it
+                self.why_nothing = "its server went meanwhile"
+                return 0
             self._clock.wait(_LOOK_AGAIN_S, token)
 
     def _refused(self, step: Step) -> str | None:

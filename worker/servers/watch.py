@@ -15,7 +15,7 @@ from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent, SureLock
 from worker.eviction.entry_prices import ExpectedUses
 from worker.servers.base import Seen, Served, Sleeps, Step, tell
-from worker.servers.http import ServerError
+from worker.servers.http import NotThereError, ServerError
 from worker.servers.known import OpenServer
 from worker.servers.processes import HeldBy, device_bytes, listening_on, resident_bytes
 
@@ -44,6 +44,8 @@ class View(Record):
     why: str | None
     """Why it does not; None where it does."""
     at_ns: int
+    gone: bool = False
+    """Whether nothing listens at its address any more."""
 
 
 Changed = Callable[["ServerWatch", View, View], None]
@@ -137,7 +139,8 @@ class ServerWatch:
             try:
                 view = View(self._sized(self.server.look()), None, self._clock.now_ns())
             except ServerError as error:
-                view = View(None, str(error), self._clock.now_ns())
+                gone = isinstance(error, NotThereError)
+                view = View(None, str(error), self._clock.now_ns(), gone)
             except Exception as error:  # noqa: BLE001 - whatever it said, it is the server's
                 view = View(None, f"what it says can't be understood: {error!r}", self._clock.now_ns())
             self._learn(before, view)
