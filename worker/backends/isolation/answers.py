@@ -107,6 +107,7 @@ class Answers:
         self.changed = 0
         """How many messages had come with the last answer to a call that may have changed something there."""
         if READS_ALONE:
+            self._begin_reading()  # before any caller does
             start_thread(self._read_all, "device-answers")
 
     def call(
@@ -314,9 +315,10 @@ class Answers:
         return False
 
     def _read_all(self) -> None:
-        with self._reading:
-            while self._more:
-                self._read_for(None, math.inf)
+        try:
+            self._read_for(None, math.inf)
+        finally:
+            self._end_reading()
 
     def _read_for(self, mine: Call | None, end: float) -> bool:
         """Read and hand out answers until mine has come, there are no more, or none has come for long.
