@@ -316,7 +316,8 @@ class Answers:
 
     def _read_all(self) -> None:
         try:
-            self._read_for(None, math.inf)
+            while self._more:
+                self._read_for(None, math.inf)
         finally:
             self._end_reading()
 
