@@ -40,7 +40,11 @@ class ModelFile:
             read_ahead(self._descriptor, begin, self._ahead - begin)
         with memoryview(self._map) as whole, whole[start:end] as data:
             write(to, data)
-        return not self.spoiled and os.fstat(self._descriptor).st_size >= end
+        return not (self.spoiled or self.is_short())
+
+    def is_short(self) -> bool:
+        """Tell whether not all that is being touched is in the file any more."""
+        return os.fstat(self._descriptor).st_size < sum(self._touched)
 
     def spoil(self) -> None:
         """Put other memory in the place of what is being touched."""

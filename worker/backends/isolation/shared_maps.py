@@ -49,6 +49,10 @@ class _Map:
             message += " free the allocation and make it anew"
             raise UnsupportedError(message, path=self.path, size_bytes=self.size, left_bytes=left)
 
+    def is_short(self) -> bool:
+        """Tell whether not all of the file is there any more."""
+        return os.fstat(self.descriptor).st_size < self.size
+
     def spoil(self) -> None:
         """Put other memory in its place, at the same addresses."""
         map_anonymous(self.size, self._address)

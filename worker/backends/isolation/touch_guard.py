@@ -2,7 +2,7 @@
 
 It is a signal that ends the process (SIGBUS). While maps are touched it ends them instead: Python's own handler only
 notes the signal and returns, so that the touch is tried again and again; the thread that is told of it puts memory of
-this process's own in the place of the maps in use, and the copies go on to their end, where they fail. Copies have to
+this process's own in the place of the maps that were cut short, and the copies go on to their end, where they fail. Copies have to
 leave the interpreter's lock free for it.
 """
 
@@ -35,6 +35,10 @@ class Spoilable(Protocol):
 
     spoiled: bool
     """Whether that was done."""
+
+    def is_short(self) -> bool:
+        """Tell whether bytes that are touched are not in the file any more."""
+        ...
 
     def spoil(self) -> None:
         """Put other memory in its place, at the same addresses. OutOfMemoryError."""
@@ -69,10 +73,13 @@ class TouchGuard:
         return one in self._used
 
     def _spoil(self) -> bool:
-        """Put other memory in the place of all that is in use. False if that was done, or nothing is. OutOfMemoryError."""
+        """Put other memory in the place of what a touch fails on. False if that was done to all, or nothing is in use.
+
+        That is what was cut short. Where nothing was, it is anything in use: a disk that fails. OutOfMemoryError.
+        """
         # Without the lock: whoever holds it may be who waits. Maps in use are not closed.
         used = [each for each in tuple(self._used) if not each.spoiled]
-        for each in used:
+        for each in [each for each in used if each.is_short()] or used:
             each.spoil()
         return bool(used)
 
