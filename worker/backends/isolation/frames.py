@@ -153,11 +153,11 @@ class FramePipe:
 
     def _is_empty(self) -> bool:
         """Tell whether nothing waits to be read: what does wakes as well, and there may be no place for more."""
-        if sys.platform == "win32":
-            return False
-        waiting = select.poll()  # the reader's may be in use
-        waiting.register(self._read_fd, select.POLLIN)
-        return not waiting.poll(0)
+        if sys.platform != "win32":
+            waiting = select.poll()  # the reader's may be in use
+            waiting.register(self._read_fd, select.POLLIN)
+            return not waiting.poll(0)
+        return False
 
     def _write_rest(self, text: bytes, written: int) -> None:
         while written < len(text):
