@@ -93,10 +93,13 @@ class FramePipe:
         self.sent = self.received = 0
         self._poll: Callable[[float | None], object] | None = None
         """Waits until there is something to read, for so many milliseconds: a read that finds nothing costs more."""
+        self._look: Callable[[float | None], object] | None = None
+        """As that, for ``wake``: one can't be in use twice."""
         if sys.platform != "win32" and waits_briefly:
-            waiting = select.poll()
+            waiting, looking = select.poll(), select.poll()
             waiting.register(read_fd, select.POLLIN)
-            self._poll = waiting.poll
+            looking.register(read_fd, select.POLLIN)
+            self._poll, self._look = waiting.poll, looking.poll
 
     def send(self, message: Message) -> None:
         """Write a message, whole. OSError if there is no reader, or this end is closed."""
@@ -153,11 +156,7 @@ class FramePipe:
 
     def _is_empty(self) -> bool:
         """Tell whether nothing waits to be read: what does wakes as well, and there may be no place for more."""
-        if sys.platform != "win32":
-            waiting = select.poll()  # the reader's may be in use
-            waiting.register(self._read_fd, select.POLLIN)
-            return not waiting.poll(0)
-        return False
+        return self._look is not None and not self._look(0)
 
     def _write_rest(self, text: bytes, written: int) -> None:
         while written < len(text):
