@@ -106,8 +106,7 @@ class ReuseRates:
 
         It holds until the next use, and takes half a microsecond an entry: a plan looks at thousands.
         """
-        if self._stale:  # only now: it takes much longer than to note a use
-            self._learn()
+        self.learn()  # only now: it takes much longer than to note a use
         known, tick, rates = self._known, self._tick, self._rates
         if not rates:
             return lambda _: unknown
@@ -131,8 +130,10 @@ class ReuseRates:
 
         return told
 
-    def _learn(self) -> None:
-        """Put what was seen together, and have it count less from here on."""
+    def learn(self) -> None:
+        """Put what was seen together, where that is enough, and have it count less from here on: about a millisecond."""
+        if not self._stale:
+            return
         bins = _bin(self._tick + 1) + 2
         waiting = [[0.0] * bins for _ in range(_CLASSES)]
         place, edge = bins - 1, _edge(bins - 1)

@@ -148,11 +148,13 @@ class EntryKind:
             self._limit_bytes = limit_bytes
 
     def tend(self) -> None:
-        """Do what is due: remove what has ended. A store that fails is logged, and keeps no other waiting."""
+        """Do what is due: remove what has ended, and learn what is used. A store that fails is logged, and keeps no other waiting."""
         with self.lock:
             stores = tuple(self._stores.values())
         failing = set()
         for each in stores:
+            with self.lock:
+                each.prices.learn()
             try:
                 each.tend()
             except Exception as error:  # noqa: BLE001 - the next time it may go well
