@@ -110,6 +110,21 @@ class SegmentMemory:
         telling = entry.hash, entry.cost_ms, entry.given_bytes, entry.store
         entry.place = self._take(segment, size, telling, only)
 
+    def rewrite(
+        self, entry: Entry, data: bytes | bytearray | None, band: Band, *, alone: bool = False
+    ) -> None:
+        """Write an entry's record anew, as ``put``, in place of the one that it has. OutOfMemoryError, and all is as before."""
+        before, state = entry.place, entry.state
+        try:
+            self.put(entry, data, band, alone=alone)
+        except BaseException:
+            entry.state = state
+            raise
+        after, written = entry.place, entry.state
+        entry.place, entry.state = before, state
+        self.free(entry)
+        entry.place, entry.state = after, written
+
     def head(self, place: int) -> Head:
         """Return a record's head, unpacked."""
         return HEAD.unpack_from(self.segments[place >> OFFSET_BITS].view, place & OFFSETS)
