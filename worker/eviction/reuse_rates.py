@@ -19,7 +19,7 @@ from worker.eviction.use_rate import HALF_LIFE_NS
 KNOWN = 16_384
 """Entries remembered, those used last: about 6 MiB, whatever their names are."""
 _KNOWN_BYTES, _AGAIN_BYTES = 368, 96
-"""Of one, and besides of one that was used more than once: measured with 16,384 of them."""
+"""Of one, measured with 16,384 of them; and besides of one that was used more than once: its place in a set, and its number."""
 
 HALF_LIFE_USES = 3000
 """Uses of the consumer after which what was seen counts half."""

@@ -111,13 +111,16 @@ class EntryKind:
         return Holding(self.held_bytes)
 
     def usage(self) -> Usage:
-        """Return what all of its stores' entries saved."""
+        """Return what all of its stores' entries saved, and what all that is beside them takes."""
         with self.lock:
             each = [store.usage for store in self._stores.values()]
+            overhead = self.memory.held_bytes - self.memory.alive_bytes
+            overhead += sum(store.prices.held_bytes for store in self._stores.values())
         return Usage(
             sum(u.hits or 0 for u in each),
             sum(u.misses or 0 for u in each),
             sum(u.saved_ms or 0.0 for u in each),
+            overhead,
         )
 
     def offers(self, need_bytes: int) -> tuple[Offer, ...]:
