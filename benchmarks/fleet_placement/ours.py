@@ -82,7 +82,7 @@ class Told:
             PriceStep(each.model.size, 1000 * node.price_s(each, now), model_id=each.model.name)
             for each in node.victims(now)
         )
-        self.pace.loaded(self._models, (DEVICE,))
+        self.pace.loaded((self._views[each] for each in node.residents), (DEVICE,))
         device = DeviceView(
             DEVICE,
             DeviceKind.CUDA,

@@ -189,25 +189,16 @@ def test_what_a_node_answered_is_known_at_once(gateway: Worker) -> None:
 
 def test_what_is_to_be_freed_is_counted_on(gateway: Worker) -> None:
     """Requests in a row mean what they mean to one worker: nobody has to wait for a free before the next allocation."""
-
-    def limit(limit_bytes: int | None) -> None:
-        for each in NODES:
-            gateway.call("memory.set_limits", {"device_id": f"{each}/cpu", "limit_bytes": limit_bytes})
-
-    limit(256 * MIB)
     asked = {"size_bytes": 150 * MIB, "initialize": "none"}
-    made = [gateway.call("memory.allocate", asked)["allocation_id"] for _ in NODES]
-    try:
-        assert {node_of(each) for each in made} == set(NODES)
-        assert len(gateway.refused("memory.allocate", asked)["details"]["passed_over"]) == 3
-        for _ in range(3):
-            oldest = made.pop(0)
-            freed = gateway.send("memory.deallocate", {"allocation_id": oldest})
-            made.append(gateway.call("memory.allocate", asked)["allocation_id"])
-            assert gateway.reply(freed)["success"]
-            assert node_of(made[-1]) == node_of(oldest)
-    finally:
-        limit(None)
+    made = [gateway.call("memory.allocate", asked)["allocation_id"] for _ in NODES]  # each has 256 MiB
+    assert {node_of(each) for each in made} == set(NODES)
+    assert len(gateway.refused("memory.allocate", asked)["details"]["passed_over"]) == 3
+    for _ in range(3):
+        oldest = made.pop(0)
+        freed = gateway.send("memory.deallocate", {"allocation_id": oldest})
+        made.append(gateway.call("memory.allocate", asked)["allocation_id"])
+        assert gateway.reply(freed)["success"]
+        assert node_of(made[-1]) == node_of(oldest)
 
 
 def test_a_role_is_used_where_the_model_is_that_it_stands_for(gateway: Worker) -> None:

@@ -3,10 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 import pytest
@@ -17,50 +15,29 @@ from tests.rigs.fleet_cluster import START_SECONDS
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
 
 
-class Started(NamedTuple):
-    """Two fleets with a Ray of their own, which start side by side: most of that is waiting."""
-
-    to_end: Worker
-    to_kill: Worker
-    folder: Path
-
-
-@pytest.fixture(scope="session")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
-    """Return one to end by its input, which writes a record into a folder, and one to kill."""
-    folder = tmp_path_factory.mktemp("fleet-records")
-    options = ("--nodes", "2", "--log-level", "info", "--record", str(folder / "run.jsonl"))
-    with (
-        Worker("fleet", *options, patience=START_SECONDS) as to_end,
-        Worker("fleet", patience=START_SECONDS) as to_kill,
-    ):
-        yield Started(to_end, to_kill, folder)
-
-
-def test_it_starts_ray_and_ends_with_its_input(started: Started) -> None:
+def test_it_starts_ray_and_ends_with_its_input(tmp_path: Path) -> None:
     """With no address the nodes share this machine's memory; the end of the input ends all of it; stderr stays JSON; each node writes a file of its own."""
-    fleet = started.to_end
-    devices = fleet.call("memory.get_status")["devices"]
-    assert [each["device_id"] for each in devices] == ["node-1/cpu", "node-2/cpu"]
-    assert sum(each["budget_bytes"] for each in devices) <= devices[0]["total_bytes"]
-    family = psutil.Process(fleet.pid).children(recursive=True)
-    fleet.close_input()
-    assert fleet.exit_code(20) == 0
-    eventually(lambda: all(gone(each.pid) for each in family), "the end of all that it started")
-    assert all(isinstance(json.loads(each), dict) for each in fleet.stderr().splitlines())
-    assert sorted(each.name for each in started.folder.iterdir()) == [
-        "run.node-1.jsonl",
-        "run.node-2.jsonl",
-    ]
+    record = tmp_path / "run.jsonl"
+    options = ("--nodes", "2", "--log-level", "info", "--record", str(record))
+    with Worker("fleet", *options, patience=START_SECONDS) as started:
+        devices = started.call("memory.get_status")["devices"]
+        assert [each["device_id"] for each in devices] == ["node-1/cpu", "node-2/cpu"]
+        assert sum(each["budget_bytes"] for each in devices) <= devices[0]["total_bytes"]
+        family = psutil.Process(started.pid).children(recursive=True)
+        started.close_input()
+        assert started.exit_code(20) == 0
+        eventually(lambda: all(gone(each.pid) for each in family), "the end of all that it started")
+        assert all(isinstance(json.loads(each), dict) for each in started.stderr().splitlines())
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["run.node-1.jsonl", "run.node-2.jsonl"]
 
 
-def test_what_it_started_goes_with_it(started: Started) -> None:
+def test_what_it_started_goes_with_it() -> None:
     """A gateway that is killed leaves nothing behind, where Ray was its own."""
-    fleet = started.to_kill
-    fleet.call("worker.ping")
-    family = psutil.Process(fleet.pid).children(recursive=True)
-    fleet.process.kill()
-    eventually(lambda: all(gone(each.pid) for each in family), "the end of all that it started", 60)
+    with Worker("fleet", patience=START_SECONDS) as started:
+        started.call("worker.ping")
+        family = psutil.Process(started.pid).children(recursive=True)
+        started.process.kill()
+        eventually(lambda: all(gone(each.pid) for each in family), "the end of all that it started", 60)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import ray
 from protocol.vocabulary import Executed
 from worker.client.calls import data_of
 from worker.core.errors import DeviceUnavailableError, WorkerError
+from worker.core.log import log
 from worker.fleet.freeing import Freeing
 from worker.fleet.names import outward
 from worker.fleet.node_worker import UNDONE
@@ -21,6 +22,7 @@ LOST = (
     ray.exceptions.RaySystemError,
     ray.exceptions.ObjectLostError,
 )
+PROCESS_LOST = "its process died, or can't be reached"
 _LINKS = itertools.count(1)
 
 
@@ -93,7 +95,7 @@ class Link:
 
     def lost(self, error: Exception, action: str) -> NodeLostError:
         """Note that the node is lost, and make the error of a request that was on its way."""
-        why = str(error).strip().partition("\n")[0]
+        why = why_of(error)
         self._on_lost(self, why)
         told = NodeLostError(f"{self.node_id} is lost: {why}", node=self.node_id)
         told.executed = UNDONE.get(action, Executed.UNKNOWN)
@@ -152,6 +154,15 @@ class Pending:
                 return step
             call.report(*step)
         raise AssertionError
+
+
+def why_of(error: Exception) -> str:
+    """Say for people how a node was lost; what Ray says of it goes to the log."""
+    said = str(error).strip().partition("\n")[0]
+    log("info", "Ray does not reach a node", reason=said)
+    return (
+        "its machine is gone" if isinstance(error, ray.exceptions.ActorUnschedulableError) else PROCESS_LOST
+    )
 
 
 def named(error: WorkerError, node_id: str) -> WorkerError:

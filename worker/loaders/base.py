@@ -196,11 +196,11 @@ def lay_out(
     for name, stored_dtype, shape in stored:
         dtype = placed_dtype(stored_dtype, cast_to)
         size = bytes_of(dtype, shape)
-        offset = aligned(end) if size else end
+        offset = aligned(end) if size else 0
         infos.append(
             TensorInfo(name, shape, stored_dtype, bytes_of(stored_dtype, shape), dtype, offset, size)
         )
-        end = offset + size
+        end = offset + size if size else end
     return tuple(infos), end
 
 

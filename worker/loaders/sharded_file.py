@@ -10,7 +10,7 @@ from pathlib import Path
 from worker.core.cancellation import CancelToken
 from worker.core.models import ModelSpec
 from worker.core.records import FileRange
-from worker.loaders.base import ALIGNMENT_BYTES, StoredFile, WeightFile, load_failed, naming
+from worker.loaders.base import StoredFile, WeightFile, aligned, load_failed, naming
 from worker.loaders.model_path import model_files
 from worker.loaders.params import Params
 
@@ -46,7 +46,7 @@ class ShardedFile:
         index: Mapping[str, str] | None,
     ) -> None:
         _check_names(spec, shards, names, index)
-        sizes = [-(-each.total_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for each in shards]
+        sizes = [aligned(each.total_bytes) for each in shards]
         begins = [0, *accumulate(sizes)]
         self._firsts = [0, *accumulate(len(each.parts) for each in shards)]
         self._shards = shards

@@ -362,9 +362,16 @@ def test_a_model_beside_demoted_memory(start: StartWorker, directml_rig: Rig, tm
     worker = start("--models", str(models), "--directml-allocator", "untiled", budget_bytes=GIB, demotes=True)
     for name in ("a", "b", "c"):
         worker.call("memory.load_model", {"model_id": name})
+
+    def cheapest() -> float:
+        rows = worker.call("memory.get_consumers", DML)["consumers"]
+        return min(float(row["price_ms_per_mib"]) for row in rows if row["kind"] == "model")
+
+    before = cheapest()
     directml_rig.witness.set_budget(0, 230 * MIB)
     demoted = directml_rig.witness.device_bytes() - 230 * MIB
     assert status(worker)["process_demoted_bytes"] == demoted >= 70 * MIB
+    assert cheapest() < 0.9 * before, "a use of it crosses the bus for what is demoted"
     planned = worker.call("memory.plan", {"candidates": [{"name": "d", "model_id": "d"}]})
     assert len(planned["candidates"][0]["evictions"]) == 2
     worker.call("memory.load_model", {"model_id": "d", "plan_id": planned["plan_id"]})

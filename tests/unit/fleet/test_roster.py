@@ -79,8 +79,8 @@ def test_what_ends_late_says_nothing_of_a_node_that_is_back(told: Told) -> None:
     before.lost(RuntimeError("Socket closed"), "memory.get_status")
     assert told.roster.why_lost("node-1") is None
     told.roster.link("node-1").lost(RuntimeError("Socket closed"), "memory.get_status")
-    assert told.roster.why_lost("node-1") == "Socket closed"
-    assert told.losses == ["its worker died", "Socket closed"]
+    assert told.roster.why_lost("node-1") == "its process died, or can't be reached"
+    assert told.losses == ["its worker died", "its process died, or can't be reached"]
 
 
 def test_a_worker_was_away_for_as_long_as_its_node_says(told: Told) -> None:
@@ -95,7 +95,7 @@ def test_a_process_was_away_since_its_node_was_heard_of_last(told: Told) -> None
     heard = time.monotonic()
     eventually(lambda: time.monotonic() > heard + 0.05, "some time")
     told.hear(view("2"))
-    assert told.losses == ["its process died"]
+    assert told.losses == ["its process died, or can't be reached"]
     assert told.back[0] >= 0.05
 
 

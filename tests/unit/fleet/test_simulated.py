@@ -3,6 +3,9 @@
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
+
+import pytest
 
 from benchmarks.fleet_placement.demand import Request, make
 from benchmarks.fleet_placement.ours import Ours, Told
@@ -40,3 +43,14 @@ def test_a_fleet_that_measures_its_own_work_waits_less_than_one_whose_load_is_kn
     assert ours.mean_s < known.mean_s
     assert ours.p99_s < known.p99_s
     assert ours.reload_s < known.reload_s
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
+def test_a_gateways_own_roster_places_as_the_simulation_does() -> None:
+    """What is shown of the one is so of the other: the same requests wait as long."""
+    from benchmarks.fleet_decision import Through
+
+    demand = make("zipf", 20, 20.0, 7)
+    simulated, real = Run(demand, Ours, 7), Run(demand, Through, 7)
+    assert simulated.world.outcome.waits == real.world.outcome.waits
+    assert simulated.world.outcome.waits
