@@ -165,6 +165,30 @@ def _in_the_library(python: Path, rig: Rig) -> None:
             except Exception as error:  # noqa: BLE001 - whatever the library says of it is the figure
                 said = f"raises {error}"
         print(f"{'torch.empty of ' + kind:48} {said}")
+    _ends_of_blocks(python, rig)
+
+
+_WRITE_THE_END = """
+block = empty({size})
+block.narrow(0, {size} - 1, 1).copy_(torch.ones(1, dtype=torch.uint8))
+written = int(block.narrow(0, {size} - 256, 256).cpu()[-1])
+"""
+
+
+def _ends_of_blocks(python: Path, rig: Rig) -> None:
+    """Write the last byte of a block, in a process that has no other: which sizes end it."""
+    sizes = [2**power + more for power in range(16, 25) for more in (-256, 0, 256)]
+    ended = []
+    for size in sizes:
+        with Wheel(python, rig.environment(budget_bytes=GIB)) as wheel:
+            try:
+                wheel.run(_WRITE_THE_END.format(size=size))
+            except EOFError:
+                ended.append(size)
+                continue
+            if wheel.run("written") != 1:
+                raise AssertionError(size)
+    print(f"{'a write of the last byte ends the process':48} {len(ended)} of {len(sizes)} sizes: {ended}")
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
     python -m benchmarks.fleet [--calls 300]
 
-Both are asked by the same client. The gateway asks through Ray, so what it can't be below is the worker's answer and a
-bare call of an actor for each request that goes to a node: also measured here, turn by turn with the others.
+Both are asked by the same client. The gateway is a process more and asks through Ray, so what it can't be below is the
+worker's answer, an answer through one more pipe, and a bare call of an actor for each request that goes to a node: also
+measured here, turn by turn with the others.
 """
 
 import argparse
@@ -73,16 +74,17 @@ def main() -> None:
     actor = kind.options(num_cpus=0, max_concurrency=1000).remote()
     with connect(*_OPTIONS) as direct, connect(*_FLEET) as gateway:
         for ask, hops in QUESTIONS:
-            took: tuple[list[float], list[float], list[float]] = ([], [], [])
+            took: tuple[list[float], ...] = ([], [], [], [])
             for _ in range(calls):
                 took[0].append(seconds(lambda: ask(direct)))  # noqa: B023
                 took[1].append(seconds(lambda: ray.get(actor.call.remote(_REQUEST))))
-                took[2].append(seconds(lambda: ask(gateway)))  # noqa: B023
-            one, bare, many = (statistics.median(each[calls // 10 :]) * 1e6 for each in took)
-            floor = one + hops * bare
+                took[2].append(seconds(direct.ping))
+                took[3].append(seconds(lambda: ask(gateway)))  # noqa: B023
+            one, bare, pipe, many = (statistics.median(each[calls // 10 :]) * 1e6 for each in took)
+            floor = one + hops * (bare + pipe)
             print(
-                f"{ask.__name__:8} direct {one:7.0f} us   with {hops} calls of an actor {floor:7.0f} us   gateway {many:7.0f} us"
-                f"   ratios {many / one:5.1f} and {many / floor:5.2f}"
+                f"{ask.__name__:8} direct {one:6.0f} us   with {hops} of actor {bare:5.0f} and pipe {pipe:4.0f} us {floor:6.0f} us"
+                f"   gateway {many:6.0f} us: {many / one:4.1f} times the one, {many / floor:4.2f} times the other"
             )
 
 

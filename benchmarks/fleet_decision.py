@@ -3,7 +3,7 @@
     python -m benchmarks.fleet_decision [--nodes 1000] [--shape drift]
 
 The simulated fleet of ``benchmarks.placement``, but each of the two gateways is the one that Ray's would be: every word
-of a node comes as news of the directory, and every decision is made, reserved and settled under the roster's lock. Beside each
+of a node comes as news of the directory, and every decision is made and reserved under the roster's lock. Beside each
 is the same decision by pricing every node (the floor of what could be saved), and the bytes that a node tells.
 """
 
@@ -72,10 +72,10 @@ class Played:
         self.known.reservations.answered(key, node_id)
 
     def refused(self, key: str, node_id: str, incarnation: str, revision: int) -> None:
-        self.roster.settle(key, node_id, incarnation, revision, taken=False)
+        self.known.reservations.refused(key, node_id, incarnation, revision)
 
     def _hear(self, said: NodeView | NodeChange) -> None:
-        self.roster._hear(News(Since(), (said,), {said.node_id: _LEASE}, ()))  # noqa: SLF001 - a roster takes news from its own thread alone, which asks Ray for them
+        self.roster.hear(News(Since(), (said,), {said.node_id: _LEASE}, ()))
 
 
 class Through(Ours):

@@ -35,7 +35,7 @@ def main() -> None:
     """Print the ratios."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
-        _write(path)
+        write_model(path, GIB)
         spec = ModelSpec("model", "safetensors", path, path.parent)
         backend = CpuBackend(SystemMemory().read, time.monotonic_ns, 0, path.parent)
         load_mapped, load_copy = partial(_load_mapped, spec, backend), partial(_load_copy, spec, touch=True)
@@ -63,8 +63,9 @@ def main() -> None:
     )
 
 
-def _write(path: Path) -> None:
-    size = GIB // TENSORS
+def write_model(path: Path, size_bytes: int) -> None:
+    """Write a model of so many bytes in tensors, and have it on the disk."""
+    size = size_bytes // TENSORS
     header = orjson.dumps(
         {
             f"layer{index}": {

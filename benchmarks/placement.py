@@ -2,10 +2,10 @@
 
     python -m benchmarks.placement --nodes 10 100 --seeds 8
 
-No Ray and no worker: the placement itself (``worker/fleet``), by views that are told as nodes tell them, on machines,
-models and requests made from seeds (``fleet_placement/demand.py``). The other rules know every node as it is at the
-moment, for nothing. Waiting is from a request's arrival until it is worked on; the first quarter of the time fills
-the fleet and is not counted.
+No Ray and no worker: the placement itself (``worker/fleet``), by views that are told as nodes tell them, with what they
+measure of the work on them, on machines, models and requests made from seeds (``fleet_placement/demand.py``). The other rules
+know every node as it is at the moment, and how many requests it works on at once, for nothing. Waiting is from a request's
+arrival until it is worked on; the first quarter of the time fills the fleet and is not counted.
 """
 
 import argparse

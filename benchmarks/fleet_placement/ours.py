@@ -3,7 +3,7 @@
 import pickle
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from benchmarks.fleet_placement.demand import Model, Request
 from benchmarks.fleet_placement.rules import Rule
@@ -11,6 +11,7 @@ from benchmarks.fleet_placement.world import Node, World
 from protocol.vocabulary import DeviceKind, ModelState
 from worker.fleet.candidates import Candidates
 from worker.fleet.changes import EVERY_NS, RENEW_NS, Outbox
+from worker.fleet.pace import Pace
 from worker.fleet.views import (
     DeviceView,
     ModelView,
@@ -27,6 +28,7 @@ DELAY_S = 0.005
 """From a node to the gateways, by way of the directory."""
 
 NEVER_NS = 1 << 62
+DEVICE = "cuda:0"
 
 TRIES = 8
 
@@ -37,10 +39,11 @@ def gateway_of(request: Request) -> str:
 
 
 class Told:
-    """What one node tells, as its worker's figures have it."""
+    """What one node tells, as its worker's figures have it, and as it measures the work on it."""
 
-    def __init__(self, node: Node, models: tuple[Model, ...]) -> None:
+    def __init__(self, node: Node, models: tuple[Model, ...], clock: Callable[[], float]) -> None:
         self.node = node
+        self.pace = Pace(clock)
         self.outbox = Outbox()
         self.refused = False
         self.at_ns, self.due_ns = -EVERY_NS, NEVER_NS
@@ -69,7 +72,7 @@ class Told:
                         name,
                         state,
                         before.size_bytes,
-                        "cuda:0",
+                        DEVICE,
                         load_ms=before.load_ms,
                         ready_in_ms=max(0.0, 1000 * (resident.ready_at - now)),
                     )
@@ -79,8 +82,9 @@ class Told:
             PriceStep(each.model.size, 1000 * node.price_s(each, now), model_id=each.model.name)
             for each in node.victims(now)
         )
+        self.pace.loaded((self._views[each] for each in node.residents), (DEVICE,))
         device = DeviceView(
-            "cuda:0",
+            DEVICE,
             DeviceKind.CUDA,
             node.machine.capacity,
             node.free,
@@ -88,8 +92,7 @@ class Told:
             queue_ms=max(0.0, 1000 * (node.loader_free_at - now)),
             in_use=node.in_flight,
             placed=tuple(Counter(gateway_of(each) for each in node.assigned.values()).items()),
-            work_ms=1000 * node.work_s if node.work_s else None,
-            parallel=node.machine.slots,
+            **self.pace.of(DEVICE)._asdict(),
         )
         return NodeView(node.machine.name, str(node.start), 0, (device,), self._models)
 
@@ -102,7 +105,9 @@ class Ours(Rule):
         self.gateways = {str(number): self.gateway() for number in range(GATEWAYS)}
         self.keys: dict[int, tuple[str, str]] = {}
         """Of requests that are worked on: by which name, and on which node, they are counted."""
-        self.told = {name: Told(node, world.demand.models) for name, node in world.nodes.items()}
+        self.told = {
+            name: Told(node, world.demand.models, lambda: world.now) for name, node in world.nodes.items()
+        }
         self.decision_s: list[float] = []
         world.touched = self._touched
         world.done = self._done
@@ -149,7 +154,9 @@ class Ours(Rule):
         """Take a node for lost."""
         for gateway in self.gateways.values():
             gateway.remove(node.machine.name)
-        self.told[node.machine.name].outbox.forget()
+        told = self.told[node.machine.name]
+        told.outbox.forget()
+        told.pace = Pace(lambda: self.world.now)
 
     def nodes(self, request: Request) -> Iterator[Node]:
         """Place, try, and place anew where it was refused."""
@@ -167,7 +174,7 @@ class Ours(Rule):
             key = f"{request.number}/{len(excluded)}"
             gateway.reservations.add(key, chosen, request.model.name, uses=True)
             told = self.told[chosen.node_id]
-            self.last = (gateway, key, told, chosen)
+            self.last = (gateway, key, told, chosen, request)
             self.keys[request.number] = key, chosen.node_id
             yield told.node
             told.refused = True
@@ -177,9 +184,11 @@ class Ours(Rule):
 
     def accepted(self) -> None:
         """Note that the node that was tried last took it."""
-        gateway, key, told, chosen = self.last
+        gateway, key, told, chosen, request = self.last
+        told.pace.begin(key, gateway_of(request), request.model.name)
         gateway.reservations.accepted(key, chosen.node_id, str(told.node.start), told.outbox.next_revision)
 
     def _done(self, request: Request) -> None:
         key, node_id = self.keys.pop(request.number)
+        self.told[node_id].pace.end(key, done=True)
         self.gateways[gateway_of(request)].reservations.answered(key, node_id)

@@ -41,7 +41,6 @@ class Node:
         self.waiting: dict[str, list[Request]] = {}
         self.assigned: dict[int, Request] = {}
         self.rates: dict[str, UseRate] = {}
-        self.work_s = 0.0
         self.changed: set[str] = set()
         """Models that came or went since they were last asked for."""
 
@@ -83,7 +82,7 @@ class World:
         self.touched: Callable[[Node], None] = lambda _: None
         self.done: Callable[[Request], None] = lambda _: None
         self.lost: Callable[[Node, list[Request]], None] = lambda _, __: None
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
 
     @property
@@ -91,7 +90,7 @@ class World:
         """The time in whole nanoseconds: exactly so many as an event's that was made from some."""
         return round(self.now * 1e9)
 
-    def at(self, when: float, do: Callable[[], None]) -> None:
+    def at(self, when: float, do: Callable[[], object]) -> None:
         self._count += 1
         heapq.heappush(self._events, (when, self._count, do))
 
@@ -183,7 +182,6 @@ class World:
             del node.assigned[request.number]
             resident = node.residents[request.model.name]
             resident.in_use -= 1
-            node.work_s = request.work_s if not node.work_s else 0.9 * node.work_s + 0.1 * request.work_s
             self.done(request)
             self._work(node)
             self.touched(node)

@@ -187,6 +187,20 @@ def test_what_a_node_answered_is_known_at_once(gateway: Worker) -> None:
             gateway.call("memory.clear", {"clear_type": "models"})
 
 
+def test_what_is_to_be_freed_is_counted_on(gateway: Worker) -> None:
+    """Requests in a row mean what they mean to one worker: nobody has to wait for a free before the next allocation."""
+    asked = {"size_bytes": 150 * MIB, "initialize": "none"}
+    made = [gateway.call("memory.allocate", asked)["allocation_id"] for _ in NODES]  # each has 256 MiB
+    assert {node_of(each) for each in made} == set(NODES)
+    assert len(gateway.refused("memory.allocate", asked)["details"]["passed_over"]) == 3
+    for _ in range(3):
+        oldest = made.pop(0)
+        freed = gateway.send("memory.deallocate", {"allocation_id": oldest})
+        made.append(gateway.call("memory.allocate", asked)["allocation_id"])
+        assert gateway.reply(freed)["success"]
+        assert node_of(made[-1]) == node_of(oldest)
+
+
 def test_a_role_is_used_where_the_model_is_that_it_stands_for(gateway: Worker) -> None:
     """Nodes tell what else their models are called: no one is asked."""
     gateway.call("memory.load_model", {"model_id": "b", "device_id": "node-3/cpu"})
@@ -381,7 +395,7 @@ def test_whatever_is_killed_every_request_is_answered(cluster: FleetCluster, mod
     """Fifty kills at random moments: a living gateway answers everything, and the ledgers add up to what it said."""
     chance = random.Random(17)
     kinds = chance.sample(KILLS, len(KILLS))
-    host = FleetHost(cluster, models)
+    host = FleetHost(cluster, models, 1 + kinds.count(GATEWAY))
     try:
         for kind in kinds:
             host.ask_for_much()

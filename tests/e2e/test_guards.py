@@ -323,6 +323,29 @@ def test_every_question_is_answered_with_few_descriptors() -> None:
         assert started.exit_code() == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone may start a process as another user")
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_start_without_threads_is_told_in_a_sentence(tmp_path: Path, threads: int) -> None:
+    """Wherever in the start they run out, models or none: one line, and exit status 2."""
+    (tmp_path / "models.yaml").write_text("models: {a: {path: x}}")
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    limited = (
+        "prlimit",
+        f"--nproc={threads}:{threads}",
+        "setpriv",
+        "--reuid=61234",
+        "--regid=61234",
+        "--clear-groups",
+    )
+    command = (*limited, sys.executable, "-m", "worker", "--models", str(tmp_path / "models.yaml"))
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "memory-worker: error: the system starts no more threads just now; try again\n"
+
+
 def test_every_question_is_answered_in_a_small_address_space() -> None:
     """A line that finds no memory, and allocations that do not fit, are refused; all else is answered."""
     limited = ("prlimit", f"--as={400 * MIB}", sys.executable, "-m", "worker")

@@ -99,6 +99,7 @@ def test_one_model_is_unloaded_by_name(tmp_path: Path) -> None:
         done = up.call("memory.unload_model", {"model_id": "ollama/idle"})
         assert (done["model_id"], done["freed_bytes"]) == ("ollama/idle", 40 * MIB)
         assert ollama.told == ["unload idle"]
+        assert done["reason"] == "unloaded: server ollama was told to"
         error = up.refused("memory.unload_model", {"model_id": "openai/served"})
         assert error["code"] == "model_busy"
         ollama.keeps = True
@@ -112,12 +113,20 @@ def test_a_server_that_misbehaves_holds_no_one_up(tmp_path: Path, mode: str) -> 
     ollama = STAND_INS["ollama"](SIZES)
     with beside(tmp_path, ("ollama", ollama)) as up:
         seen(up, "ollama/idle", "ollama/other")
+        up.call("worker.subscribe", {"events": ["memory.model_unloaded"]})
         ollama.mode = mode
         seen(up)
-        assert up.call("worker.ping") is not None
+        lost = models(up)["ollama/idle"]
+        assert lost["state"] == "unloaded"
+        assert lost["state_reason"].startswith("its server can't be asked: ")
+        events = [each["data"] for each in up.events("memory.model_unloaded")]
+        assert {(each["freed_bytes"], each["reason"]) for each in events} == {
+            (0, f"not counted any more: {lost['state_reason']}")
+        }
         assert '"server":"ollama"' in up.stderr()
         ollama.mode = "well"
         seen(up, "ollama/idle", "ollama/other")
+        assert models(up)["ollama/idle"]["state_reason"] is None
 
 
 def test_a_server_that_restarts(tmp_path: Path) -> None:
@@ -200,7 +209,7 @@ def test_wrong_servers_are_left_out(tmp_path: Path) -> None:
         "10.0.0.1 is not this machine",
         "olama",
         "servers.a/b.name: string should match pattern",
-        '"server":"off","said":"nothing answers there"',
+        '"server":"off","problem":"nothing answers there"',
         "cuda:7",
         "NOT_SET_ANYWHERE is not set",
     ):

@@ -178,6 +178,29 @@ def test_a_bad_file_or_none_in_the_place_of_a_loaded_models_is_told(tmp_path: Pa
         assert started.call("memory.load_model", {"model_id": "m"})["state_reason"] is None
 
 
+def test_a_file_that_was_written_to_is_loaded_at_the_next_use(tmp_path: Path) -> None:
+    """As by cp over it: what is whole is loaded, half of it is told, and the old one stays until it is all there."""
+    path, good = tmp_path / "m.safetensors", tmp_path / "good"
+    write_model(path, 4096)
+    write_model(good, 8192)
+    whole = good.read_bytes()
+    (tmp_path / "models.yaml").write_text("models: {m: {path: m.safetensors, placement: copy}}")
+    with worker("--models", str(tmp_path / "models.yaml")) as started:
+
+        def load() -> tuple[int, int, str | None]:
+            found = started.call("memory.load_model", {"model_id": "m"})
+            return found["load_count"], found["estimated_bytes"], found["state_reason"]
+
+        assert load() == (1, 4096, None)
+        path.write_bytes(whole[:-100])
+        count, size, reason = load()
+        assert (count, size) == (1, 4096)
+        assert reason is not None and reason.startswith("its new file can't be loaded: ")
+        path.write_bytes(whole)
+        assert load() == (2, 8192, None)
+        assert load() == (2, 8192, None)
+
+
 def test_doctor_checks_what_a_load_would(tmp_path: Path) -> None:
     """Providers and GPUs that a library has not, factories and placements that fail: told as a load tells them."""
     pytest.importorskip("onnxruntime")

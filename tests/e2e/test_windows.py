@@ -132,6 +132,14 @@ def test_every_backend_conforms(windows: WindowsPython) -> None:
     assert done.returncode == 0, done.stdout.decode()[-4000:]
 
 
+def test_a_device_reads_model_files_by_itself(windows: WindowsPython) -> None:
+    """What holds of that holds there: the file is found by its path, and is the one that was opened or is read here."""
+    tests = "tests/unit/backends/isolation/test_model_files.py"
+    done = windows.run(["-m", "pytest", "-q", "-p", "no:cacheprovider", tests], root=ROOT)
+    assert done.returncode == 0, done.stdout.decode()[-4000:]
+    assert b"6 passed" in done.stdout, done.stdout.decode()
+
+
 def test_a_device_in_a_process_of_its_own(windows: WindowsPython) -> None:
     """Pipes, a named map and a new process carry a device's contents over; a missing torch_directml is named."""
     options = ["-m", "worker", "--isolate", "simulated", "--simulated-device", "256MiB,pooled=1"]

@@ -39,15 +39,17 @@ def health(gateway: Worker, node: str) -> str:
 class FleetHost:
     """Asks for more than it waits for, and keeps account of what it was answered."""
 
-    def __init__(self, cluster: FleetCluster, models: Path) -> None:
-        self._cluster, self._models = cluster, models
+    def __init__(self, cluster: FleetCluster, models: Path, gateways: int) -> None:
+        """Start as many gateways as will be had, side by side: most of a start is waiting."""
+        self._spare = [fleet(cluster, models) for _ in range(gateways)]
         self._numbers = itertools.count(1)
-        self._start()
+        for each in self._spare:
+            each.call("worker.subscribe", {"events": ["device.lost"]})
+        self._take_another()
 
-    def _start(self) -> None:
-        self.gateway = fleet(self._cluster, self._models)
+    def _take_another(self) -> None:
+        self.gateway = self._spare.pop()
         self._asked: list[str] = []
-        self.gateway.call("worker.subscribe", {"events": ["device.lost"]})
 
     def ask_for_much(self) -> None:
         """Send a few of all sorts."""
@@ -63,10 +65,10 @@ class FleetHost:
         ]
 
     def kill_gateway(self) -> None:
-        """Kill it, and start another: what the first one had is freed by the nodes."""
+        """Kill it, and ask another: what the first one had is freed by the nodes."""
         self.gateway.process.kill()
         self.gateway.__exit__()
-        self._start()
+        self._take_another()
 
     def settle(self) -> None:
         """Wait for all answers, and for all nodes."""
@@ -97,4 +99,5 @@ class FleetHost:
             self.gateway.close_input()
             assert self.gateway.exit_code(20) == 0
         finally:
-            self.gateway.__exit__()
+            for each in (self.gateway, *self._spare):
+                each.__exit__()

@@ -1,14 +1,14 @@
 """Devices in real processes, for tests: how to make one, what to run in it, and a clock that shortens delays."""
 
-import os
 import random
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from protocol.vocabulary import DeviceKind, DeviceState
 from worker.backends.isolated import IsolatedBackend
@@ -89,7 +89,7 @@ def kill(backend: IsolatedBackend) -> int:
     """Kill the process; returns which it was."""
     pid = backend.pid
     assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    psutil.Process(pid).kill()
     return pid
 
 

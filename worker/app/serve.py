@@ -22,7 +22,7 @@ from worker.core.heap import use_one_heap
 from worker.core.ids import Ids
 from worker.core.log import log, log_health, serve_log, set_level
 from worker.core.records import HOST
-from worker.core.shortages import RESERVE
+from worker.core.shortages import RESERVE, shortage
 from worker.instructor.events import wire_event
 from worker.instructor.instructor_memory import Instructor
 from worker.manager.manager_memory import MemoryManager
@@ -53,8 +53,18 @@ _STACK_BYTES = 2 * 2**20
 def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | None = None) -> None:
     """Serve requests until the host is done. Does not return: the process ends with 0.
 
-    ``narrate`` is told of every event.
+    ``narrate`` is told of every event. Exits with 2 where the system is too short of something for a start.
     """
+    try:
+        _serve(arguments, read_fd, write_fd, narrate)
+    except Exception as error:
+        short = error if isinstance(error, OutOfMemoryError) else shortage(error)
+        if short is None:
+            raise
+        fail(short.message)
+
+
+def _serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | None) -> None:
     _prepare(arguments)
     fixed_clock = FixedClock() if arguments.deterministic else None
     clock: Clock = fixed_clock if fixed_clock is not None else SystemClock()
@@ -200,12 +210,9 @@ def _start_threads(
 ) -> None:
     """Make a thread for each kind of work while there are some: later ones are only more of them."""
     devices = manager.devices.ids()
-    try:
-        runner.start(*devices, *(each + BRIEF for each in devices), *([PLUGINS] if plugins else []))
-        for begin in others:
-            begin()
-    except OutOfMemoryError as error:
-        fail(error.message)
+    runner.start(*devices, *(each + BRIEF for each in devices), *([PLUGINS] if plugins else []))
+    for begin in others:
+        begin()
 
 
 def _plugins(

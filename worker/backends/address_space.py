@@ -30,10 +30,11 @@ class AddressSpace:
         self._put(key, min(fitting)[1], size)
         return True
 
-    def give_back(self, key: str) -> None:
-        """Free a range. KeyError if it is not in use."""
+    def give_back(self, key: str) -> int:
+        """Free a range, and return how long it was. KeyError if it is not in use."""
         entry = self._by_key.pop(key)
         del self._sorted[bisect_left(self._sorted, entry)]
+        return entry[1]
 
     def compact(self) -> int:
         """Move all ranges to the low end. Returns how many moved."""

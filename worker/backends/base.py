@@ -47,6 +47,28 @@ class WritesEach(Protocol):
         ...
 
 
+Range = tuple[int, int, int]
+"""A place in a block, the place in a file where what belongs there lies, and how many bytes."""
+
+
+@runtime_checkable
+class ReadsFiles(WritesEach, Protocol):
+    """What a ``Write`` has besides if the process that has the block reads model files by itself."""
+
+    def put_ranges(
+        self, file: FileRange, ranges: list[Range], done: Callable[[], None], refused: Callable[[], None]
+    ) -> None:
+        """Have ranges of one file put in their places: ``done`` is called when they are there.
+
+        ``refused`` is called instead where the process can't read the file: the caller has to, then.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Wait until all that was put is there, or refused."""
+        ...
+
+
 class DeviceBackend(Protocol):
     """One device kind. All methods may be called from several threads.
 

@@ -15,21 +15,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from protocol.vocabulary import DeviceState
-from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses, TellsFigures
+from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses, Range, TellsFigures
 from worker.backends.call_threads import CallThreads
 from worker.backends.isolation import notices
 from worker.backends.isolation.answers import QUESTIONS, WORK
 from worker.backends.isolation.caller import Caller
 from worker.backends.isolation.codec import packed, packed_block, packed_error, packed_readings, request_of
 from worker.backends.isolation.figures_page import FiguresWriter
-from worker.backends.isolation.frames import FramePipe, Message
+from worker.backends.isolation.frames import AS_LINE, FramePipe, Message, any_values_line, dumps, line
 from worker.backends.isolation.shared_maps import SharedMaps
 from worker.backends.isolation.slots import Slots
+from worker.backends.isolation.touch_guard import TouchGuard
 from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError
 from worker.core.records import Readings
 from worker.core.shortages import patiently
-from worker.core.sure_lock import SureLock
 
 if TYPE_CHECKING:
     from worker.backends.isolation.filling import Filling
@@ -41,14 +41,13 @@ _QUICK = frozenset({"check", "free", "readings"})
 _QUICK_BYTES = 2**20
 """Blocks of up to this size are made at once."""
 
-_SIZE = 1
-"""Where a request has its size."""
+_REQUEST, _SIZE = 1, 1
+"""Where a call to allocate has its request, and that its size."""
 
-_REPLY = 2
-"""Fields of a reply to what work asked."""
+_CALL = 4
+"""Fields of a call: a word about one has fewer."""
 
 _DO = "_do_"
-_PLAIN = {int, list, type(None)}
 
 _PR_SET_PDEATHSIG = 1
 
@@ -60,19 +59,7 @@ Lend = Callable[[dict[str, str]], None]
 def serve(setup: dict[str, Any], read_fd: int, write_fd: int, lend: Lend) -> None:
     """Answer calls until the worker is gone. Does not return."""
     _leave_signals_to_the_worker(setup["parent"])
-    pipe = FramePipe(read_fd, write_fd)
-    server = _Server(pipe, setup, lend)
-    receive, is_quick, answer = pipe.receive, server.is_quick, server.answer
-    submit = CallThreads(_CALLS_AT_ONCE).submit
-    while (message := receive()) is not None:
-        if len(message) == 1:
-            server.cancel(message[0])
-        elif len(message) == _REPLY:
-            server.reply(*message)
-        elif is_quick(message):
-            answer(message)
-        else:
-            server.begin(message, submit)
+    _Server(FramePipe(read_fd, write_fd), setup, lend).serve()
     os._exit(0)  # whatever still runs: no caller waits for it
 
 
@@ -81,11 +68,12 @@ class _Server:
 
     def __init__(self, pipe: FramePipe, setup: dict[str, Any], lend: Lend) -> None:
         self._pipe = pipe
-        self._send = pipe.send
+        self._submit = CallThreads(_CALLS_AT_ONCE).submit
         self._setup = setup
         self._lend = lend
         self._slots = Slots.open(setup["slots"])
-        self._maps = SharedMaps()
+        self._guard = TouchGuard()
+        self._maps = SharedMaps(self._guard)
         self._never = CancelToken(time.monotonic_ns)
         self._calls = {
             name.removeprefix(_DO): getattr(self, name) for name in dir(self) if name.startswith(_DO)
@@ -95,88 +83,90 @@ class _Server:
         self._tokens: dict[int, CancelToken] = {}
         self._callers: dict[int, Caller] = {}
         self._fillings: dict[str, Filling] = {}
-        changing = SureLock()
-        self._begin_changing, self._end_changing = changing.acquire, changing.release
-        self._changes = 0
-        """Calls done that may have changed something."""
         self._figures = FiguresWriter(
-            self._slots.page, setup["life"], self._take, lambda: self._changes, notices.tell
+            self._slots.page, setup["life"], self._readings, lambda: pipe.sent, notices.tell
         )
 
-    def is_quick(self, message: Message) -> bool:
-        """Tell whether a call can be answered at once: it takes well under a millisecond, and nothing else runs."""
-        if self._tokens:
-            return False
-        do = message[1]
-        return do in _QUICK or (do == "allocate" and message[2][1][_SIZE] <= _QUICK_BYTES)
+    def serve(self) -> None:
+        """Take calls, and answer those at once that are quick, while no other runs: they can't be cancelled."""
+        tokens, calls, never = self._tokens, self._calls, self._never
+        receive, exchange, is_read = self._pipe.receive, self._pipe.exchange, self._figures.is_read
+        message = receive()
+        while message is not None:
+            if len(message) != _CALL:
+                self._heed(*message)
+                message = receive()
+                continue
+            number, do, arguments, left_ns = message
+            if tokens or not (
+                do in _QUICK or (do == "allocate" and arguments[_REQUEST][_SIZE] <= _QUICK_BYTES)
+            ):
+                self._begin(message)
+                message = receive()
+                continue
+            token = never if left_ns is None else CancelToken(time.monotonic_ns, _deadline_ns(left_ns))
+            try:
+                answer = [number, calls[do](token, *arguments)]
+            except BaseException as error:  # noqa: BLE001 - it is the worker's to deal with
+                answer = [number, None, packed_error(error)]
+            try:
+                text = dumps(answer, None, AS_LINE)
+            except BaseException:  # noqa: BLE001 - it is written otherwise, or said why not
+                text = _line(do, answer)
+            try:
+                if do in QUESTIONS or not is_read():
+                    message = exchange(text)
+                else:
+                    self._pipe.write(text)
+                    self._figures.follow()
+                    message = receive()
+            except OSError:  # the worker is gone
+                return
 
-    def answer(self, message: Message) -> None:
-        """Answer a call on this thread: it can't be cancelled."""
-        left_ns = message[3]
-        if left_ns is None:
-            self._answer(message, self._never)
-        else:
-            self._answer(message, CancelToken(time.monotonic_ns, time.monotonic_ns() + left_ns))
-
-    def begin(self, message: Message, submit: Callable[..., object]) -> None:
-        """Note a call, so that it can be cancelled from now on, and run it."""
-        number, _, _, left_ns = message
-        deadline_ns = None if left_ns is None else time.monotonic_ns() + left_ns
-        try:
-            token = self._tokens[number] = CancelToken(time.monotonic_ns, deadline_ns)
-            submit(self._answer, message, token)
-        except (OutOfMemoryError, MemoryError) as error:
-            self._say(number, message[1], [number, None, packed_error(error)])
-
-    def cancel(self, call: int) -> None:
-        """Cancel a call; nothing happens if it is done."""
+    def _heed(self, call: int, *reply: Any) -> None:
+        """Cancel a call, or hand a reply to the work that asked; nothing happens if it is done."""
+        if reply:
+            caller = self._callers.get(call)
+            if caller is not None:
+                caller.reply(*reply)
+            return
         token = self._tokens.get(call)
         if token is not None:
             token.cancel()
 
-    def reply(self, call: int, value: Any) -> None:
-        """Hand a reply to the work that asked; nothing happens if it is done."""
-        caller = self._callers.get(call)
-        if caller is not None:
-            caller.reply(value)
+    def _begin(self, message: Message) -> None:
+        """Note a call, so that it can be cancelled from now on, and run it."""
+        number, do, _, left_ns = message
+        try:
+            token = self._tokens[number] = CancelToken(time.monotonic_ns, _deadline_ns(left_ns))
+            self._submit(self._answer, message, token)
+        except (OutOfMemoryError, MemoryError) as error:
+            self._say(number, do, [number, None, packed_error(error)])
 
     def _answer(self, message: Message, token: CancelToken) -> None:
         number, do, arguments, _ = message
         try:
-            result = self._calls[do](token, *arguments)
-            answer = [number, result if type(result) in _PLAIN else packed(result)]
+            answer = [number, self._calls[do](token, *arguments)]
         except BaseException as error:  # noqa: BLE001 - it is the worker's to deal with
             answer = [number, None, packed_error(error)]
         self._say(number, do, answer)
 
     def _say(self, number: int, do: str, answer: Message) -> None:
-        """Send the answer to a call, and count what it may have changed: also one that failed, as the worker does."""
-        if self._tokens:
-            self._tokens.pop(number, None)
-        changing = do not in QUESTIONS
-        if changing:
-            self._begin_changing()
-            self._changes += 1
-            self._end_changing()
+        """Send the answer to a call that could be cancelled until now."""
+        self._tokens.pop(number, None)
         try:
-            try:
-                self._send(answer, any_values=do == WORK)
-            except OSError:
-                raise
-            except Exception as error:  # noqa: BLE001 - a result that no message can hold
-                failed = [number, None, packed_error(error)]
-                patiently(lambda: self._send(failed))
+            self._pipe.write(_line(do, answer))
         except OSError:
             os._exit(0)  # the worker is gone
-        if changing:
+        if do not in QUESTIONS:
             self._figures.follow()
 
-    def _take(self, device_id: str) -> Readings:
+    def _readings(self, device_id: str) -> Readings:
         return self._backend.readings(device_id)
 
     # ---- what can be called ----
 
-    def _do_start(self, _: CancelToken) -> object:
+    def _do_start(self, _: CancelToken) -> list[Any]:
         module, _, name = self._setup["factory"].partition(":")
         make: Callable[..., DeviceBackend] = getattr(import_module(module), name)
         self._backend = make(**self._setup["options"])
@@ -185,7 +175,7 @@ class _Server:
             self._figures.begin(each.device_id for each in found if each.state is DeviceState.AVAILABLE)
             if isinstance(self._backend, TellsFigures):
                 self._backend.watch_figures(self._figures.changed)
-        return found
+        return [packed(each) for each in found]
 
     def _do_readings(self, _: CancelToken, device_id: str) -> object:
         return packed_readings(self._figures.take(device_id))
@@ -194,7 +184,7 @@ class _Server:
         if not isinstance(self._backend, KnowsProcesses):
             return None
         found = self._backend.processes(device_id, tuple(pids))
-        return None if found is None else list(found.items())
+        return None if found is None else [list(each) for each in found.items()]
 
     def _do_check(self, _: CancelToken, request: list[Any]) -> None:
         self._backend.check(request_of(request))
@@ -233,12 +223,17 @@ class _Server:
     def _do_load(self, token: CancelToken, handle: str, request: list[Any]) -> None:
         from worker.backends.isolation.filling import Filling  # noqa: PLC0415 - engines' processes never need it
 
-        filling = Filling(self._backend, handle, request_of(request), token)
+        filling = Filling(self._backend, handle, request_of(request), token, self._guard)
         filling.wait_until_ready()
         self._fillings[handle] = filling
 
     def _do_fill(self, _: CancelToken, handle: str, offset: int, slot: int, length: int) -> None:
         self._fillings[handle].put(offset, self._slots.view(slot, length))
+
+    def _do_fill_file(
+        self, _: CancelToken, handle: str, place: str, identity: list[int], ranges: list[Range]
+    ) -> bool:
+        return self._fillings[handle].put_file(place, tuple(identity), ranges)
 
     def _do_filled(self, _: CancelToken, handle: str, whole: bool) -> object:  # noqa: FBT001 - a message has arguments without names
         block = self._fillings.pop(handle).finish(whole=whole)
@@ -255,7 +250,8 @@ class _Server:
         call = next(number for number, each in self._tokens.items() if each is token)
         caller = self._callers[call] = Caller(self._pipe, call)
         try:
-            return getattr(import_module(module), function)(self._backend, name, token, caller, **arguments)
+            done = getattr(import_module(module), function)(self._backend, name, token, caller, **arguments)
+            return packed(done)
         finally:
             del self._callers[call]
 
@@ -271,13 +267,26 @@ class _Server:
         self._backend.tick()
 
     def _do_defragment(self, _: CancelToken, device_id: str) -> object:
-        return self._backend.defragment(device_id)
+        return packed(self._backend.defragment(device_id))
 
     def _do_notes(self, _: CancelToken) -> object:
-        return self._backend.notes()
+        return packed(self._backend.notes())
 
     def _do_live(self, _: CancelToken) -> object:
-        return self._backend.live()
+        return packed(self._backend.live())
+
+
+def _deadline_ns(left_ns: int | None) -> int | None:
+    return None if left_ns is None else time.monotonic_ns() + left_ns
+
+
+def _line(do: str, answer: Message) -> bytes:
+    """Return an answer as it is written, or that its result is one that no message can hold."""
+    try:
+        return any_values_line(answer) if do == WORK else line(answer)
+    except Exception as error:  # noqa: BLE001 - it is the worker's to deal with
+        failed = [answer[0], None, packed_error(error)]
+        return patiently(lambda: line(failed))
 
 
 def _leave_signals_to_the_worker(parent: int) -> None:

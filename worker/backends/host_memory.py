@@ -61,7 +61,8 @@ class AnonymousBuffer:
         base = address_of(self._map)
         self._offset = -base % slack if slack else 0
         self.address = base + self._offset
-        self._advise_huge_pages()
+        if self.actual_bytes >= HUGE_PAGE_BYTES:
+            self._advise_huge_pages()
 
     @property
     def view(self) -> memoryview:
@@ -76,16 +77,20 @@ class AnonymousBuffer:
     def close(self) -> int | None:
         """Unmap; the system has the pages back when this returns."""
         resident = resident_bytes(self.address, self.actual_bytes)
+        return resident if self.unmap() else None
+
+    def unmap(self) -> bool:
+        """Do what ``close`` does, without a look at how much goes back. False where the pages stay for as long as a view."""
         try:
             self._map.close()
         except BufferError:
             # A copy that was cut short still holds a view. The pages go now; the addresses follow
             # when the view does.
             if _libc is None:
-                return None
+                return False
             _libc.madvise(self.address, self.actual_bytes, _MADV_DONTNEED)
             del self._map
-        return resident
+        return True
 
     def _advise_huge_pages(self) -> None:
         # Only whole huge pages inside the buffer: one that it shared with a neighbour would stay

@@ -18,9 +18,9 @@ from worker.backends.isolation.asking import ANSWER_S, PATIENCE_S, Asking
 from worker.backends.isolation.block_copies import BlockCopies
 from worker.backends.isolation.blocks import Blocks
 from worker.backends.isolation.carrying import give_up, read_out
-from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
+from worker.backends.isolation.child_process import ChildProcess, Launch
 from worker.backends.isolation.displaced import Displaced
-from worker.backends.isolation.endings import Ending
+from worker.backends.isolation.endings import EndedError, Ending
 from worker.backends.isolation.held_blocks import HeldBlocks
 from worker.backends.isolation.launching import Launching
 from worker.backends.isolation.loss import became, lost
@@ -225,9 +225,10 @@ class IsolatedBackend:
             if name in self._displaced.names():
                 message = f"{name} is not on {device_id}: {self._displaced.why(device_id)}"
                 raise DeviceUnavailableError(message, device_id=device_id, state=DeviceState.AVAILABLE)
-            return child.call(
+            call = child.begin(
                 "work", name, work.entry, work.arguments, work.lent, token=token, on_report=report
             )
+            return child.finish(call, token)
 
     def trim(self, device_id: str) -> int | None:
         """Give up caches there."""

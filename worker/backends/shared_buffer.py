@@ -19,7 +19,7 @@ from worker.core.shortages import patiently
 
 _STEP_BYTES = 64 * 2**20
 """Blocks are reserved in steps of this size, so that cancelling is seen in between."""
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class SharedBuffer:
@@ -114,9 +114,15 @@ class SharedBuffer:
 
     def _refusal(self, error: Exception) -> OutOfMemoryError:
         folder = self.path.parent
-        if isinstance(error, OSError) and error.errno not in _NO_ROOM:
+        if isinstance(error, OSError) and error.errno not in NO_ROOM:
             message = f"the system cannot hold {self.size_bytes} bytes in {folder}: {error}"
             return OutOfMemoryError(message, requested_bytes=self.size_bytes)
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            message = f"no file of {self.size_bytes} bytes can be made in {folder}: it is larger than this process, or the"
+            message += " file system, may have one; raise RLIMIT_FSIZE (ulimit -f), or name another folder with --shared-folder"
+            never = NoFileRoomError(message, requested_bytes=self.size_bytes, folder=str(folder))
+            never.retryable = False
+            return never
         room = _free_bytes(folder)
         message = (
             f"the file system of {folder} has room for {room} bytes; {self.size_bytes} asked for in shared"
@@ -133,6 +139,15 @@ class SharedBuffer:
         message = f"{self.path} was cut short from outside: {left} of {self.size_bytes} bytes are left;"
         message += " free the allocation and make it anew"
         return UnsupportedError(message, path=str(self.path), size_bytes=self.size_bytes, left_bytes=left)
+
+
+def no_file_fits(folder: Path, size_bytes: int) -> NoFileRoomError:
+    """Say that a folder's file system takes no more files, whatever room it has: each takes an inode."""
+    message = f"the file system of {folder} has no room for another file, by its number of files or its size:"
+    message += " remove some, or name another folder with --shared-folder"
+    return NoFileRoomError(
+        message, requested_bytes=size_bytes, available_bytes=_free_bytes(folder), folder=str(folder)
+    )
 
 
 def _whole_bytes(folder: Path) -> int | None:

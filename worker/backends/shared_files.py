@@ -13,7 +13,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from worker.backends.shared_buffer import SharedBuffer
+from worker.backends.shared_buffer import NO_ROOM, SharedBuffer, no_file_fits
 from worker.core.cancellation import CancelToken
 from worker.core.errors import UnsupportedError
 from worker.core.file_locks import lock_file
@@ -88,6 +88,8 @@ class SharedFiles:
         except OSError as error:
             if shortage(error) is not None:
                 raise
+            if error.errno in NO_ROOM:
+                raise no_file_fits(folder, size_bytes) from error
             message = f"no file for the host to map can be made in {folder}: {said_of(error, 'written')}"
             message += "; name a folder that can be written to with --shared-folder"
             raise UnsupportedError(message, folder=str(folder)) from error

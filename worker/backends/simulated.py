@@ -147,10 +147,9 @@ class SimulatedBackend(LoadsThroughCopies):
             if self._lost:
                 return 0
             buffer = self._buffers.pop(allocation_id)
-            before = self._space.used_bytes
-            self._space.give_back(allocation_id)
-            buffer.close()
-            return 0 if self._device.pooled else before - self._space.used_bytes
+            returned = self._space.give_back(allocation_id)
+            buffer.unmap()
+            return 0 if self._device.pooled else returned
 
     def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002 - every backend is called alike
         """Return None: like a GPU's memory, it can only be copied to and from."""

@@ -169,7 +169,8 @@ def _put(line: bytes) -> None:
 
 def _line(fields: dict[str, Any]) -> bytes:
     if _plain:
-        about = (f"{key} {value}" for key, value in fields.items() if key not in {"time", "level", "message"})
+        rest = (each for each in fields.items() if each[0] not in {"time", "level", "message"})
+        about = (f"{key} {value}" for key, value in rest if value is not None)
         when = time.strftime("%H:%M:%S", time.localtime(fields.get("time")))
         said = ", ".join((str(fields.get("message")), *about))
         return printable(f"{when} {said}"[:_CUT_CHARACTERS]).encode() + b"\n"

@@ -16,6 +16,7 @@ _NOT_OPENED = {
     errno.EACCES: _MAY_NOT,
     errno.EPERM: _MAY_NOT,
     errno.EROFS: "it is on a disk that can't be written: name another place",
+    errno.ENXIO: "it is a socket, or a device that is not there: name a file",
     errno.ELOOP: "its path has a link that leads round in a circle: name the file itself",
     errno.ENOEXEC: "it is no program that this system can run: name another",
     errno.ENAMETOOLONG: "its path is longer than the system takes: correct it, or move the file",

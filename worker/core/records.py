@@ -113,6 +113,14 @@ class Readings(Record):
         used = self.process_used_bytes
         return None if used is None else used + (self.process_demoted_bytes or 0)
 
+    @property
+    def owed_bytes(self) -> int:
+        """What comes back into what is freed before any of that is headroom: what was moved out of a device that has none.
+
+        Where a device has headroom, nothing waits for it.
+        """
+        return 0 if self.free_bytes else self.process_demoted_bytes or 0
+
 
 class HeadroomSample(Record):
     """The headroom of a device at one moment."""
@@ -129,15 +137,17 @@ class LowWaterMark(Record):
 
 
 class FileRange(Record):
-    """A part of an open file, to be mapped where it is."""
+    """A part of an open file."""
 
     descriptor: int
-    """Whoever maps it makes a copy."""
+    """Whoever keeps it makes a copy."""
     start: int
-    """A multiple of what the system maps by."""
+    """To be mapped where it is: a multiple of what the system maps by."""
     size_bytes: int
-    identity: tuple[int, int]
+    identity: tuple[int, ...]
     """What the file was when it was opened (``file_identity``)."""
+    path: str
+    """Where it was opened. There may be another by now."""
 
 
 class Footprint(Record):

@@ -297,6 +297,9 @@ def _releases(
     for step, share in taken:
         by_consumer.setdefault(step.consumer, []).append((step, share))
     releases = []
+    price, other = (
+        (inf, "") if following is None else (following[0], f"{following[1]} at {_told(following[0])}")
+    )
     for consumer, steps in by_consumer.items():
         quote, offers = quotes[consumer], list[Offer]()
         expected, cost = 0.0, 0.0
@@ -313,10 +316,11 @@ def _releases(
                     left -= offers[-1].bytes
         size = sum([each.bytes for each in offers])
         reason = f"{quote.consumer_id}: {told_bytes(size)} at {_told(cost / expected)}"
-        if following is not None:
-            reason += f", before {following[1]} at {_told(following[0])}"
-        because = next((each.reason for each in offers if each.reason), "")
-        because = quote.because() if quote.because else because
+        if other:
+            reason += f", {'before' if cost <= price * expected else 'enough without'} {other}"
+        because = (
+            quote.because() if quote.because else next((each.reason for each in offers if each.reason), "")
+        )
         reason += f" ({because})" if because else ""
         releases.append(
             Release(

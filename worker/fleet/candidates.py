@@ -14,7 +14,7 @@ from protocol.vocabulary import DeviceState, FileLocation
 from worker.fleet.known import KnownNode
 from worker.fleet.options import NEW, THERE, Option, Pricing
 from worker.fleet.placement import Placement, decided, place_among
-from worker.fleet.pricing import Work, level_end, level_of, load_ms, turn_ms
+from worker.fleet.pricing import LEAST, Work, level_end, level_of, load_ms, turn_ms
 from worker.fleet.reservations import Reservations
 from worker.fleet.views import DeviceView, ModelView, NodeChange, NodeView, PlacementRequest
 
@@ -119,7 +119,7 @@ class Candidates:
         special = (request.node_id, request.device_id, request.kind) != (None, None, None)
         if special or len(self._ring) <= self._scanned:
             return place_among(request, self._ring, self.reservations, now_ns)
-        pricing = Pricing(request, self.reservations, now_ns, self._work.usual_ms, self._index)
+        pricing = Pricing(request, self.reservations, now_ns, self._work.usual, self._index)
         search = _Search(self._ring, pricing)
         if request.model_id is None:
             search.run(self._floors_of_bytes(request.required_bytes or 0), pricing.load_start, NEW)
@@ -226,11 +226,8 @@ class Candidates:
             row[index] = _room_floor(node, devices, bucket)
 
     def _note_work(self, node_id: str, work: Work) -> None:
-        before, total = self._works.pop(node_id, Work()), self._work
-        self._work = Work(
-            total.sum_ms - before.sum_ms + work.sum_ms, total.devices - before.devices + work.devices
-        )
-        if work.devices:
+        self._work = self._work.plus(self._works.pop(node_id, Work()), -1).plus(work)
+        if work != Work():
             self._works[node_id] = work
 
     def _note_models(self, node: KnownNode, model_ids: Iterable[str]) -> None:
@@ -319,7 +316,8 @@ def _main(node: KnownNode, names: Iterable[str]) -> list[DeviceView]:
 
 
 def _turn_floor(node: KnownNode) -> float:
-    return inf if node.draining else min(map(turn_ms, node.devices.values()), default=inf)
+    turns = (turn_ms(each, usual=LEAST) for each in node.devices.values())
+    return inf if node.draining else min(turns, default=inf)
 
 
 def _queue_floor(node: KnownNode) -> float:

@@ -118,12 +118,15 @@ def _same(told: NodeView, now: NodeView) -> bool:
 
 def _device_matters(told: DeviceView, now: DeviceView) -> bool:
     # How many run at once is found at a crowd's end, and the next is shared out by it, though nobody waits just now.
-    before_it, after_it = ((each.state, each.parallel, each.available_bytes is None) for each in (told, now))
+    before_it, after_it = (
+        (each.state, each.parallel, each.unslowed, each.available_bytes is None) for each in (told, now)
+    )
     if before_it != after_it:
         return True
     if differs(told.available_bytes or 0, now.available_bytes or 0, LEAST_BYTES):
         return True
-    if differs(told.queue_ms, now.queue_ms, LEAST_MS) or differs(turn_ms(told), turn_ms(now), LEAST_MS):
+    before_ms, after_ms = ((each.queue_ms, turn_ms(each), each.so_far_ms) for each in (told, now))
+    if any(differs(before, after, LEAST_MS) for before, after in zip(before_ms, after_ms, strict=True)):
         return True
     if told.prices is now.prices:
         return False

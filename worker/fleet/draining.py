@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from protocol.vocabulary import MemoryType, ModelState
-from worker.core.errors import NodeNotFoundError, OutOfMemoryError, WorkerError
+from worker.core.errors import AllocationNotFoundError, NodeNotFoundError, OutOfMemoryError, WorkerError
 from worker.fleet.asked import Data, How, Run
 from worker.fleet.holdings import Holdings
 from worker.fleet.links import Link
@@ -80,6 +80,8 @@ class Draining:
                         "moved_bytes": row["size_bytes"],
                     }
                 )
+        except AllocationNotFoundError:
+            return  # its host freed it meanwhile
         except WorkerError as error:
             call.check()
             why = error.message

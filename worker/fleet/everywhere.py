@@ -1,7 +1,7 @@
 """What every node answers: asked side by side, merged into one."""
 
-from collections.abc import Collection
-from operator import attrgetter
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -11,7 +11,7 @@ from protocol.vocabulary import DeviceState, HealthState, PressureLevel
 from worker.core.errors import DeviceUnavailableError, WorkerError
 from worker.core.health import Health, PartHealth, worst
 from worker.fleet.asked import Data, How, Run
-from worker.fleet.links import Pending
+from worker.fleet.links import Pending, meta_of
 from worker.fleet.merging import MERGES, Answers, worst_level
 from worker.fleet.names import ALL, joined, split
 from worker.fleet.roster import Roster
@@ -32,6 +32,12 @@ class Everywhere:
         self._roster = roster
         self._own = own
         self._history, self._health = history, health
+        self._others: dict[str, Callable[[Data, How], Run]] = {
+            "memory.get_allocations": self._allocations,
+            "memory.get_status": self._status,
+            "memory.model_optimize": self._model_optimize,
+            "worker.get_health": self._whole_health,
+        }
 
     def begin(self, name: str, data: Data, how: How) -> Run:
         """Ask the node whose device is named, else all."""
@@ -42,12 +48,8 @@ class Everywhere:
             node, device = split(asked)
             one = self._roster.link(node or self._own).send(name, {**data, "device_id": device}, how.meta)
             return lambda call: self._finished(name, one.answer(call))
-        if name == "memory.get_allocations":
-            return self._allocations(data)
-        if name == "memory.model_optimize":
-            return self._model_optimize(data)
-        if name == "memory.get_status":
-            return self._status(data, how)
+        if name in self._others:
+            return self._others[name](data, how)
         pending = self._send(name, data, how)
         return lambda call: self._finished(name, MERGES[name](self._answers(name, pending, call)))
 
@@ -65,14 +67,15 @@ class Everywhere:
 
         DeviceUnavailableError where none answers, but for what is answered even so.
         """
-        if pending and not ACTIONS[name].changes:
-            refs = [each.ref for each in pending]
-            ray.wait(refs, num_returns=len(refs), timeout=_PATIENCE_SECONDS)
+        refs = [each.ref for each in pending]
+        if refs and not ACTIONS[name].changes:
+            refs, _ = ray.wait(refs, num_returns=len(refs), timeout=_PATIENCE_SECONDS)
+        ready = set(refs)
         answers: Answers = {}
         failed: WorkerError | None = None
         for each in pending:
             try:
-                if ACTIONS[name].changes or each.is_answered():
+                if each.ref in ready:
                     answers[each.link.node_id] = each.answer(call)
             except DeviceUnavailableError as error:  # lost, or its worker is being started again
                 failed = error
@@ -86,15 +89,28 @@ class Everywhere:
         if name == "memory.get_analytics" and answer["actions"] is not None:
             told = [each for each in answer["actions"] if each["action"].startswith("operation:")]
             return {**answer, "actions": [*self._history.actions(answer["time_range_ms"]), *told]}
-        if name == "worker.get_health":
-            here = self._health.read()
-            states = [
-                *map(attrgetter("state"), here),
-                *(HealthState(each["state"]) for each in answer["parts"]),
-            ]
-            found = worst([PartHealth("", each) for each in states])
-            return {"state": found, "parts": [*map(vars, here), *answer["parts"]]}
         return answer
+
+    def _whole_health(self, data: Data, how: How) -> Run:
+        """Ask all nodes; one that does not answer, or is lost, is told of by the gateway's own parts."""
+        pending = self._send("worker.get_health", data, how)
+
+        def run(call: Call) -> Data:
+            answers = self._answers("worker.get_health", pending, call)
+            silent = {f"node:{each.link.node_id}" for each in pending if each.link.node_id not in answers}
+            here = [
+                replace(each, state=HealthState.DEGRADED, reason="it does not answer")
+                if each.name in silent and each.state is HealthState.OK
+                else each
+                for each in self._health.read()
+            ]
+            parts = [*map(vars, here), *MERGES["worker.get_health"](answers)["parts"]]
+            return {
+                "state": worst([PartHealth("", HealthState(each["state"])) for each in parts]),
+                "parts": parts,
+            }
+
+        return run
 
     def _of_one_id(self, data: Data, how: How) -> Run:
         node, allocation_id = split(data["allocation_id"])
@@ -141,7 +157,7 @@ class Everywhere:
             why or "it does not answer",
         )
 
-    def _allocations(self, data: Data) -> Run:
+    def _allocations(self, data: Data, _how: How) -> Run:
         """List node by node: a page ends with a node's last, and ``next`` names where the next one begins."""
         limit: int = data.get("limit") or 100
         names = [each.node_id for each in self._roster.reachable()]
@@ -154,9 +170,10 @@ class Everywhere:
             inner = {**data, "after": after if node is not None and after != _FIRST else None}
             for position, name in enumerate(names):
                 try:
-                    found = self._roster.link(name).ask(
-                        "memory.get_allocations", {**inner, "limit": limit - len(rows)}, call
+                    asking = self._roster.link(name).send(
+                        "memory.get_allocations", {**inner, "limit": limit - len(rows)}, meta_of(call)
                     )
+                    found = self._answers("memory.get_allocations", [asking], call)[name]
                 except DeviceUnavailableError:
                     continue
                 rows += found["allocations"]
@@ -169,7 +186,7 @@ class Everywhere:
 
         return run
 
-    def _model_optimize(self, data: Data) -> Run:
+    def _model_optimize(self, data: Data, _how: How) -> Run:
         """Ask node by node until what was wanted is freed, or as many models are unloaded as may be."""
         links = self._roster.reachable()
 

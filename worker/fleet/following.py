@@ -11,7 +11,7 @@ from worker.core.errors import DeviceUnavailableError
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent
 from worker.fleet.links import LOST
-from worker.fleet.roster import Roster, last_words
+from worker.fleet.roster import Roster
 from worker.fleet.words import Since
 from worker.stream.failures import wire_error
 
@@ -58,7 +58,7 @@ class Following:
                 found = ray.get(handle.hello.remote(), timeout=deadline - time.monotonic())
             except (*LOST, ray.exceptions.GetTimeoutError) as error:
                 if time.monotonic() >= deadline or _CREATION in str(error):
-                    raise DeviceUnavailableError(f"{name} did not start: {last_words(error)}") from None
+                    raise DeviceUnavailableError(f"{name} did not start: {_last_words(error)}") from None
                 if self._roster.forget_gone(name):
                     return ()
                 time.sleep(_PATIENCE_SECONDS)
@@ -95,3 +95,9 @@ class Following:
                 self._since = roster.hear(ray.get(ref))
             else:
                 roster.note_end(ref)
+
+
+def _last_words(error: BaseException) -> str:
+    """Return what Ray says of an actor's end, in one line: the error that it was, where there was one."""
+    lines = [each.strip() for each in str(error).strip().splitlines() if each.strip()]
+    return next((each for each in reversed(lines) if "Error:" in each), lines[0] if lines else repr(error))

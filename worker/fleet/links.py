@@ -9,6 +9,8 @@ import ray
 from protocol.vocabulary import Executed
 from worker.client.calls import data_of
 from worker.core.errors import DeviceUnavailableError, WorkerError
+from worker.core.log import log
+from worker.fleet.freeing import Freeing
 from worker.fleet.names import outward
 from worker.fleet.node_worker import UNDONE
 from worker.fleet.words import Answered, Asked, Guard, Place, packed, unpacked
@@ -20,6 +22,7 @@ LOST = (
     ray.exceptions.RaySystemError,
     ray.exceptions.ObjectLostError,
 )
+PROCESS_LOST = "its process died, or can't be reached"
 _LINKS = itertools.count(1)
 
 
@@ -43,12 +46,14 @@ class Link:
         node_id: str,
         handle: Any,
         gateway: str,
+        freeing: Freeing,
         on_answer: Callable[["Link", str, Answered], None],
         on_lost: Callable[["Link", str], None],
     ) -> None:
         self.node_id = node_id
         self.handle = handle
         self._gateway = gateway
+        self.freeing = freeing
         self.heard = on_answer
         self._on_lost = on_lost
         self._link_id = f"{gateway}-{next(_LINKS)}"
@@ -70,8 +75,11 @@ class Link:
         asked = packed(Asked(place, call_id, guard, action, data, meta))
         if progress:
             stream = self.handle.call_with_progress.options(num_returns="streaming").remote(asked)
-            return Pending(self, call_id, action, None, stream)
-        return Pending(self, call_id, action, self.handle.call.remote(asked))
+            pending = Pending(self, call_id, action, None, stream)
+        else:
+            pending = Pending(self, call_id, action, self.handle.call.remote(asked))
+        self.freeing.sent(action, pending)
+        return pending
 
     def ask(self, action: str, data: dict[str, Any], call: Call, meta: dict[str, Any] | None = None) -> Any:
         """Send a request and wait for what it answers, in the fleet's names. Raises what it refuses with."""
@@ -87,7 +95,7 @@ class Link:
 
     def lost(self, error: Exception, action: str) -> NodeLostError:
         """Note that the node is lost, and make the error of a request that was on its way."""
-        why = str(error).strip().partition("\n")[0]
+        why = why_of(error)
         self._on_lost(self, why)
         told = NodeLostError(f"{self.node_id} is lost: {why}", node=self.node_id)
         told.executed = UNDONE.get(action, Executed.UNKNOWN)
@@ -104,22 +112,20 @@ class Pending:
         self.ref = ref
         self._stream = stream
 
-    def is_answered(self) -> bool:
-        """Tell whether there is a reply, or will be none."""
-        return bool(ray.wait([self.ref], timeout=0)[0])
-
     def answer(self, call: Call) -> Any:
         """Wait for the worker's answer, in the fleet's names. Raises what it refuses with; NodeLostError."""
         return self.read(self.wait(call))
 
     def wait(self, call: Call) -> Answered:
         """Wait for the reply as it is; cancelled where the call is. It is answered all the same, as cancelled or done."""
-        with call.token.telling(self.cancel):
-            try:
+        try:
+            with call.token.telling(self.cancel):
                 found: Answered = unpacked(ray.get(self.ref) if self._stream is None else self._follow(call))
-            except LOST as error:
-                raise self.link.lost(error, self._action) from None
-        self.link.heard(self.link, self._action, found)
+            self.link.heard(self.link, self._action, found)
+        except LOST as error:
+            raise self.link.lost(error, self._action) from None
+        finally:
+            self.link.freeing.answered(self)
         return found
 
     def read(self, answered: Answered) -> Any:
@@ -148,6 +154,15 @@ class Pending:
                 return step
             call.report(*step)
         raise AssertionError
+
+
+def why_of(error: Exception) -> str:
+    """Say for people how a node was lost; what Ray says of it goes to the log."""
+    said = str(error).strip().partition("\n")[0]
+    log("info", "Ray does not reach a node", reason=said)
+    return (
+        "its machine is gone" if isinstance(error, ray.exceptions.ActorUnschedulableError) else PROCESS_LOST
+    )
 
 
 def named(error: WorkerError, node_id: str) -> WorkerError:

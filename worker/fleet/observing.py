@@ -85,15 +85,12 @@ class Observer:
         placed: Counter[str] = Counter()
         for each in here:
             placed.update(under_way.get(each.model_id, {}))
-        working = [each.model_id for each in here for _ in range(each.in_use)]
-        work_ms, parallel = self._pace.of(device.device_id, working)
         return replace(
             device,
             queue_ms=sum(each.ready_in_ms for each in here),
-            in_use=len(working),
+            in_use=sum(each.in_use for each in here),
             placed=tuple(sorted(placed.items())),
-            work_ms=work_ms,
-            parallel=parallel,
+            **self._pace.of(device.device_id)._asdict(),
         )
 
 

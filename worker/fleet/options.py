@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from protocol.vocabulary import DeviceState, FileLocation, ModelState
 from worker.fleet.known import KnownNode
-from worker.fleet.pricing import level_of, load_ms, spread, turn_ms
+from worker.fleet.pricing import Usual, level_of, load_ms, spread, turn_ms
 from worker.fleet.reservations import NodeHolds, Reservations
 from worker.fleet.views import Cause, DeviceView, ModelView, Passed, PlacementRequest, Step
 
@@ -52,19 +52,19 @@ class Option(NamedTuple):
 class Pricing:
     """Prices nodes for one request: steps 1 to 11 of the decision (``placement.place``)."""
 
-    __slots__ = ("_held", "_index", "_now_ns", "_request", "_usual_ms", "load_start", "start")
+    __slots__ = ("_held", "_index", "_now_ns", "_request", "_usual", "load_start", "start")
 
     def __init__(
         self,
         request: PlacementRequest,
         held: Reservations,
         now_ns: int,
-        usual_ms: float,
+        usual: Usual,
         index: Mapping[str, int],
     ) -> None:
-        """``usual_ms``: how long leases are held on average; ``index``: where each node is on the ring."""
+        """``usual``: what is expected of leases where none was measured; ``index``: where each node is on the ring."""
         self._request = request
-        self._usual_ms = usual_ms
+        self._usual = usual
         self._held = held
         self._now_ns = now_ns
         self._index = index
@@ -132,7 +132,7 @@ class Pricing:
     def _turn_ms(self, device: DeviceView, holds: NodeHolds) -> float:
         if not self._request.new_use:
             return 0.0
-        return turn_ms(device, holds.uses.get(device.device_id, 0), self._usual_ms)
+        return turn_ms(device, holds.uses.get(device.device_id, 0), self._usual)
 
     def _will_do(self, device: DeviceView) -> bool:
         request = self._request

@@ -1,12 +1,16 @@
 """How long work with a model takes on a node, and how many are worked on side by side: measured by the node's own calls.
 
-No one declares either. A plugin may hold a lock, an engine has so many sequences, the worker so many threads for plugins, and
-whatever it is, those that wait for one another take longer together than alone: by how much tells how many do not wait.
+No one declares either. A plugin may hold a lock, an engine has so many sequences, the worker so many threads for plugins.
+Where ``p`` are worked on at once, in order of arrival, the call that comes as the ``n``-th of those under way takes
+``max(1, n / p)`` times its work. So for each possible ``p`` it is kept what that makes of every call's work, and how well
+the next call's time was foretold by it: the ``p`` that foretells best is what is found.
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from math import exp, inf, log
+from typing import NamedTuple
 
 from protocol.vocabulary import ModelState
 from worker.core.sure_lock import SureLock
@@ -14,67 +18,127 @@ from worker.fleet.views import ModelView
 
 UnderWay = dict[str, Counter[str]]
 """By model, how many calls each gateway has under way."""
+_LIMITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, inf)
+"""How many may be worked on side by side."""
 _LATELY = 20
 """Calls that a figure is the mean of, about: what was before them fades."""
-_ALONE = 1.05
-"""How many are under way at most, on average over a call, for it to count as one that was alone."""
+_SURE = exp(2 / _LATELY)
+"""By how much a limit has to foretell better than none to be taken for one: Akaike's criterion for one figure more."""
+_NOISE = 0.01
+"""Squared error of a forecast that is as good as none: times that differ by a tenth."""
 _SLOWED = 4 / 3
-"""By how much calls have to be longer together than alone to wait for one another: less than that is chance."""
+"""By how much a call has to be longer than its work to have waited for others: less than that is chance."""
+_BLURRED = 0.05
+"""The share of its time by which a call's beginning may be unknown for it to be measured."""
+
+_Mean = tuple[float, ...]
+"""Of a model's calls, how long each works, for each limit."""
 
 
 class Slowdown:
-    """Calls on one device: how long each is alone, and how many are worked on at once. Pure; its owner locks."""
+    """Calls on one device: how long each works, and how many are worked on at once. Pure; its owner locks."""
 
     def __init__(self) -> None:
-        # All mutable state: how long a call of each model is alone, or its shortest while none was; of those that were not
-        # alone their time, the same alone, and how many were under way during it: sums that fade.
-        self._alone_ms: dict[str, tuple[float, int]] = {}
-        self._held_ms = self._work_ms = self._shared = 0.0
-        self.parallel: int | None = None
-        """How many are worked on side by side; None while none was seen to wait for another."""
-
-    def work_ms(self, models: Iterable[str]) -> float | None:
-        """Return how long a call takes by itself, on average over these; None where none of them was ever made."""
-        known = [self._alone_ms[each][0] for each in models if each in self._alone_ms]
-        return sum(known) / len(known) if known else None
+        # All mutable state: by model, how many calls were noted of late and what their work is for each limit; the squared
+        # errors of what each limit foretold, which fade; and how many were side by side at most without waiting.
+        self._models: dict[str, tuple[int, _Mean]] = {}
+        self._errors = [0.0] * len(_LIMITS)
+        self._foretold = 0.0
+        self._best = len(_LIMITS) - 1
+        self.unslowed = 0
 
     @property
-    def models(self) -> Iterable[str]:
-        """The models that calls were made with."""
-        return self._alone_ms.keys()
+    def parallel(self) -> int | None:
+        """How many are worked on side by side; None while none was seen to wait for another."""
+        limit = _LIMITS[self._best]
+        return None if limit == inf else int(limit)
 
-    def ended(self, model_id: str, held_ms: float, under_way: float) -> None:
-        """Note a call: how long it took, and how many were under way on average meanwhile, itself among them."""
-        work_ms, count = self._alone_ms.get(model_id, (held_ms, 0))
-        if under_way <= _ALONE:
-            count = min(count + 1, _LATELY)
-            self._alone_ms[model_id] = work_ms + (held_ms - work_ms) / count, count
-            return
-        if not count:  # none was alone so far
-            work_ms = min(work_ms, held_ms)
-            self._alone_ms[model_id] = work_ms, 0
-        if self.parallel is not None and under_way <= self.parallel:
-            return  # none of them had to wait: that says nothing of how many may be
-        fading = 1 - 1 / _LATELY
-        self._held_ms = self._held_ms * fading + held_ms
-        self._work_ms = self._work_ms * fading + work_ms
-        self._shared = self._shared * fading + held_ms * under_way
-        slowdown, together = self._held_ms / max(self._work_ms, 1e-6), self._shared / self._held_ms
-        self.parallel = max(1, round(together / slowdown)) if slowdown > _SLOWED else None
+    def ended(self, model_id: str, held_ms: float, place: int) -> None:
+        """Note a call: how long it took, and as which of those under way it came, from 1 on."""
+        works = tuple(held_ms / max(1.0, place / limit) for limit in _LIMITS)
+        count, means = self._models.get(model_id, (0, works))
+        if count:
+            fading = 1 - 1 / _LATELY
+            self._foretold = self._foretold * fading + 1
+            for index, (work, mean) in enumerate(zip(works, means, strict=True)):
+                missed = log(max(work, 1e-3) / max(mean, 1e-3))
+                self._errors[index] = self._errors[index] * fading + missed * missed
+            self._choose()
+        if held_ms <= _SLOWED * means[self._best]:
+            self.unslowed = max(self.unslowed, place)
+        count = min(count + 1, _LATELY)
+        self._models[model_id] = (
+            count,
+            tuple(mean + (work - mean) / count for work, mean in zip(works, means, strict=True)),
+        )
+
+    def work_ms(self, under_way: Iterable[tuple[str, float, int]]) -> float | None:
+        """Return how long a call works, on average over those under way; None where no such call was ever noted.
+
+        ``under_way``: of each its model, how long it is held so far, and its place. One that has worked for longer
+        than its model's do counts with that: those that last are the last to end, and would be left out at first.
+        """
+        total, count = 0.0, 0
+        for model_id, held_ms, place in under_way:
+            known = self._models.get(model_id)
+            if known is not None:
+                noted, means = known
+                work, so_far = means[self._best], self.worked_ms(held_ms, place)
+                total += (noted * work + so_far) / (noted + 1) if so_far > work else work
+                count += 1
+        return total / count if count else None
+
+    def usual_ms(self) -> float | None:
+        """Return how long calls of all models that were noted work."""
+        works = [means[self._best] for _, means in self._models.values()]
+        return sum(works) / len(works) if works else None
+
+    def worked_ms(self, held_ms: float, place: int) -> float:
+        """Return how much of the time that a call was held it was worked on, at least as far as is known."""
+        return held_ms / max(1.0, place / (self.parallel or max(1, self.unslowed)))
+
+    def _choose(self) -> None:
+        """Take the limit that foretold best; of equals the largest, and none unless one is surely better."""
+        floors = [each + _NOISE * self._foretold for each in self._errors]
+        least = min(floors)
+        if floors[-1] <= least * _SURE:
+            self._best = len(_LIMITS) - 1
+        else:
+            self._best = max(index for index, each in enumerate(floors) if each <= least)
+
+
+class Measured(NamedTuple):
+    """What a node knows of the calls on one of its devices, as its view has it (``DeviceView``)."""
+
+    work_ms: float | None = None
+    so_far_ms: float = 0.0
+    parallel: int | None = None
+    unslowed: int = 0
 
 
 class _Device:
-    """What is under way on one device, added up over time."""
+    """What is under way on one device."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self) -> None:
         self.slowdown = Slowdown()
-        self.count, self.sum, self.at = 0, 0.0, now
+        self.count = 0
 
-    def changed(self, now: float, by: int) -> float:
-        """Return the sum of calls under way over time so far, and count one more or less from now on."""
-        self.sum += self.count * (now - self.at)
-        self.count, self.at = self.count + by, now
-        return self.sum
+
+class _Call:
+    """One call that is under way."""
+
+    __slots__ = ("begun", "blurred", "device", "gateway", "model_id", "place")
+
+    def __init__(self, gateway: str, model_id: str) -> None:
+        self.gateway, self.model_id = gateway, model_id
+        self.device: _Device | None = None
+        self.begun = self.blurred = 0.0
+        self.place = 0
+
+    def begin(self, device: _Device, now: float, blurred: float) -> None:
+        """Count it from now on; it began by so many seconds earlier at most."""
+        device.count += 1
+        self.device, self.begun, self.blurred, self.place = device, now, blurred, device.count
 
 
 class Pace:
@@ -83,55 +147,67 @@ class Pace:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._lock = SureLock()
-        # All mutable state: of each call its gateway and model, and, where that was loaded as it began, its device,
-        # when that was and the device's sum then; where models are loaded; and devices.
-        self._calls: dict[str, tuple[str, str, tuple[_Device, float, float] | None]] = {}
+        # All mutable state: calls in order of arrival; where models are loaded, and when that was looked at last; and devices.
+        self._calls: dict[str, _Call] = {}
         self._loaded: dict[str, str] = {}
+        self._looked = now()
         self._devices: dict[str, _Device] = {}
 
     def begin(self, call_id: str, gateway: str, model_id: str) -> None:
         """Count a call with a model from now on."""
         with self._lock:
-            now, device_id, began = self._now(), self._loaded.get(model_id), None
-            if device_id is not None:
-                device = self._devices.setdefault(device_id, _Device(now))
-                began = device, now, device.changed(now, 1)
-            self._calls[call_id] = gateway, model_id, began
+            call = self._calls[call_id] = _Call(gateway, model_id)
+            if model_id in self._loaded:
+                call.begin(self._device(self._loaded[model_id]), self._now(), 0.0)
 
     def end(self, call_id: str, *, done: bool) -> None:
-        """Count it no more. How long it took is noted where it was ``done``, and the model did not have to be loaded for it."""
+        """Count it no more. How long it took is noted where it was ``done``, from when its model was loaded."""
         with self._lock:
-            _, model_id, began = self._calls.pop(call_id)
-            if began is not None:
-                device, since, sum_then = began
-                now = self._now()
-                shared, held = device.changed(now, -1) - sum_then, now - since
-                if done and held > 0:
-                    device.slowdown.ended(model_id, held * 1000, shared / held)
+            call = self._calls.pop(call_id)
+            if call.device is not None:
+                held = self._now() - call.begun
+                call.device.count -= 1
+                if done and held > 0 and call.blurred <= _BLURRED * held:
+                    call.device.slowdown.ended(call.model_id, held * 1000, call.place)
 
     def loaded(self, models: Iterable[ModelView], device_ids: Iterable[str]) -> None:
         """Take over where models are loaded now, and forget devices that are not there any more."""
         there = [each for each in models if each.state is ModelState.LOADED]
         where = {each.model_id: each.device_id for each in there if each.device_id is not None}
         with self._lock:
+            now = self._now()
             self._loaded = where
             kept = frozenset(device_ids)
             self._devices = {name: each for name, each in self._devices.items() if name in kept}
+            for call in self._calls.values():
+                if call.device is None and call.model_id in where:
+                    call.begin(self._device(where[call.model_id]), now, now - self._looked)
+            self._looked = now
 
     def under_way(self) -> UnderWay:
         """Return what is under way."""
         found: UnderWay = {}
         with self._lock:
-            for gateway, model_id, _ in self._calls.values():
-                found.setdefault(model_id, Counter())[gateway] += 1
+            for call in self._calls.values():
+                found.setdefault(call.model_id, Counter())[call.gateway] += 1
         return found
 
-    def of(self, device_id: str, models: Iterable[str]) -> tuple[float | None, int | None]:
-        """Return how long a call of these models takes by itself on a device, of any where there are none; and how many run at once."""
+    def of(self, device_id: str) -> Measured:
+        """Return what is known of the calls on a device."""
         with self._lock:
-            device = self._devices.get(device_id)
+            device, now = self._devices.get(device_id), self._now()
             if device is None:
-                return None, None
+                return Measured()
+            here = [
+                (each.model_id, (now - each.begun) * 1000, each.place)
+                for each in self._calls.values()
+                if each.device is device
+            ]
             found = device.slowdown
-            work = found.work_ms(models)
-            return (found.work_ms(found.models) if work is None else work), found.parallel
+            work = found.work_ms(here)
+            work = found.usual_ms() if work is None else work
+            so_far = max((found.worked_ms(held, place) for _, held, place in here), default=0.0)
+            return Measured(work, so_far if work is None else 0.0, found.parallel, found.unslowed)
+
+    def _device(self, device_id: str) -> _Device:
+        return self._devices.setdefault(device_id, _Device())

@@ -61,7 +61,7 @@ def place_among(
     work = Work.of(device for node in nodes for device in node.devices.values())
     ring = sorted(nodes, key=lambda node: (node.place, node.node_id))
     index = {node.node_id: place for place, node in enumerate(ring)}
-    pricing = Pricing(request, held, now_ns, work.usual_ms, index)
+    pricing = Pricing(request, held, now_ns, work.usual, index)
     return decided(request, nodes, pricing, min(_options(nodes, pricing), key=_order, default=None))
 
 

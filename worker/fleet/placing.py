@@ -152,14 +152,22 @@ class _Attempt:
         self._roster, self._own, self._name, self._how = roster, own, name, how
         self._request, self._data = request, data
         self._fallback = name == "memory.load_model" and data.get("allow_fallback", True)
-        # All mutable state: who refused, with what, how often a view was stale, and the try that is under way.
+        # All mutable state: who refused, with what, how often a view was stale, the try that is under
+        # way, and, where there is none, what may give memory back that was asked for before.
         self._refused: dict[str, WorkerError] = {}
         self._stale = 0
         self._passed: tuple[Passed, ...] = ()
         self._trying = self._next()
+        self._freed = frozenset[int]() if self._trying else roster.freeing.numbers()
 
     def run(self, call: Call) -> Any:
-        """Wait for the answer, trying one node after the other. Raises the best node's refusal where all refuse."""
+        """Wait for the answer, trying one node after the other. Raises the best node's refusal where all refuse.
+
+        Where it went nowhere, it is placed anew once what was to be given back before it is.
+        """
+        if self._freed:
+            self._roster.freeing.wait(self._freed, call.token)
+            self._trying = self._next()
         while self._trying is not None:
             key, choice, pending = self._trying
             self._trying = None

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from math import expm1, log2
+from math import expm1, inf, log2
 from typing import NamedTuple, Self
 
 from protocol.vocabulary import FileLocation, ModelState
@@ -18,6 +18,22 @@ LINK_BYTES_PER_S = 117_000_000
 
 WORK_MS = 1000.0
 """How long a lease is taken to be held until any was, anywhere."""
+
+
+class Usual(NamedTuple):
+    """What is expected of a device where it was not measured yet."""
+
+    work_ms: float = WORK_MS
+    """How long a lease is held there."""
+    parallel: float = 1.0
+    """How many are worked on side by side."""
+
+
+UNMEASURED = Usual()
+"""Where nothing was measured anywhere."""
+
+LEAST = Usual(0.0, inf)
+"""By which every turn takes no longer than by any other."""
 
 _LEVELS_PER_OCTAVE = 14
 """Prices are estimates: those that differ by less than a twentieth are as good as each other."""
@@ -39,32 +55,64 @@ def spread(name: str) -> int:
 
 
 class Work(NamedTuple):
-    """How long leases are held on devices: whole milliseconds, so that sums are the same in any order."""
+    """What devices measured of leases, added up: whole numbers, so that sums are the same in any order."""
 
     sum_ms: int = 0
     devices: int = 0
+    """Where any ended."""
+    so_far_ms: int = 0
+    beginning: int = 0
+    """Where the first are held."""
+    parallel: int = 0
+    limited: int = 0
+    """Where some waited for others."""
 
     @classmethod
     def of(cls, devices: Iterable[DeviceView]) -> Self:
-        """Add up the devices where any was."""
-        known = [int(each.work_ms) for each in devices if each.work_ms]
-        return cls(sum(known), len(known))
+        """Add up devices."""
+        total = cls()
+        for each in devices:
+            known, begun = bool(each.work_ms), not each.work_ms and each.so_far_ms > 0
+            total = total.plus(
+                cls(
+                    int(each.work_ms or 0),
+                    int(known),
+                    int(each.so_far_ms) if begun else 0,
+                    int(begun),
+                    each.parallel or 0,
+                    int(each.parallel is not None),
+                )
+            )
+        return total
+
+    def plus(self, other: "Work", sign: int = 1) -> Self:
+        """Add others, or take them out again."""
+        return type(self)(*(left + sign * right for left, right in zip(self, other, strict=True)))
 
     @property
-    def usual_ms(self) -> float:
-        """What is expected where none was yet."""
-        return self.sum_ms / self.devices if self.devices else WORK_MS
+    def usual(self) -> Usual:
+        """What is expected where nothing was measured yet.
+
+        The first to end are the shortest. So where that makes them longer, those count that are held on devices where none ended
+        yet, each as half done: on average what is under way will take as long again as it did.
+        """
+        known = self.sum_ms / self.devices if self.devices else WORK_MS
+        ended_or_not = (self.sum_ms + 2 * self.so_far_ms) / max(1, self.devices + self.beginning)
+        return Usual(max(known, ended_or_not), self.parallel / self.limited if self.limited else 1.0)
 
 
-def turn_ms(device: DeviceView, ahead: int = 0, usual_ms: float = 0.0) -> float:
+def turn_ms(device: DeviceView, ahead: int = 0, usual: Usual = UNMEASURED) -> float:
     """Return how long one more lease waits for its turn on a device.
 
-    ``ahead``: leases that its view does not know of; ``usual_ms``: how long they are held where none was yet.
+    ``ahead``: leases that its view does not know of; ``usual``: what is expected where it was not measured. Where none was seen
+    to wait for another, as many are expected not to as were side by side already, and as many as elsewhere: so a device that
+    has no limit is found out step by step.
     """
-    if device.parallel is None:
+    parallel = device.parallel or max(device.unslowed, usual.parallel)
+    waiting = device.in_use + ahead + 1 - parallel
+    if waiting <= 0:
         return 0.0
-    waiting = device.in_use + ahead + 1 - device.parallel
-    return max(0, waiting) * (device.work_ms or usual_ms) / device.parallel
+    return waiting * (device.work_ms or max(usual.work_ms, device.so_far_ms)) / parallel
 
 
 def load_ms(model: ModelView, size_bytes: int) -> float:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import ray
 
@@ -14,9 +14,10 @@ from worker.core.log import log
 from worker.core.sure_lock import SureCondition
 from worker.fleet.candidates import Candidates
 from worker.fleet.cluster import Cluster, Machine
+from worker.fleet.freeing import Freeing
 from worker.fleet.holdings import LATEST
 from worker.fleet.known import KnownNode
-from worker.fleet.links import LOST, Link
+from worker.fleet.links import LOST, PROCESS_LOST, Link, why_of
 from worker.fleet.names import in_order, joined, split
 from worker.fleet.placement import Placement
 from worker.fleet.pricing import load_ms
@@ -30,6 +31,14 @@ class OnLost(Protocol):
     def __call__(self, node: str, why: str, view: NodeView, before: str, *, again: bool = False) -> None:
         """Tell of it."""
         ...
+
+
+class Lost(NamedTuple):
+    """Why a node is lost, since when it is, and when that was noticed, by ``time.monotonic``."""
+
+    why: str
+    since: float
+    noticed_at: float
 
 
 class Roster:
@@ -49,15 +58,17 @@ class Roster:
         self._on_event, self._on_lost, self._on_back = on_event, on_lost, on_back
         self._changed = SureCondition()
         # All mutable state, under its lock: to each node the link that it is reached by since it was last back, the last
-        # views and what was placed that none shows yet, which nodes are lost and since when, and what ends with a link.
+        # views and what was placed that none shows yet, which nodes are lost and since when, when each was heard of last, and what ends with a link.
         self._links: dict[str, Link] = {}
         self._machines_now: dict[str, Machine] = {}
         self._candidates = Candidates()
-        self._lost: dict[str, tuple[float, str]] = {}
+        self._lost: dict[str, Lost] = {}
+        self._heard_at: dict[str, float] = {}
         self._watches: dict[Any, Link] = {}
         self._closed = False
         self.plugins: frozenset[str] = frozenset()
         """Actions that the nodes have beside the contract's: all have the same options."""
+        self.freeing = Freeing()
         self.directory = cluster.directory()
         self.gateway = gateway
 
@@ -78,7 +89,7 @@ class Roster:
                 f"no node {node_id!r}; there is {known}", device_id=node_id, known=self.names()
             )
         if lost is not None:
-            raise DeviceUnavailableError(f"{node_id} is lost: {lost[1]}", node=node_id)
+            raise DeviceUnavailableError(f"{node_id} is lost: {lost.why}", node=node_id)
         return link
 
     def handle(self, node_id: str) -> Any:
@@ -95,7 +106,7 @@ class Roster:
         """Say why a node is lost; None for one that is not."""
         with self._changed:
             lost = self._lost.get(node_id)
-        return None if lost is None else lost[1]
+        return None if lost is None else lost.why
 
     def is_here(self, node_id: str) -> bool:
         """Tell whether a node is on the gateway's own machine."""
@@ -134,7 +145,7 @@ class Roster:
         for name in names:
             state, said = HealthState.OK, None
             if name in lost:
-                state, said = HealthState.FAILED, f"lost: {lost[name][1]}"
+                state, said = HealthState.FAILED, f"lost: {lost[name].why}"
             elif leases.get(name, 0) < time.monotonic_ns():
                 state, said = (
                     HealthState.DEGRADED,
@@ -196,6 +207,7 @@ class Roster:
     def heard(self, link: Link, action: str, found: Answered) -> None:
         """Know from now on what a node answered."""
         with self._changed:
+            self._heard_at[link.node_id] = time.monotonic()
             if found.view is not None:
                 self._take(found.view)
             if action == "memory.deallocate" and found.succeeded:
@@ -233,15 +245,20 @@ class Roster:
         """Note that a node is lost by which a link ended; nothing of one that is back, and has another link since."""
         with self._changed:
             if self._links.get(link.node_id) is link:
-                self._lose(link.node_id, why, time.monotonic())
+                self._lose(link.node_id, why)
 
-    def _lose(self, node_id: str, why: str, at: float, before: str | None = None) -> None:
-        """Note that a node is lost: once, until it is back. ``before``: the start of its worker that is not."""
+    def _lose(self, node_id: str, why: str, since: float | None = None, before: str | None = None) -> None:
+        """Note that a node is lost: once, until it is back.
+
+        ``since``: when it was lost, by ``time.monotonic``; None where that is not known: since it was heard of last.
+        ``before``: the start of its worker that is not lost.
+        """
         if node_id in self._lost or node_id not in self._links or self._closed:
             return
-        self._lost[node_id] = (at, why)
+        now = time.monotonic()
+        self._lost[node_id] = Lost(why, self._heard_at.get(node_id, now) if since is None else since, now)
         machine = self._machines_now.pop(node_id, None)  # where its actor is not started again, another is
-        if machine is not None:
+        if machine is not None and before is None:
             self._cluster.missed(machine)
         self._candidates.reservations.lost(node_id)
         log("warning", "a node is lost", node=node_id, reason=why)
@@ -294,9 +311,11 @@ class Roster:
                     since = Since(
                         since.directory, 0, since.event
                     )  # something was missed: all is asked for anew
-            now = time.monotonic_ns()
+            now = time.monotonic()
             for name, left in news.leases.items():
-                self._candidates.renew(name, now + round(left * 1e9))
+                self._candidates.renew(name, round((now + left) * 1e9))
+                told_at = now + left - LEASE_SECONDS
+                self._heard_at[name] = max(told_at, self._heard_at.get(name, told_at))
             self._changed.notify_all()
         for node_id, name, data in news.events:
             self._on_event(node_id, name, data)
@@ -315,7 +334,10 @@ class Roster:
             return True
         again = known is not None and said.incarnation != known.incarnation
         if again:
-            self._lose(name, "its worker died", time.monotonic() - said.down_ms / 1000, said.incarnation)
+            if said.down_ms:
+                self._lose(name, "its worker died", time.monotonic() - said.down_ms / 1000, said.incarnation)
+            else:  # the first worker of another process, which does not know since when there was none
+                self._lose(name, PROCESS_LOST, before=said.incarnation)
         self._candidates.update(said)
         if known is None:
             self._candidates.renew(name, 0)  # until the directory says how long it lasts
@@ -326,17 +348,17 @@ class Roster:
     def _note_alive(self, name: str) -> None:
         """Take a node back that is there after all: it was not to be reached, and the host was told that all is gone."""
         lost = self._lost.get(name)
-        if lost is not None and time.monotonic() - lost[0] > LEASE_SECONDS and name in self._links:
+        if lost is not None and time.monotonic() - lost.noticed_at > LEASE_SECONDS and name in self._links:
             self._links[name].handle.leave.remote(self.gateway)
             self._bring_back(name)
 
     def _bring_back(self, name: str) -> None:
-        lost_at, why = self._lost.pop(name)
+        lost = self._lost.pop(name)
         self._link(name, self._links[name].handle)
         view = self._known()[name].view()
         log("info", "a node is back, empty", node=name)
-        self._on_lost(name, why, view, view.incarnation, again=True)
-        self._on_back(name, time.monotonic() - lost_at, view)
+        self._on_lost(name, lost.why, view, view.incarnation, again=True)
+        self._on_back(name, time.monotonic() - lost.since, view)
 
     def note_end(self, ref: Any) -> None:
         """Note that a node's process ended."""
@@ -346,14 +368,14 @@ class Roster:
             try:
                 ray.get(ref)
             except LOST as error:
-                self.lose(link, last_words(error))
+                self.lose(link, why_of(error))
 
     def _link(self, name: str, handle: Any) -> None:
         """Reach a node by a new link from now on: what ends an older one says nothing of it any more."""
         for ref in [ref for ref, link in self._watches.items() if link.node_id == name]:
             del self._watches[ref]
             ray.cancel(ref)
-        link = self._links[name] = Link(name, handle, self.gateway, self.heard, self.lose)
+        link = self._links[name] = Link(name, handle, self.gateway, self.freeing, self.heard, self.lose)
         self._watches[handle.watch.remote()] = link
 
     def look_for_machines(self) -> None:
@@ -365,9 +387,3 @@ class Roster:
             with self._changed:
                 self._machines_now[name] = machine
                 self._link(name, handle)
-
-
-def last_words(error: BaseException) -> str:
-    """Return what Ray says of an actor's end, in one line: the error that it was, where there was one."""
-    lines = [each.strip() for each in str(error).strip().splitlines() if each.strip()]
-    return next((each for each in reversed(lines) if "Error:" in each), lines[0] if lines else repr(error))

@@ -13,6 +13,9 @@ def prepare(*, alone: bool) -> None:
     os.environ.setdefault(
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
     )  # nodes ask for no GPU, and use all there are
+    os.environ.setdefault(
+        "RAY_COLOR_PREFIX", "0"
+    )  # what it says becomes lines of the log, which are for programs too
     if not alone:
         return
     if "RAY_AUTH_MODE" not in os.environ:

@@ -42,9 +42,13 @@ class DeviceView(Record):
     placed: tuple[tuple[str, int], ...] = ()
     """How many of these each gateway placed, and knows of itself."""
     work_ms: float | None = None
-    """How long such a lease is held by itself, on average of late; None where none was."""
+    """How long such a lease is held by itself, on average of late; None where none ended yet."""
+    so_far_ms: float = 0.0
+    """How long the longest has been worked with by now, where none ended yet; else 0."""
     parallel: int | None = None
-    """How many of them are worked on side by side; None where they do not wait for one another."""
+    """How many of them are worked on side by side; None where none was seen to wait for another."""
+    unslowed: int = 0
+    """How many were side by side at most without waiting for one another."""
     state: DeviceState = DeviceState.AVAILABLE
 
 

@@ -58,6 +58,15 @@ class WeightFile(Protocol):
         ...
 
 
+@runtime_checkable
+class StoredFile(WeightFile, Protocol):
+    """A WeightFile whose parts lie in a file as they are placed, so that another process can read them by itself."""
+
+    def stored(self, index: int) -> FileRange | None:
+        """Say where a part lies; None for one that ``read_into`` makes into something else. The descriptor stays open."""
+        ...
+
+
 class InPlace(Record):
     """What of a file is to be mapped, and how the tensors lie in that."""
 
@@ -186,13 +195,18 @@ def lay_out(
     end = 0
     for name, stored_dtype, shape in stored:
         dtype = placed_dtype(stored_dtype, cast_to)
-        offset = -(-end // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
         size = bytes_of(dtype, shape)
+        offset = aligned(end) if size else 0
         infos.append(
             TensorInfo(name, shape, stored_dtype, bytes_of(stored_dtype, shape), dtype, offset, size)
         )
-        end = offset + size
+        end = offset + size if size else end
     return tuple(infos), end
+
+
+def aligned(end: int) -> int:
+    """Return where what comes after ``end`` begins."""
+    return -(-end // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 def parts_of(tensors: Iterable[TensorInfo]) -> tuple[Part, ...]:

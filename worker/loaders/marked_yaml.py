@@ -25,6 +25,8 @@ _READ_AS_MORE = frozenset(
 """What YAML takes plain text for."""
 _SHOWN_CHARACTERS = 80
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
+_TWO_HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+"""As JSON escapes what is beyond 16 bits, which is what many programs write files of models as."""
 
 
 class YamlError(ValueError):
@@ -41,6 +43,7 @@ class _Loader(yaml.SafeLoader):
     def compose_scalar_node(self, anchor: Any) -> Any:
         node = super().compose_scalar_node(anchor)
         node.tag = _TEXT if node.tag == "tag:yaml.org,2002:value" else node.tag  # =, which nothing reads
+        node.value = _TWO_HALVES.sub(_whole, node.value)
         return node
 
     def compose_mapping_node(self, anchor: Any) -> Any:
@@ -57,6 +60,10 @@ class _Loader(yaml.SafeLoader):
                 raise
             kind, text = node.tag.rpartition(":")[2], str(node.value)[:_SHOWN_CHARACTERS]
             raise YamlError(f"{text!r} is no {kind}", node.start_mark.line + 1) from error
+
+
+def _whole(halves: re.Match[str]) -> str:
+    return halves[0].encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 class MarkedYaml:

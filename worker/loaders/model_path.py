@@ -32,8 +32,8 @@ _STEMS = ("model", "pytorch_model", "diffusion_pytorch_model")
 """What the hub's libraries call the one file of a model; what else is beside it is no part of it."""
 _OF = re.compile(r"-(\d+)-of-(\d+)\.\w+$")
 
-Identity = tuple[tuple[Path, int, int], ...]
-"""Of each file: where it is declared, device and inode. A file that is written to in its place stays the same."""
+Identity = tuple[tuple[Path, int, int, int, int], ...]
+"""Of each file: where it is declared, device and inode, and its size and when it was written to."""
 
 
 class ModelFiles(Record):
@@ -228,7 +228,7 @@ def _check_complete(spec: ModelSpec, shards: list[str]) -> None:
 
 def _indexed(spec: ModelSpec, real: Path, declared: Path) -> ModelFiles:
     """Read an index: which tensor is in which file beside it."""
-    descriptor, size = open_file(spec, real)
+    descriptor, size, _ = open_file(spec, real)
     with os.fdopen(descriptor, "rb") as file:
         if size > _MAX_INDEX_BYTES:
             raise load_failed(
@@ -254,8 +254,8 @@ def _indexed(spec: ModelSpec, real: Path, declared: Path) -> ModelFiles:
     return ModelFiles(found, (declared, *shards), weight_map)
 
 
-def open_file(spec: ModelSpec, path: Path | None = None) -> tuple[int, int]:
-    """Open a file of the model. Returns the descriptor, which the caller closes, and the size in bytes."""
+def open_file(spec: ModelSpec, path: Path | None = None) -> tuple[int, int, Path]:
+    """Open a file of the model. Returns the descriptor, which the caller closes, the size in bytes, and where it lies."""
     path = resolved_file(spec) if path is None else path
     if path.is_dir():
         raise load_failed(spec, "it is a folder, and one file is wanted: declare the file in it")
@@ -265,7 +265,7 @@ def open_file(spec: ModelSpec, path: Path | None = None) -> tuple[int, int]:
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise load_failed(spec, "it is a pipe, a socket or a device: declare the model's file")
-    return descriptor, status.st_size
+    return descriptor, status.st_size, path
 
 
 def identity_of(paths: tuple[Path, ...]) -> Identity | None:
@@ -276,5 +276,5 @@ def identity_of(paths: tuple[Path, ...]) -> Identity | None:
             status = path.stat()
         except OSError:
             return None
-        found.append((path, status.st_dev, status.st_ino))
+        found.append((path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
     return tuple(found)

@@ -58,7 +58,7 @@ def _read(spec: ModelSpec) -> tuple[OnnxHeader, Path, Path]:
             spec,
             f"an ONNX model is one file, with what lies beside it, and there are {len(found.real)}: declare that one",
         )
-    descriptor, size = open_file(spec, found.real[0])
+    descriptor, size, _ = open_file(spec, found.real[0])
     with open(descriptor, "rb", buffering=_READ_BYTES) as file, reading(spec):  # noqa: PTH123 - a descriptor
         check_kind("onnx", file.read(HEAD_BYTES), size)
         return read_header(file, size), found.real[0], found.declared[0]
@@ -78,7 +78,7 @@ def _external(spec: ModelSpec, header: OnnxHeader, declared: Path) -> tuple[Path
         if not real.exists():
             raise load_failed(spec, f"its weights are in {each.location!r}, which is not there: download it")
         with naming(spec, location, among=2):
-            descriptor, size = open_file(spec, real)
+            descriptor, size, _ = open_file(spec, real)
         os.close(descriptor)
         if size < each.end_bytes:
             short = f"{each.location!r} has {size} bytes, and its weights reach to {each.end_bytes}"

@@ -205,6 +205,10 @@ class OddKey:
 
 
 def _key(key: Any) -> Any:
+    if isinstance(
+        key, Named
+    ):  # a class, as older checkpoints of Lightning have its callbacks' states by them
+        return key.name
     plain = key is None or isinstance(key, str | int | float | bytes)
     return key if plain else OddKey()
 

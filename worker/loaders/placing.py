@@ -1,11 +1,12 @@
 """Getting all of a file's tensors into a block: straight where it is addressable, in chunks where not."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from worker.backends.base import COPY_CHUNK_BYTES, WritesEach
 from worker.backends.pieces import Done, take_turns
 from worker.core.cancellation import CancelToken
 from worker.loaders.base import WeightFile
+from worker.loaders.placing_there import Piece, pieces_of, place_there
 
 Write = Callable[[int, memoryview], None]
 """Writes to a place in the block: a backend's ``write`` with the allocation and token filled in."""
@@ -17,24 +18,24 @@ def place(file: WeightFile, block: memoryview, token: CancelToken, done: Done | 
     Errors: what ``read_into`` raises, and what ``token`` does between pieces; both threads have ended then.
     """
 
-    def read(piece: tuple[int, int, int]) -> int:
+    def read(piece: Piece) -> int:
         index, start, length = piece
         at = file.parts[index].offset + start
         with block[at : at + length] as target:
             file.read_into(index, start, target, token)
         return length
 
-    take_turns(_pieces(file), read, token, done, total_bytes=file.total_bytes)
+    take_turns(pieces_of(file), read, token, done, total_bytes=file.total_bytes)
 
 
 def place_through(file: WeightFile, write: Write, token: CancelToken, done: Done | None = None) -> None:
     """Do the same for memory that only its backend can write: where it sends from, or through one chunk of our own."""
     if isinstance(write, WritesEach):
-        _place_each(file, write, token, done)
+        place_there(file, write, token, done)
         return
     chunk = memoryview(bytearray(COPY_CHUNK_BYTES))
     completed = 0
-    for index, start, length in _pieces(file):
+    for index, start, length in pieces_of(file):
         token.check()
         with chunk[:length] as piece:
             file.read_into(index, start, piece, token)
@@ -42,25 +43,3 @@ def place_through(file: WeightFile, write: Write, token: CancelToken, done: Done
         completed += length
         if done is not None:
             done(completed)
-
-
-def _place_each(file: WeightFile, write: WritesEach, token: CancelToken, done: Done | None) -> None:
-    before = 0
-    for index, part in enumerate(file.parts):
-
-        def fill(at: int, piece: memoryview, index: int = index, offset: int = part.offset) -> None:
-            file.read_into(index, at - offset, piece, token)
-
-        def there(length: int, before: int = before) -> None:
-            if done is not None:
-                done(before + length)
-
-        write.put_each(part.offset, part.placed_bytes, fill, there)
-        before += part.placed_bytes
-
-
-def _pieces(file: WeightFile) -> Iterator[tuple[int, int, int]]:
-    """Yield (part, start, length) of at most a chunk each, in the block's order; no element is split."""
-    for index, part in enumerate(file.parts):
-        for start in range(0, part.placed_bytes, COPY_CHUNK_BYTES):
-            yield index, start, min(COPY_CHUNK_BYTES, part.placed_bytes - start)

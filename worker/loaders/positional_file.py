@@ -4,23 +4,24 @@ Read, not mapped: a file that is cut short while it is read is an error here, wh
 process with a signal; and the pages of a mapping would count as this process's memory beside the block.
 """
 
-import contextlib
 import os
 import sys
+from pathlib import Path
 
-from worker.backends.mapped_file import file_identity
+from worker.backends.mapped_file import file_identity, read_ahead
+from worker.core.records import FileRange
 from worker.core.sure_lock import SureLock
 
 _AHEAD_BYTES = 64 * 2**20
 _AHEAD_FROM_BYTES = 2**20
-"""Two readers in turn look random to the system, which then reads too little ahead: it is told what is next."""
 
 
 class PositionalFile:
     """An open descriptor, which it owns."""
 
-    def __init__(self, descriptor: int, size_bytes: int) -> None:
+    def __init__(self, descriptor: int, size_bytes: int, path: Path) -> None:
         self.size_bytes = size_bytes
+        self._path = path
         self.identity = file_identity(descriptor)
         """As it was when it was opened."""
         # All mutable state: the descriptor until it is closed, and on Windows its position.
@@ -34,10 +35,15 @@ class PositionalFile:
             raise ValueError("the file is closed")
         return self._descriptor
 
+    def range(self, start: int, size_bytes: int) -> FileRange:
+        """Return a part of it, for who maps it."""
+        return FileRange(self.descriptor, start, size_bytes, self.identity, str(self._path))
+
     def read_into(self, offset: int, target: memoryview) -> int:
         """Fill ``target``. Returns the bytes read, which are fewer only where the file ends."""
         descriptor = self.descriptor
-        self._read_ahead(offset, target.nbytes)
+        if target.nbytes >= _AHEAD_FROM_BYTES:
+            read_ahead(descriptor, offset + _AHEAD_BYTES, target.nbytes)
         done = 0
         while done < target.nbytes:
             with target[done:] as rest:
@@ -52,11 +58,6 @@ class PositionalFile:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
-
-    def _read_ahead(self, offset: int, length: int) -> None:
-        if sys.platform == "linux" and self._descriptor is not None and length >= _AHEAD_FROM_BYTES:
-            with contextlib.suppress(OSError):  # a hint: a file system may not take it
-                os.posix_fadvise(self._descriptor, offset + _AHEAD_BYTES, length, os.POSIX_FADV_WILLNEED)
 
     def _read(self, descriptor: int, offset: int, into: memoryview) -> int:
         if sys.platform != "win32":

@@ -89,12 +89,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_metadata(metadata: object) -> None:
+    if metadata is None:  # as some write that there is none
+        return
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise HeaderError("its header's __metadata__ is not an object of strings")
 
 
 def _tensor(name: str, entry: object) -> StoredTensor:
-    if not isinstance(entry, dict) or entry.keys() != _ENTRY_KEYS:
+    if (
+        not isinstance(entry, dict) or not entry.keys() >= _ENTRY_KEYS
+    ):  # what else there is, the reference skips
         raise HeaderError(f"tensor {name!r} is not an object of dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in SAFETENSORS:

@@ -87,8 +87,14 @@ class SafetensorsFile:
                 cause = f"can't be mapped: it begins at byte {begin}, and is of {info.dtype}"
                 raise load_failed(self._spec, f"tensor {info.name!r} {cause}")
             tensors.append(replace(info, offset=begin - start))
-        file = FileRange(self._file.descriptor, start, size, self._file.identity)
-        return InPlace(file, tuple(tensors))
+        return InPlace(self._file.range(start, size), tuple(tensors))
+
+    def stored(self, index: int) -> FileRange | None:
+        """Say where a tensor lies that is not cast."""
+        info = self.tensors[index]
+        if info.dtype != info.stored_dtype:
+            return None
+        return self._file.range(self._begins[index], info.placed_bytes)
 
     def close(self) -> None:
         """Close the descriptor."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from worker.core.cancellation import CancelToken
 from worker.core.models import ModelSpec
-from worker.loaders.base import ALIGNMENT_BYTES, WeightFile, load_failed, naming
+from worker.core.records import FileRange
+from worker.loaders.base import StoredFile, WeightFile, aligned, load_failed, naming
 from worker.loaders.model_path import model_files
 from worker.loaders.params import Params
 
@@ -45,7 +46,7 @@ class ShardedFile:
         index: Mapping[str, str] | None,
     ) -> None:
         _check_names(spec, shards, names, index)
-        sizes = [-(-each.total_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for each in shards]
+        sizes = [aligned(each.total_bytes) for each in shards]
         begins = [0, *accumulate(sizes)]
         self._firsts = [0, *accumulate(len(each.parts) for each in shards)]
         self._shards = shards
@@ -64,13 +65,23 @@ class ShardedFile:
 
     def read_into(self, index: int, start: int, target: memoryview, token: CancelToken) -> None:
         """Have the shard that has the part read it."""
-        shard = bisect_right(self._firsts, index) - 1
-        self._shards[shard].read_into(index - self._firsts[shard], start, target, token)
+        shard, within = self._shard(index)
+        shard.read_into(within, start, target, token)
+
+    def stored(self, index: int) -> FileRange | None:
+        """Have the shard that has the part say where it lies."""
+        shard, within = self._shard(index)
+        return shard.stored(within) if isinstance(shard, StoredFile) else None
 
     def close(self) -> None:
         """Close all of them."""
         for each in self._shards:
             each.close()
+
+    def _shard(self, index: int) -> tuple[WeightFile, int]:
+        """Return which shard has a part, and which of its parts that is."""
+        number = bisect_right(self._firsts, index) - 1
+        return self._shards[number], index - self._firsts[number]
 
 
 def _check_names(

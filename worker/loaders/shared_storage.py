@@ -13,7 +13,7 @@ from itertools import accumulate
 
 from protocol.record import Record
 from worker.core.models import TensorInfo
-from worker.loaders.base import ALIGNMENT_BYTES, Part, placed_dtype
+from worker.loaders.base import Part, aligned, placed_dtype
 from worker.loaders.dtypes import ITEM_BYTES
 from worker.loaders.torch_values import StoredView
 
@@ -58,11 +58,11 @@ def lay_out_views(named: Mapping[str, StoredView], cast_to: str | None) -> Layou
         dtype = placed_dtype(view.dtype, cast_to)
         item = ITEM_BYTES[dtype]
         if run not in at:
-            at[run] = -(-end // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+            at[run] = aligned(end) if run.count else 0
             stored = run.source.stored_dtype
             placed = placed_dtype(stored, cast_to)
             size = run.count * ITEM_BYTES[placed]
-            end = at[run] + size
+            end = at[run] + size if size else end
             parts.append(Part(name, at[run], size, placed, stored))
             sources.append(run.source)
         dense = run.source.gathered is not None or _row_major(view)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from worker.core.cancellation import CancelToken
 from worker.core.models import ModelSpec
+from worker.core.records import FileRange
 from worker.loaders.base import WeightFile, load_failed, reading
 from worker.loaders.dtypes import ITEM_BYTES
 from worker.loaders.file_kind import PICKLES, ZIP, check_kind, head_of
@@ -80,6 +81,14 @@ class TorchFile:
         cast_into(
             target, part.dtype, part.stored_dtype, lambda at, into: self._read(index, begin + at, into), token
         )
+
+    def stored(self, index: int) -> FileRange | None:
+        """Say where a part lies that is neither cast nor gathered."""
+        part, source = self.parts[index], self._sources[index]
+        if source.gathered is not None or part.dtype != part.stored_dtype:
+            return None
+        begin = self._begins[source.storage] + source.first * ITEM_BYTES[part.dtype]
+        return self._file.range(begin, part.placed_bytes)
 
     def close(self) -> None:
         """Close the descriptor."""

@@ -93,6 +93,31 @@ class ModelMemories:
             return entry.load_ms
         return self._state(place.device_id).rebuild_ms(place.size_bytes)
 
+    def saved_ms(self, entry: ModelEntry, place: Residence) -> float:
+        """Return what a use of a loaded model saves: its load, but for what crosses the bus at that use all the same.
+
+        Which model's bytes the system moved out no source says: each is expected to have the same share there. To cross
+        takes no longer than the quickest way by which weights came to the device, by the byte.
+        """
+        rebuild = self.rebuild_ms(entry, place)
+        if entry.spec.external or place.engine:  # in another process, whose share is not told
+            return rebuild
+        share = self._manager.pressure.demoted_share(place.device_id)
+        return rebuild - share * min(rebuild, self._crossing_ms(place)) if share else rebuild
+
+    def _crossing_ms(self, place: Residence) -> float:
+        """Return what copying a model's weights to its device takes, at most; nothing where no load there was measured."""
+        paces = (
+            took / where.size_bytes
+            for each in self._table
+            if (where := each.residence) is not None
+            and where.device_id == place.device_id
+            and not each.spec.external
+            for took in (each.load_ms, each.restore_ms)
+            if took is not None
+        )
+        return min(paces, default=0.0) * place.size_bytes
+
     def _note(
         self, kind: DecisionKind, entry: ModelEntry, device_id: str, size_bytes: int = 0,
         reason: str | None = None, cause: EvictionCause | None = None,

@@ -69,13 +69,11 @@ class EvictionPlans:
             )
 
     def cost_ms(self, entry: ModelEntry) -> float:
-        """Return what losing a loaded model costs: its load, by the uses expected before it would go anyway."""
+        """Return what losing a loaded model costs: what a use of it saves, by the uses expected before it would go anyway."""
         with self._changed:
             place, now_ns = entry.residence, self._clock.now_ns()
             return (
-                0.0
-                if place is None
-                else self._memories.rebuild_ms(entry, place) * entry.expected_uses(now_ns)
+                0.0 if place is None else self._memories.saved_ms(entry, place) * entry.expected_uses(now_ns)
             )
 
     def everything(self, device_id: str) -> EvictionPlan:

@@ -209,7 +209,7 @@ class ModelManager:
                 if there is not None:
                     self._manager.weights.remove_external(there.device_id, there.handle)
                 entry.residence = Residence(device_id, handle, size, size)
-                entry.state = ModelState.LOADED
+                entry.state, entry.state_reason = ModelState.LOADED, None
                 entry.load_count += 1
             entry.used(self._clock.now_ns())
             self._table.watch_idle(entry)
@@ -238,11 +238,12 @@ class ModelManager:
                 return False
             return True
 
-    def unloaded_externally(self, model_id: str) -> Residence | None:
-        """Note that another process has unloaded a model. Returns where it was; None if it was not loaded."""
+    def unloaded_externally(self, model_id: str, why: str | None = None) -> Residence | None:
+        """Note that another process has unloaded a model, or why it is not known to have it. Returns where it was; None if it was not loaded."""
         with self._changed:
             entry = self._table.get(model_id)
             there, entry.residence, entry.state = entry.residence, None, ModelState.UNLOADED
+            entry.state_reason = why
             self._table.watch_idle(entry)
             if there is not None:
                 self._manager.weights.remove_external(there.device_id, there.handle)

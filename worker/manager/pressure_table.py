@@ -65,6 +65,16 @@ class PressureTable:
                 for each in self._sharing(self._devices.get(device_id))
             )
 
+    def demoted_share(self, device_id: str) -> float:
+        """Return what share of what this worker holds of a device the system moved out of it, when it was last read."""
+        with self._lock:
+            readings = self._devices.get(device_id).readings
+            if readings is None or not readings.process_demoted_bytes:
+                return 0.0
+            return readings.process_demoted_bytes / (
+                readings.process_held_bytes or readings.process_demoted_bytes
+            )
+
     def missing_below_cap(self, device_id: str, size_bytes: int) -> int:
         """Return how much of what is missing only the worker's own memory can free: it is over a cap of its own."""
         with self._lock:

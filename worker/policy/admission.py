@@ -105,11 +105,14 @@ def missing_below_cap(size_bytes: int, limits: Limits, ledger: LedgerTotals) -> 
 
 
 def left_bytes(readings: Readings, limits: Limits, ledger: LedgerTotals) -> int | None:
-    """Return the headroom without stopping at nothing: what is promised to others is below it. None if unknown."""
+    """Return the headroom without stopping at nothing: what is promised to others is below it, and what was moved out.
+
+    None if unknown.
+    """
     headrooms = []
     if readings.free_bytes is not None:
         used = ledger.drift_bytes + ledger.reserved_bytes + limits.reserve_bytes
-        headrooms.append(readings.free_bytes - used)
+        headrooms.append(readings.free_bytes - readings.owed_bytes - used)
     if limits.limit_bytes is not None:
         headrooms.append(limits.limit_bytes - ledger.allocated_bytes - ledger.reserved_bytes)
     return min(headrooms, default=None)

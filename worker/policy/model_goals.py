@@ -52,8 +52,8 @@ def bytes_to_free(
 ) -> int | None:
     """Return what has to be freed on a device to meet a target; None where its pressure can't be told.
 
-    1. So much that it has the headroom,
-    2. and that what the system moved out of it is back, but for the share which that level allows.
+    1. So much that it has the headroom: what the system moved out of it comes back before there is any;
+    2. and that no more of that stays out than the share which that level allows.
     """
     if target is None:
         return 0
@@ -64,7 +64,7 @@ def bytes_to_free(
     if headroom.pressure_percentage <= highest:
         return to_return
     wanted = headroom.budget_bytes * (1 - highest / 100)  # 1
-    return max(1, math.ceil(wanted) - headroom.total_bytes, to_return)
+    return max(1, math.ceil(wanted) + headroom.owed_bytes - headroom.total_bytes, to_return)
 
 
 def bytes_demoted_above(

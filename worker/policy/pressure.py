@@ -43,6 +43,8 @@ class Headroom(Record):
     """What the system moved out of the device of what this worker holds there: it comes back into what is freed."""
     held_bytes: int = 0
     """What this worker holds of the device, wherever it is."""
+    owed_bytes: int = 0
+    """What of the demoted comes back into what is freed before any of that is headroom."""
 
 
 class LedgerTotals(Record):
@@ -57,15 +59,17 @@ class LedgerTotals(Record):
 def headroom(readings: Readings, limits: Limits, ledger: LedgerTotals) -> Headroom:
     """Work out what an allocation can get.
 
-    1. The hardware gives what it reads as free, less what was committed since, or is reserved.
+    1. The hardware gives what it reads as free, less what was committed since, or is reserved; what was moved out of
+       it comes back first.
     2. A configured cap gives what the ledger has not used of it.
     3. The smaller of both is the headroom; one allocation gets at most the largest block of it.
     4. Pressure is the share of the budget that is not to be had any more.
     """
     # 1
-    hardware = None
+    hardware, freed = None, max(0, -ledger.drift_bytes)
     if readings.free_bytes is not None:
-        hardware = max(0, readings.free_bytes - ledger.drift_bytes - ledger.reserved_bytes)
+        gone = readings.owed_bytes + ledger.drift_bytes + ledger.reserved_bytes
+        hardware = max(0, readings.free_bytes - gone)
     largest = INT64_MAX if readings.largest_block_bytes is None else readings.largest_block_bytes
     # 2
     below_cap = None
@@ -88,8 +92,9 @@ def headroom(readings: Readings, limits: Limits, ledger: LedgerTotals) -> Headro
         available_bytes=available,
         pressure_percentage=_percentage(total, budget),
         uncapped_bytes=uncapped,
-        demoted_bytes=readings.process_demoted_bytes or 0,
+        demoted_bytes=max(0, (readings.process_demoted_bytes or 0) - freed),
         held_bytes=readings.process_held_bytes or 0,
+        owed_bytes=max(0, readings.owed_bytes - freed),
     )
 
 

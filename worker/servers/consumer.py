@@ -3,7 +3,7 @@
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock
 from worker.core.consumers import SERVER_PREFIX, Holding, Offer
-from worker.servers.base import Seen, Step, tell
+from worker.servers.base import Seen, Step
 from worker.servers.http import ServerError
 from worker.servers.watch import ServerWatch, View
 
@@ -26,6 +26,9 @@ class ServerConsumer:
         self.consumer_id = f"{SERVER_PREFIX}{watch.name}"
         self.kind = watch.kind
         self.device_id = watch.device_id
+        # All mutable state.
+        self.why_nothing: str | None = None
+        """Why the last release gave nothing back."""
 
     def holding(self) -> Holding:
         """Return what it holds, as far as it is known; what is busy is in use."""
@@ -55,21 +58,30 @@ class ServerConsumer:
         step = offer.tag
         if not isinstance(step, Step):
             raise TypeError(offer)
-        now = self.watch.look()
-        if now.seen is None or step.name not in {each.name for each in self._steps_of(now, step.model)}:
-            return 0
-        try:
-            told = tell(self.watch.server, step)
-        except ServerError:
-            self.watch.look()
-            return 0
-        if not told:
+        self.why_nothing = self._refused(step)
+        if self.why_nothing is not None:
             return 0
         while True:
             now = self.watch.look()
             if now.seen is not None and self.watch.server.is_done(step, now.seen):
                 return step.bytes
+            if now.gone:  # what it had went with it: the device's readings show it
+                self.why_nothing = "its server went meanwhile"
+                return 0
             self._clock.wait(_LOOK_AGAIN_S, token)
+
+    def _refused(self, step: Step) -> str | None:
+        """Tell it to take a step that it still can. Returns why it was not told, or refuses; None where it was."""
+        now = self.watch.look()
+        if now.seen is None:
+            return f"its server can't be asked: {now.why}"
+        if step.name not in {each.name for each in self._steps_of(now, step.model)}:
+            return "it came into use, or is gone"
+        try:
+            return None if self.watch.tell(step) else "it is in use"
+        except ServerError as error:
+            self.watch.look()
+            return f"its server refuses: {error}"
 
     def _steps_of(self, view: View, model: str | None) -> tuple[Step, ...]:
         steps = () if view.seen is None else self.watch.server.steps(view.seen)
@@ -101,4 +113,4 @@ class ServerConsumer:
             rebuild = step.bytes / BYTES_PER_MS
             how = f"{rebuild:.0f} ms to load at 1 GiB/s: its load was not seen yet"
         uses = self.watch.uses.within(step.model or "", self._clock.now_ns())
-        return rebuild * uses, f"{about}{step.name}: {how}, by {uses:.2g} uses expected in ten minutes"
+        return rebuild * uses, f"{about}{step.name}: {how}, expected {uses:.2g}x in ten minutes"

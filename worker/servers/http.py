@@ -38,6 +38,10 @@ class ServerError(Exception):
         self.status = status
 
 
+class NotThereError(ServerError):
+    """Nothing listens at its address: its process is gone."""
+
+
 class _Request(threading.local):
     """When the request of this thread has to be over, by the monotonic clock."""
 
@@ -116,7 +120,8 @@ class Http:
                 redirect=False, timeout=urllib3.Timeout(connect=min(CONNECT_S, within_s), read=within_s),
             )  # fmt: skip
         except urllib3.exceptions.HTTPError as error:
-            raise ServerError(_why(error)) from error
+            is_gone = isinstance(error, urllib3.exceptions.NewConnectionError)
+            raise (NotThereError if is_gone else ServerError)(_why(error)) from error
         whole = False
         try:
             said = bytearray()

@@ -106,7 +106,10 @@ class Servers:
             if was.get(name) != model:
                 self._loaded(watch, model)
         for name in was.keys() - there.keys():
-            self._owners.unloaded(f"{watch.name}/{name}")
+            if now.seen is None:
+                self._owners.unseen(f"{watch.name}/{name}", f"its server can't be asked: {now.why}")
+            else:
+                self._owners.unloaded(f"{watch.name}/{name}", watch.why_gone(name))
 
     def _loaded(self, watch: ServerWatch, model: Served) -> None:
         spec = ModelSpec(

@@ -4,6 +4,7 @@ import time
 
 import psutil
 
+from worker.core.records import HOST
 from worker.servers.base import Seen, Served, Step, name_of, rows
 from worker.servers.http import Http, ServerError
 
@@ -32,8 +33,9 @@ class Vllm:
     told to wake, so what was put to sleep here is woken here.
     """
 
-    def __init__(self, http: Http, _device_id: str) -> None:
+    def __init__(self, http: Http, device_id: str) -> None:
         self._http = http
+        self._on_host = device_id == HOST
         # All mutable state: by which step it was put to sleep here and when, how many orders began and ended, and what
         # waking took, by step.
         self._slept: Step | None = None
@@ -63,11 +65,11 @@ class Vllm:
         return Seen(found, busy=load > 0 or not sleeps)
 
     def steps(self, seen: Seen) -> tuple[Step, ...]:
-        """Sleep at level 1 where the machine has memory for the weights, else at level 2."""
+        """Sleep at level 1 where the machine has memory for the weights and that is not what is to be given back, else at level 2."""
         if seen.busy or not seen.models or not seen.models[0].size_bytes:
             return ()
         name, size = seen.models[0].name, int(seen.models[0].size_bytes * (1 - _KEPT_SHARE))
-        if psutil.virtual_memory().available > 2 * size:
+        if not self._on_host and psutil.virtual_memory().available > 2 * size:
             woken_ms = self._woken_ms.get(LEVEL_1, size / _BUS_BYTES_PER_MS)
             return (Step(LEVEL_1, size, name, rebuild_ms=woken_ms),)
         return (Step(LEVEL_2, size, name, rebuild_ms=self._woken_ms.get(LEVEL_2)),)

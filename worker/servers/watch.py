@@ -14,8 +14,8 @@ from worker.core.log import log
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent, SureLock
 from worker.eviction.entry_prices import ExpectedUses
-from worker.servers.base import Seen, Served, Sleeps, tell
-from worker.servers.http import ServerError
+from worker.servers.base import Seen, Served, Sleeps, Step, tell
+from worker.servers.http import NotThereError, ServerError
 from worker.servers.known import OpenServer
 from worker.servers.processes import HeldBy, device_bytes, listening_on, resident_bytes
 
@@ -44,6 +44,8 @@ class View(Record):
     why: str | None
     """Why it does not; None where it does."""
     at_ns: int
+    gone: bool = False
+    """Whether nothing listens at its address any more."""
 
 
 Changed = Callable[["ServerWatch", View, View], None]
@@ -111,6 +113,8 @@ class ServerWatch:
         """Of its models, by their names; of the looking thread, and whoever asks for a price."""
         self._learned: dict[str, Learned] = {}
         self._orders: deque[str] = deque()
+        self._told: dict[str, str] = {}
+        """What was done to models that were told to go, until they are seen to have."""
         self._pause_s = LOOK_S
 
     def start(self) -> None:
@@ -126,12 +130,7 @@ class ServerWatch:
         """Say what stays behind: one that was put to sleep is not woken when the worker ends, for that may take minutes."""
         how = self.server.asleep if isinstance(self.server, Sleeps) else None
         if how is not None:
-            log(
-                "warning",
-                "a model server",
-                server=self.name,
-                said=f"it stays asleep, answering no one: {how}",
-            )
+            log("warning", "a model server stays asleep, answering no one", server=self.name, remedy=how)
 
     def look(self) -> View:
         """Look now, and tell of what is new; for who needs to know, and for its own thread."""
@@ -140,21 +139,41 @@ class ServerWatch:
             try:
                 view = View(self._sized(self.server.look()), None, self._clock.now_ns())
             except ServerError as error:
-                view = View(None, str(error), self._clock.now_ns())
+                gone = isinstance(error, NotThereError)
+                view = View(None, str(error), self._clock.now_ns(), gone)
             except Exception as error:  # noqa: BLE001 - whatever it said, it is the server's
                 view = View(None, f"what it says can't be understood: {error!r}", self._clock.now_ns())
             self._learn(before, view)
             self.view = view
             if before.why != view.why:
-                log(
-                    "info" if view.why is None else "warning",
-                    "a model server",
-                    server=self.name,
-                    said=view.why or "it answers",
-                )
+                if view.why is None:
+                    log("info", "a model server answers", server=self.name)
+                else:
+                    log("warning", "a model server can't be asked", server=self.name, problem=view.why)
             if before.seen != view.seen or before.why != view.why:
                 self._on_change(self, before, view)
         return view
+
+    def tell(self, step: Step) -> bool:
+        """Have a step taken, unless what it gives back is in use. Returns whether it was told. ServerError."""
+        if step.model is not None:
+            self._told[step.model] = step.name  # before: it may be seen to be gone before its server answers
+        told = False
+        try:
+            told = tell(self.server, step)
+        finally:
+            if not told:
+                self._told.pop(step.model or "", None)
+        return told
+
+    def why_gone(self, model: str) -> str:
+        """Say why a model is not loaded any more; once."""
+        done = self._told.pop(model, None)
+        return (
+            f"unloaded by server {self.name} itself"
+            if done is None
+            else f"{done}: server {self.name} was told to"
+        )
 
     def learned(self, model: str) -> Learned:
         """Return what was learned of a model; what is not known is so."""
@@ -203,7 +222,7 @@ class ServerWatch:
             self._on_refused(self, model, why)
             return
         try:
-            if not tell(self.server, step):
+            if not self.tell(step):
                 self._on_refused(self, model, "it is in use")
         except ServerError as error:
             self._on_refused(self, model, f"its server refuses: {error}")
@@ -214,15 +233,17 @@ class ServerWatch:
             return
         try:
             if self.server.wake(self._free_bytes()):
-                log("info", "a model server", server=self.name, said="woken")
+                log("info", "a model server was woken", server=self.name)
         except ServerError as error:
-            log("warning", "a model server", server=self.name, said=f"it does not wake: {error}")
+            log("warning", "a model server does not wake", server=self.name, problem=str(error))
 
     def _learn(self, before: View, now: View) -> None:
         """Note uses and loads: a use is what the server tells of, a request that began, or a model that came."""
         if now.seen is None:
             return
         earlier = before.seen or Seen(())
+        if len(self._told) > _LEARNED_MAX:
+            self._told.clear()  # such as were told in vain
         there = {each.name: each for each in now.seen.models}
         for name, model in there.items():
             learned = self._learned[name] = self._learned.pop(name) if name in self._learned else Learned()

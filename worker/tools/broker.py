@@ -8,6 +8,8 @@ import os
 import time
 from functools import partial
 
+import orjson
+
 from protocol.vocabulary import PressureLevel
 from worker.app.options import Arguments, fail
 from worker.core.events import Event, ModelUnloaded
@@ -38,10 +40,11 @@ def narrate(event: Event) -> None:
     """Say what happened, and why, in a line. Does not wait."""
     if isinstance(event, ModelUnloaded):
         gone = event.eviction
-        _say(gone.device_id, f"{gone.model_id} went, {mebibytes(gone.freed_bytes)}", gone.reason)
+        size = f", {mebibytes(gone.freed_bytes)}" if gone.freed_bytes else ""
+        _say(gone.device_id, f"{gone.model_id} went{size}", gone.reason)
         return
     name, data = wire_event(event)
-    fields = data if isinstance(data, dict) else vars(data)
+    fields = orjson.loads(orjson.dumps(data))  # as who subscribes gets it
     said = told(name, fields)
     if said is not None:
         _say(str(fields.get("device_id", "")), said.title, said.reason)

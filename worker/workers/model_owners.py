@@ -54,12 +54,11 @@ class ExternalWorker:
         self._models.loaded_externally(model_id, device_id)
         self._answer(model_id, "its owner keeps it")
 
-    def unloaded(self, model_id: str) -> UnloadedModel:
-        """Note that its owner has unloaded a model: from now on its memory counts as freed."""
+    def unloaded(self, model_id: str, reason: str = "unloaded: its owner says so") -> UnloadedModel:
+        """Note that its owner has unloaded a model, and why: from now on its memory counts as freed."""
         residence = self._models.unloaded_externally(model_id)
         if residence is None:
             return UnloadedModel(model_id, 0, None, None, "nothing to unload: it is unloaded")
-        reason = "unloaded: its owner says so"
         row = UnloadedModel(model_id, residence.size_bytes, None, None, reason)
         device_id, freed = residence.device_id, residence.size_bytes
         eviction = Eviction(model_id, device_id, 0, freed, None, reason)
@@ -68,6 +67,14 @@ class ExternalWorker:
         log("debug", "unloaded", model_id=model_id, device_id=device_id, freed_bytes=freed, reason=reason)
         self._answer(model_id, row)
         return row
+
+    def unseen(self, model_id: str, why: str) -> None:
+        """Note that a model's owner does not answer: what it had is not counted any more, though none of it came back."""
+        residence = self._models.unloaded_externally(model_id, why)
+        if residence is not None:
+            reason = f"not counted any more: {why}"
+            self._publish(ModelUnloaded(Eviction(model_id, residence.device_id, 0, 0, None, reason)))
+        self._answer(model_id, why)
 
     # ---- what owners are asked ----
 

@@ -122,7 +122,8 @@ class ReleaseRound:
         for consumer, wanted in here:
             claimed = self._claimed_by(consumer, wanted, wait_ns)
             if claimed <= 0:
-                self._refused.setdefault(consumer.consumer_id, "it gave nothing back")
+                why = getattr(consumer, "why_nothing", None) or "it gave nothing back"
+                self._refused.setdefault(consumer.consumer_id, why)
             now = self._look()
             returned = _gain(before.free_bytes, now.free_bytes, claimed)
             if not alone and returned is not None and self._is_ours(consumer):

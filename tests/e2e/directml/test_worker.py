@@ -351,6 +351,34 @@ def test_a_pool_beyond_its_budget_is_pressure(start: StartWorker, directml_rig: 
     assert {"process_budget_used_percentage", "dxcore"} <= {signals[0]["name"], signals[0]["source"]}, signals
 
 
+def test_a_model_beside_demoted_memory(start: StartWorker, directml_rig: Rig, tmp_path: Path) -> None:
+    """So much goes for it that what the driver moved out is back as well: one model's bytes would only have let that return."""
+    rows = []
+    for seed, name in enumerate(("a", "b", "c", "d")):
+        write_model(tmp_path / f"{name}.safetensors", 100 * MIB, seed=seed)
+        rows.append({"id": name, "path": f"{name}.safetensors", "loader": "safetensors", "device": "dml:0"})
+    models = tmp_path / "models.yaml"
+    models.write_text(json.dumps({"models": rows}))
+    worker = start("--models", str(models), "--directml-allocator", "untiled", budget_bytes=GIB, demotes=True)
+    for name in ("a", "b", "c"):
+        worker.call("memory.load_model", {"model_id": name})
+
+    def cheapest() -> float:
+        rows = worker.call("memory.get_consumers", DML)["consumers"]
+        return min(float(row["price_ms_per_mib"]) for row in rows if row["kind"] == "model")
+
+    before = cheapest()
+    directml_rig.witness.set_budget(0, 230 * MIB)
+    demoted = directml_rig.witness.device_bytes() - 230 * MIB
+    assert status(worker)["process_demoted_bytes"] == demoted >= 70 * MIB
+    assert cheapest() < 0.9 * before, "a use of it crosses the bus for what is demoted"
+    planned = worker.call("memory.plan", {"candidates": [{"name": "d", "model_id": "d"}]})
+    assert len(planned["candidates"][0]["evictions"]) == 2
+    worker.call("memory.load_model", {"model_id": "d", "plan_id": planned["plan_id"]})
+    assert status(worker)["process_demoted_bytes"] == 0
+    assert agrees(worker, directml_rig) <= 230 * MIB
+
+
 @pytest.mark.parametrize("allocator", ["untiled", "tiled"])
 def test_a_device_that_is_removed_while_nobody_asks(
     start: StartWorker, directml_rig: Rig, allocator: str

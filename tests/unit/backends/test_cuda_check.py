@@ -5,11 +5,12 @@ What needs the hardware itself is not run here: other processes on it, pace, str
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import cuda_check
+from benchmarks import cuda_check, cuda_checks
 from tests.rigs.torch_on_cpu import TorchOnCpu, backend_on_cpu
 
 TOTAL_BYTES = 40 * 2**30
@@ -40,8 +41,8 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     """Return the witness of a device that the checks find."""
     device = TorchOnCpu(TOTAL_BYTES)
     made = Driver(device)
-    monkeypatch.setattr(cuda_check, "made", lambda: _probed(device))
-    monkeypatch.setattr(cuda_check, "smi_value", made.smi_value)
+    monkeypatch.setattr(cuda_checks, "made", lambda: _probed(device))
+    monkeypatch.setattr(cuda_checks, "smi_value", made.smi_value)
     monkeypatch.setattr(torch.cuda, "mem_get_info", made.mem_get_info)
     monkeypatch.setattr(
         torch.cuda, "set_per_process_memory_fraction", lambda share: setattr(device, "fraction", share)
@@ -62,12 +63,50 @@ def said(capsys: pytest.CaptureFixture[str], check: Callable[[], None]) -> list[
     return [line.partition(" ")[0] for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("tests", "verdict"),
+    [
+        (("tests/conformance/test_torch.py::TestTorchOnCpu::test_write_and_read",), "PASS"),
+        (("tests/conformance/test_torch.py::TestTorchOnCpu::test_nothing_of_that_name",), "FAIL"),
+        (("{wrong}",), "FAIL"),
+        (("{skipped}",), "FAIL"),
+    ],
+)
+def test_conformance(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tests: tuple[str, ...],
+    verdict: str,
+) -> None:
+    """It is green only where all tests passed, and there were some: not where one fails, is skipped, or is not found."""
+    wrong, skipped = tmp_path / "test_wrong.py", tmp_path / "test_skipped.py"
+    wrong.write_text("def test_wrong():\n    assert False\n")
+    skipped.write_text(
+        "import pytest\ndef test_skipped():\n    pytest.skip('no device')\ndef test_right(): pass\n"
+    )
+    chosen = tuple(each.format(wrong=wrong, skipped=skipped) for each in tests)
+    monkeypatch.setattr(cuda_checks, "CONFORMANCE", chosen)
+    assert said(capsys, cuda_checks.conformance) == [verdict]
+
+
+def test_what_takes_too_long_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it has one limit: a check that has no time left is told of, and is no success."""
+    monkeypatch.setattr(cuda_check, "LIMIT_S", 0.0)
+    assert cuda_check.run_all(["figures"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "FAIL figures [default]: ['it was not done after 0 s']"
+    assert lines[-1].startswith("FAIL all of it (goal: none fails, took_s < 0): failed=1")
+
+
 @pytest.mark.parametrize("name", HERE)
 def test_a_check_passes_where_the_figures_are_true(
     driver: Driver, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     """Every verdict is given, and none of them is a failure."""
-    verdicts = said(capsys, cuda_check.CHECKS[name])
+    verdicts = said(capsys, cuda_checks.CHECKS[name])
     assert "PASS" in verdicts
     assert set(verdicts) <= {"PASS", "INFO"}
 
@@ -77,7 +116,7 @@ def test_a_check_fails_where_the_driver_has_something_else(
 ) -> None:
     """Used bytes that are not in the total, and a block that does not go back, are seen."""
     driver.hidden_bytes = 2**30
-    assert "FAIL" in said(capsys, cuda_check.figures)
+    assert "FAIL" in said(capsys, cuda_checks.figures)
     empty_cache, driver.hidden_bytes = driver.device.empty_cache, 0
 
     def hides() -> None:
@@ -85,4 +124,4 @@ def test_a_check_fails_where_the_driver_has_something_else(
         driver.hidden_bytes += 64 * 2**20
 
     monkeypatch.setattr(driver.device, "empty_cache", hides)
-    assert said(capsys, cuda_check.returned).count("FAIL") >= 2
+    assert said(capsys, cuda_checks.returned).count("FAIL") >= 2

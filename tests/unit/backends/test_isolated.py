@@ -245,13 +245,17 @@ def test_what_became_of_a_call(call: Callable[[IsolatedBackend], object], execut
         backend.allocate("a", ask(MIB), never())
         child = backend._presence.child
         assert child is not None
-        send = child._pipe.send
+        write, exchange = child._pipe.write, child.answers._exchange
 
-        def kill_then_send(message: list[object], **more: bool) -> None:
+        def kill_then_write(text: bytes) -> None:
             kill(backend)
-            send(message, **more)
+            write(text)
 
-        child._pipe.send = kill_then_send
+        def kill_then_exchange(text: bytes, wait_ms: float) -> object:
+            kill(backend)
+            return exchange(text, wait_ms)
+
+        child._pipe.write, child.answers._exchange = kill_then_write, kill_then_exchange
         with pytest.raises(DeviceUnavailableError, match="died of SIGKILL") as caught:
             call(backend)
         assert caught.value.executed is executed

@@ -163,7 +163,9 @@ def test_a_writer_that_waits_for_longer_than_it_has_to_leaves_zeros_and_the_mode
     """When the system ends the lease by itself the map is stale, and what the file lost reads as zeros."""
     with path.open("rb") as file:
         identity = file_identity(file.fileno())
-        mapped = MappedFile(FileRange(file.fileno(), 0, identity[0], identity), guarded=True)
+        mapped = MappedFile(
+            FileRange(file.fileno(), 0, os.fstat(file.fileno()).st_size, identity, str(path)), guarded=True
+        )
     with pytest.raises(BlockingIOError):
         os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     assert mapped.is_wanted() and not mapped.stale
@@ -276,7 +278,9 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_an_error_and_no_signal(pat
     monkeypatch.setattr(mapped_file, "POPULATE_READ", advice)
     with path.open("rb") as file:
         identity = file_identity(file.fileno())
-        mapped = MappedFile(FileRange(file.fileno(), 0, identity[0], identity), guarded=False)
+        mapped = MappedFile(
+            FileRange(file.fileno(), 0, os.fstat(file.fileno()).st_size, identity, str(path)), guarded=False
+        )
         mapped._lease.release()
         os.truncate(path, MIB)
         with pytest.raises(OSError, match="cut short"):

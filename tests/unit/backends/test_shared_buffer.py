@@ -119,6 +119,36 @@ def test_the_refusal_names_the_folders_own_room(small: Path, initialize: Initial
 
 
 @posix
+def test_a_folder_that_takes_no_more_files(tmp_path: Path) -> None:
+    """Each file takes an inode: where there is none left it is no room, and not a folder that can't be written to."""
+    with small_filesystem(tmp_path / "few", 8 * MIB, "nr_inodes=3") as folder:
+        machine = Machine(folder)
+        kept, _ = share(machine, MIB)  # the folder, the lock, and this
+        before = machine.figures()
+        with pytest.raises(NoFileRoomError, match="no room for another file.*--shared-folder"):
+            share(machine, MIB)
+        assert machine.figures() == before
+        machine.memory.allocations.deallocate(kept, force=False)
+        share(machine, MIB)
+        machine.close()
+
+
+@posix
+def test_a_file_that_is_larger_than_the_process_may_write(machine: Machine) -> None:
+    """RLIMIT_FSIZE is no full disk: more room would not help, and the limit is named."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, before[1]))
+    try:
+        with pytest.raises(NoFileRoomError, match="ulimit -f") as refused:
+            share(machine, 2 * MIB)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not refused.value.body().retryable
+
+
+@posix
 def test_a_transfer_into_a_full_folder(small: Path) -> None:
     """A transfer for which its destination has no blocks fails before it begins; the source is whole."""
     machine = Machine(small)

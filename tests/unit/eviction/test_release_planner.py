@@ -98,6 +98,14 @@ def test_each_that_goes_and_each_that_stays_says_why() -> None:
     ]
 
 
+def test_what_is_cheaper_and_too_little_is_named_as_such() -> None:
+    """It can't be said that the dearer goes before it: without it the dearer is enough, with it more would go."""
+    small, large = cache("small", 20, (20, 2.0)), cache("large", 50, (50, 100.0))
+    large = replace(large, offers=(replace(large.offers[0], divisible=False),))
+    (release,) = plan([small, large], [], 50).releases
+    assert release.reason == "large: 50 MiB at 2 ms/MiB, enough without small at 0.1 ms/MiB"
+
+
 def test_where_nothing_goes_each_says_why_and_what_it_costs() -> None:
     """The need cannot be met, by the device or below the worker's own cap; what idle allocations give counts."""
     dear, cheap = cache("dear", 20, (20, 40.0)), cache("cheap", 20, (20, 2.0))

@@ -49,6 +49,8 @@ def a_device(rng: Random, device_id: str) -> DeviceView:
         queue_ms=rng.choice(TIMES),
         in_use=rng.randint(0, 5),
         work_ms=maybe(rng, TIMES),
+        so_far_ms=rng.choice([0.0, *TIMES]),
+        unslowed=rng.choice([0, 1, 3]),
         parallel=maybe(rng, [1, 2]),
         state=rng.choice([DeviceState.AVAILABLE] * 4 + [DeviceState.LOST]),
     )

@@ -170,6 +170,30 @@ def test_where_no_lease_ended_yet_it_is_expected_to_be_held_as_long_as_elsewhere
     assert alone.price_ms == 9000
 
 
+def test_where_none_waited_yet_as_many_run_side_by_side_as_elsewhere_or_as_were_seen_to() -> None:
+    """Else a crowd goes to whichever node was never seen to be slow: every one has to be found out by a crowd of its own."""
+    loaded = model(state=ModelState.LOADED, device_id="cuda:0")
+    known = node("n2", device(parallel=2, work_ms=1000.0))
+    waits = []
+    for unslowed in (0, 1, 3):
+        fresh = node("n1", device(in_use=5, work_ms=1000.0, unslowed=unslowed), loaded)
+        waits.append({each.node_id: each.wait_ms for each in place(LOAD, [fresh, known]).choices}["n1"])
+    assert waits == [2000, 2000, 1000]
+
+
+def test_what_is_under_way_where_none_ended_is_taken_for_half_done() -> None:
+    """The first leases to end are the shortest: what is expected elsewhere is not by them alone."""
+    loaded = model(state=ModelState.LOADED, device_id="cuda:0")
+    fresh = node("n1", device(in_use=1, parallel=1), loaded)
+    ended = node("n2", device(work_ms=1000.0, parallel=1))
+    begun = [node(f"n{index}", device(so_far_ms=4000.0, parallel=1)) for index in (3, 4, 5)]
+    waits = {each.node_id: each.wait_ms for each in place(LOAD, [fresh, ended, *begun]).choices}
+    assert waits["n1"] == (1000 + 3 * 8000) / 4
+    late = node("n1", device(in_use=1, parallel=1, so_far_ms=9000.0), loaded)
+    waits = {each.node_id: each.wait_ms for each in place(LOAD, [late, ended]).choices}
+    assert waits["n1"] == (1000 + 2 * 9000) / 2
+
+
 def test_a_model_that_goes_costs_one_load_at_most() -> None:
     hot = PriceStep(6 * GB, 60_000.0, model_id="hot")  # ten loads of six seconds are expected to be needed
     full = node("n1", device(0, hot), model(), model(model_id="hot", load_ms=6000.0))

@@ -1,5 +1,6 @@
 """What a gateway knows of its nodes, and what becomes of that where one is lost and comes back. Ray itself is stood in for."""
 
+import time
 from dataclasses import replace
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from protocol.vocabulary import DeviceKind, ModelState
+from tests.e2e.process import eventually
 from worker.fleet.changes import change
 from worker.fleet.views import (
     Cause,
@@ -72,19 +74,29 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 def test_what_ends_late_says_nothing_of_a_node_that_is_back(told: Told) -> None:
     """Ray tells of an end up to a second later than the new worker tells of itself: that is no other loss."""
     before = told.roster.link("node-1")
-    told.hear(view("2"))
+    told.hear(view("2", down_ms=1.0))
     assert (told.losses, len(told.back)) == (["its worker died"], 1)
     before.lost(RuntimeError("Socket closed"), "memory.get_status")
     assert told.roster.why_lost("node-1") is None
     told.roster.link("node-1").lost(RuntimeError("Socket closed"), "memory.get_status")
-    assert told.roster.why_lost("node-1") == "Socket closed"
-    assert told.losses == ["its worker died", "Socket closed"]
+    assert told.roster.why_lost("node-1") == "its process died, or can't be reached"
+    assert told.losses == ["its worker died", "its process died, or can't be reached"]
 
 
 def test_a_worker_was_away_for_as_long_as_its_node_says(told: Told) -> None:
     """The gateway hears of the worker's death from the next one alone, when all of the time is over."""
     told.hear(view("2", down_ms=700.0))
     assert told.back[0] >= 0.7
+
+
+def test_a_process_was_away_since_its_node_was_heard_of_last(told: Told) -> None:
+    """Its first worker knows of none before it; the gateway may hear of that one before Ray tells of the end."""
+    told.answer("memory.get_status", 1)
+    heard = time.monotonic()
+    eventually(lambda: time.monotonic() > heard + 0.05, "some time")
+    told.hear(view("2"))
+    assert told.losses == ["its process died, or can't be reached"]
+    assert told.back[0] >= 0.05
 
 
 def test_a_node_that_is_lost_is_placed_on_once_it_is_back(told: Told) -> None:

@@ -331,3 +331,18 @@ def test_files_that_were_replaced_have_another_identity(tmp_path):
     assert identity_of(declared) is None
     save_file({"w": torch.ones(2)}, tmp_path / "model-00001-of-00003.safetensors")
     assert identity_of(declared) not in {None, before}
+
+
+def test_files_that_were_written_to_have_another_identity(tmp_path):
+    """As by cp over the old one, which keeps its inode; with another size, or at another time."""
+    path = tmp_path / "m"
+    path.write_bytes(b"1" * 9)
+    before = identity_of((path,))
+    path.write_bytes(b"1" * 8)
+    smaller = identity_of((path,))
+    os.utime(path, ns=(1, 1))
+    later = identity_of((path,))
+    assert len({before, smaller, later}) == 3
+    path.chmod(0o600)
+    os.utime(path, ns=(2, 1))  # that it was read
+    assert identity_of((path,)) == later

@@ -1,5 +1,6 @@
 """The operator's file of models: what it can say."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,14 @@ models:
   - {<<: *base, id: b}
 """
     assert [(spec.model_id, spec.priority) for spec in read(tmp_path, text)] == [("a", 3), ("b", 3)]
+
+
+def test_what_a_program_writes_as_json_is_read(tmp_path):
+    """Which escapes what is no ASCII, an emoji as two halves of a character."""
+    text = json.dumps({"models": {"mödel 😀": {"path": "a/😀.safetensors", "aliases": ["𝒳"]}}})
+    assert "\\ud83d\\ude00" in text
+    (found,) = read(tmp_path, text)
+    assert (found.model_id, found.path.name, found.aliases) == ("mödel 😀", "😀.safetensors", ("𝒳",))
 
 
 def test_neither_yaml_nor_torch_is_imported_before_it_is_needed():

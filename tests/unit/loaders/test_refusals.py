@@ -76,7 +76,10 @@ def tensor(**changed: object) -> dict:
         (b'{"t": 1, "t": 2}', "its header has 't' twice"),
         ({"__metadata__": {"a": 1}, **GOOD}, "__metadata__ is not an object of strings"),
         ({"t": 3}, "tensor 't' is not an object of dtype, shape and data_offsets"),
-        (tensor(extra=1), "tensor 't' is not an object of dtype, shape and data_offsets"),
+        (
+            {"t": {"dtype": "F32", "shape": [2]}},
+            "tensor 't' is not an object of dtype, shape and data_offsets",
+        ),
         (tensor(dtype="F33"), "tensor 't' has dtype 'F33'; known are F64, F32"),
         (tensor(dtype=["F32"]), "tensor 't' has dtype ['F32']"),
         (tensor(shape=[-2]), "shape that is not a list of up to 64 sizes"),
@@ -104,6 +107,33 @@ def tensor(**changed: object) -> dict:
 def test_a_header_that_lies(tmp_path, header, told):
     """Each lie of a safetensors header is refused by what is wrong with it."""
     assert told in refused(safetensors(tmp_path / "m.safetensors", header), "safetensors")
+
+
+@pytest.mark.parametrize("header", [tensor(extra=1), {"__metadata__": None, **GOOD}])
+def test_what_the_reference_passes_over_is_passed_over(tmp_path, header):
+    """Keys that a later version of the format may add, and metadata that is written as none."""
+    path = safetensors(tmp_path / "m.safetensors", header)
+    assert reference_load(path.read_bytes()).keys() == {"t"}
+    spec = ModelSpec("m", "safetensors", path, tmp_path)
+    assert loader_of(spec).estimate(spec) == 8
+
+
+@pytest.mark.parametrize("loader", ["safetensors", "torch"])
+def test_a_tensor_without_elements_takes_nothing(tmp_path, loader):
+    """Wherever it is, no room is left for its alignment."""
+    state = {
+        "a": torch.zeros(0, 3),
+        "b": torch.ones(5, dtype=torch.uint8),
+        "c": torch.zeros(0),
+        "d": torch.zeros(0),
+    }
+    path = tmp_path / "m"
+    if loader == "safetensors":
+        path.write_bytes(reference_save(state))
+    else:
+        torch.save(state, path)
+    spec = ModelSpec("m", loader, path, tmp_path)
+    assert loader_of(spec).estimate(spec) == 5
 
 
 def test_lengths_that_lie(tmp_path):

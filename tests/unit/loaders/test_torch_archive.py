@@ -1,6 +1,7 @@
 """What a torch file says of its tensors is known without torch, exactly; nothing in it is run, and it takes little."""
 
 import argparse
+import collections
 import datetime as dt
 import decimal
 import fractions
@@ -156,6 +157,16 @@ def test_plain_values_of_the_standard_library_and_numpy_are_passed_over(tmp_path
         _, passed, total = loaded(path)
         assert total == 16 and [each.partition(":")[0] for each in passed] == list(values)
         assert dict(each.split(": ") for each in passed)["torch"] == "str"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_class_as_a_key_is_its_name(tmp_path, form):
+    """As in checkpoints of Stable Diffusion 1: what its callbacks kept, by their classes, which are not imported."""
+    kept = {"best": torch.ones(3), "dirpath": Path("x")}
+    state = {"state_dict": {"w": torch.zeros(4)}, "callbacks": {collections.OrderedDict: kept}}
+    found, passed, total = loaded(saved(tmp_path / "m.pt", state, form))
+    assert found.keys() == {"state_dict.w", "callbacks.collections.OrderedDict.best"}
+    assert (passed, total) == (("callbacks.collections.OrderedDict.dirpath: path",), 64 + 12)
 
 
 def test_views_of_several_types_take_their_bytes_once(tmp_path):

@@ -24,7 +24,7 @@ from worker.eviction.release_planner import Release
 from worker.servers.base import Seen, Served, ServerError, Step
 from worker.servers.consumer import ServerConsumer
 from worker.servers.known import OpenServer, open_server
-from worker.servers.watch import LOOK_S, ServerWatch
+from worker.servers.watch import LOOK_S, ServerWatch, View
 from worker.telemetry.system import SystemMemory, SystemReading
 from worker.workers.gone import Gone
 
@@ -126,16 +126,47 @@ def test_a_server_that_lies(beside: Beside) -> None:
     assert row.returned_bytes == 0
 
 
-@pytest.mark.parametrize("mode", ["hung", "broken", "headers"])
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [
+        ("hung", "it does not answer in time"),
+        ("broken", "500"),
+        ("headers", "it does not answer in time"),
+    ],
+)
 def test_a_server_that_hangs_is_not_waited_for(
-    beside: Beside, mode: str, monkeypatch: pytest.MonkeyPatch
+    beside: Beside, mode: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is refused in bounded time, and nothing was told."""
+    """It is refused in bounded time, why is said, and nothing was told."""
     monkeypatch.setattr("worker.servers.http.ANSWER_S", 0.3)
     beside.ollama.mode = mode
-    with pytest.raises(OutOfMemoryError):
+    with pytest.raises(OutOfMemoryError, match=f"'server:s' stays: its server can't be asked: .*{why}"):
         beside.make_room(4 * MIB)
     assert beside.ollama.told == []
+
+
+def test_a_server_that_goes_while_it_is_waited_for(tmp_path: Path) -> None:
+    """Nothing more is to come of it: it is not waited for any longer, and what it had came back with its process."""
+    with ExitStack() as stack, ExitStack() as up:
+        machine = Machine(tmp_path, SimulatedDevice(12 * MIB))
+        stack.callback(machine.close)
+        ollama = OllamaOn(machine, {"large": 10 * MIB})
+        ollama.keeps = ollama.leaks = True
+        made = consumer_of(machine, stack, "ollama", up.enter_context(serving(ollama)), DEVICE)
+        (offer,) = made.offers(MIB)
+        clock = machine.clock
+        assert isinstance(clock, FixedClock)
+        look = made.watch.look
+
+        def look_and_end() -> View:
+            if ollama.told:
+                up.close()
+            return look()
+
+        made.watch.look = look_and_end  # type: ignore[method-assign]
+        assert made.release(offer, CancelToken(clock.now_ns, clock.now_ns() + 60 * NS_PER_S)) == 0
+        assert made.why_nothing == "its server went meanwhile"
+        assert clock.now_ns() < NS_PER_S
 
 
 def test_a_server_that_keeps_what_it_is_told_to_give(beside: Beside) -> None:
@@ -307,4 +338,4 @@ def test_that_one_stays_asleep_is_said_at_the_end(capfd: pytest.CaptureFixture[s
     assert capfd.readouterr().err == ""
     up.server.asleep = "POST /wake_up wakes it"
     up.watch.end()
-    assert "it stays asleep, answering no one: POST /wake_up wakes it" in capfd.readouterr().err
+    assert "POST /wake_up wakes it" in capfd.readouterr().err

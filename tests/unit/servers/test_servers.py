@@ -18,6 +18,7 @@ from tests.rigs.model_servers import (
     serving,
 )
 from worker.core.models import ServerSpec
+from worker.core.records import HOST
 from worker.servers import http, ollama, vllm
 from worker.servers.base import ModelServer, Served, ServerError, Sleeps, Step, tell
 from worker.servers.http import Http
@@ -192,8 +193,14 @@ def test_llama_swap_breaks_off_what_an_upstream_answers(opened: Open) -> None:
 class Vllm:
     """A vLLM with a GiB."""
 
-    def __init__(self, opened: Open, monkeypatch: pytest.MonkeyPatch, free_memory: int = 64 * GIB) -> None:
-        made, self.server = opened("vllm", models={"m": GIB})
+    def __init__(
+        self,
+        opened: Open,
+        monkeypatch: pytest.MonkeyPatch,
+        free_memory: int = 64 * GIB,
+        device_id: str = "cuda:0",
+    ) -> None:
+        made, self.server = opened("vllm", device_id, models={"m": GIB})
         assert isinstance(made, VllmStandIn)
         self.made = made
         monkeypatch.setattr(vllm.psutil, "virtual_memory", lambda: SimpleNamespace(available=free_memory))
@@ -210,10 +217,14 @@ class Vllm:
         return self.server.wake(free_bytes)
 
 
-@pytest.mark.parametrize(("free_memory", "level"), [(64 * GIB, 1), (GIB, 2)])
-def test_vllm(opened: Open, monkeypatch: pytest.MonkeyPatch, free_memory: int, level: int) -> None:
-    """It sleeps as a whole: at level 2 where the machine has no memory for its weights; asleep it has nothing."""
-    up = Vllm(opened, monkeypatch, free_memory)
+@pytest.mark.parametrize(
+    ("device_id", "free_memory", "level"), [("cuda:0", 64 * GIB, 1), ("cuda:0", GIB, 2), (HOST, 64 * GIB, 2)]
+)
+def test_vllm(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, device_id: str, free_memory: int, level: int
+) -> None:
+    """It sleeps as a whole: at level 2 where the machine has no memory for its weights, or that is what is wanted; asleep it has nothing."""
+    up = Vllm(opened, monkeypatch, free_memory, device_id)
     (step,) = up.steps()
     assert step.bytes < GIB
     assert tell(up.server, step)

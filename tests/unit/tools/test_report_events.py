@@ -84,6 +84,16 @@ CLEARED = {"step": "memory.clear", "data": {}, "expected_bytes": MIB}
             ),
         ),
         (
+            event(
+                "memory.optimized", pressure_level="high", helped=True, next_in_ms=30_000, returned_bytes=2 * MIB, steps=[],
+                released=[{"consumer_id": "server:ollama", "claimed_bytes": 2 * MIB, "returned_bytes": 2 * MIB}],
+            ),
+            (
+                "automatic", "automatic: asked server:ollama",
+                "high pressure lasted; it helped: 2.0 MiB returned of 2.0 MiB promised; nothing more for 30s", 0,
+            ),
+        ),
+        (
             event("memory.optimized", pressure_level="high", helped=False, next_in_ms=0, steps=[CLEARED]),
             (
                 "automatic", "automatic, in vain: gave caches up",

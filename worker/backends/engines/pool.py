@@ -10,9 +10,9 @@ from worker.backends.engines.base import AnswerPrefixes, EngineError, EngineLaun
 from worker.backends.engines.meter import Held
 from worker.backends.engines.process import RELEASE_S, EndedUnderOthersError, EngineProcess, Idle, Lease
 from worker.backends.isolation.answers import OnReport
-from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
+from worker.backends.isolation.child_process import ChildProcess, Launch
 from worker.backends.isolation.codec import RemoteError
-from worker.backends.isolation.endings import Ending
+from worker.backends.isolation.endings import EndedError, Ending
 from worker.backends.isolation.launching import LaunchError, Launching
 from worker.backends.isolation.slots import Slots
 from worker.backends.torch_errors import Cause, cause_in_words

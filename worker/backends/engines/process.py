@@ -16,9 +16,9 @@ from worker.backends.engines.meter import Held, Meter, Steps
 from worker.backends.engines.opened_model import OpenedModel
 from worker.backends.engines.patience import end_unless_answered, later
 from worker.backends.isolation.answers import OnReport
-from worker.backends.isolation.child_process import ChildProcess, EndedError
+from worker.backends.isolation.child_process import ChildProcess
 from worker.backends.isolation.codec import RemoteError
-from worker.backends.isolation.endings import Ending
+from worker.backends.isolation.endings import EndedError, Ending
 from worker.core.cancellation import CancelToken
 from worker.core.errors import CancelledError, DeadlineExceededError, WorkerError
 from worker.core.records import HOST, Footprint, Receipt
@@ -193,8 +193,8 @@ class EngineProcess:
             self._working, self._works = self._working + 1, self._works + 1
         try:
             began = time.monotonic()
-            call = child.answers.begin(
-                "work", (handle, entry, arguments, work.lent), token, on_report=report, on_question=asked
+            call = child.begin(
+                "work", handle, entry, arguments, work.lent, token=token, on_report=report, on_question=asked
             )
             try:
                 with token.telling(lambda: child.answers.cancel(call)):

@@ -13,16 +13,28 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from worker.backends.isolation.endings import Ending
-from worker.backends.isolation.frames import BrokenFrameError, FramePipe, Message
+from worker.backends.isolation.codec import error_of
+from worker.backends.isolation.endings import EndedError, Ending
+from worker.backends.isolation.frames import (
+    AS_LINE,
+    BrokenFrameError,
+    FramePipe,
+    Message,
+    any_values_line,
+    dumps,
+    line,
+)
 from worker.core.cancellation import CancelToken
 from worker.core.errors import WorkerError
 from worker.core.records import Report, no_report
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent, SureLock
 
-_LONGEST_LOOK_S = 1.0
+_LONGEST_LOOK_MS = 1000.0
 """Who reads looks this often whether the process is still there: another may hold its end of the pipe open."""
+
+_AT_ONCE_MS = 10.0
+"""How long a call is waited for before anything is made ready for a longer wait."""
 
 _LOOK_AGAIN_S = 0.05
 """Who waits for an answer looks this often whether its own request has ended."""
@@ -38,6 +50,9 @@ SUCCEEDED, FAILED = 2, 3
 
 READS_ALONE = sys.platform == "win32"
 """Whether a thread of its own reads."""
+
+_BROKEN = (BrokenFrameError, IndexError, KeyError, OSError, TypeError, ValueError)
+"""What is raised by reading what is no answer."""
 
 _LAST_ANSWERS_S = 5.0
 """How long who reads is given to come to the end of what a process left in its pipe."""
@@ -70,61 +85,117 @@ class Call:
 class Answers:
     """All calls into one process. Thread-safe."""
 
-    def __init__(self, pipe: FramePipe, on_broken: Callable[[], None]) -> None:
-        """``on_broken`` is called when what comes is no answer."""
+    def __init__(
+        self, pipe: FramePipe, on_broken: Callable[[], None], on_hanging: Callable[[str], None]
+    ) -> None:
+        """``on_broken`` is called when what comes is no answer, ``on_hanging`` with what it does where none comes."""
         self._pipe = pipe
         self._on_broken = on_broken
+        self._on_hanging = on_hanging
         self._numbers = itertools.count(1)
         self._lock = SureLock()
         self._acquire, self._release = self._lock.acquire, self._lock.release
         self._reading = SureLock()
         """Held by who reads."""
         self._begin_reading, self._end_reading = self._reading.acquire, self._reading.release
+        self._exchange = pipe.exchange
         # All mutable state: the calls on their way, what ended them all, and whether there is more to read. Whoever
         # takes a call out is who answers it.
         self._calls: dict[int, Call] = {}
         self._end: Ending | None = None
         self._more = True
         self.changed = 0
-        """Calls answered that may have changed something there."""
+        """How many messages had come with the last answer to a call that may have changed something there."""
         if READS_ALONE:
             start_thread(self._read_all, "device-answers")
 
-    def begin(
-        self,
-        do: str,
-        arguments: tuple[Any, ...],
-        token: CancelToken | None = None,
-        on_report: OnReport | None = None,
-        on_question: OnQuestion | None = None,
-    ) -> Call:
-        """Call, and go on."""
+    def call(
+        self, do: str, arguments: tuple[Any, ...], token: CancelToken | None = None,
+        undo: tuple[Any, ...] | None = None, patience_s: float | None = None,
+        late: Callable[[Call], Any] | None = None,
+    ) -> Any:  # fmt: skip
+        """Call, and wait for the answer. Raises its error, or EndedError.
+
+        1. Where no other is on its way, the answer is what comes next, and at once, as nearly always: nothing is made
+           ready for anything else, and the call can't be cancelled.
+        2. Else it is waited for among others: by ``late``, which is given it, or as ``result`` does.
+        """
         number = next(self._numbers)
-        call = Call(number, do)
+        left_ns = None if token is None or token.deadline_ns is None else token.left_ns
+        message = [number, do, arguments, left_ns]
+        try:
+            text = any_values_line(message) if do == WORK else dumps(message, None, AS_LINE)
+        except TypeError:
+            text = any_values_line(message)
+        if self._calls or not self._begin_reading(False):  # noqa: FBT003 - by its place it takes half as long
+            call = self._begin(Call(number, do), text)
+            self.wait(call, _AT_ONCE_MS / 1000)
+        else:
+            came = None
+            try:
+                came = self._exchange(text, _AT_ONCE_MS)
+                answered, result = came
+                if answered == number:  # 1
+                    if do not in QUESTIONS:
+                        self.changed = self._pipe.received
+                    return result
+                call = self._begin_late(Call(number, do), came)
+            except (BrokenFrameError, OSError, TypeError, ValueError) as error:
+                call = self._begin_late(Call(number, do), came, error)
+            finally:
+                self._end_reading()
+                if self._calls:
+                    self._hand_on()
+        if late is not None:  # 2
+            return late(call)
+        return self.result(call, token, undo, patience_s)
+
+    def begin(
+        self, do: str, arguments: tuple[Any, ...], token: CancelToken | None = None,
+        on_report: OnReport | None = None, on_question: OnQuestion | None = None,
+    ) -> Call:  # fmt: skip
+        """Call, and go on."""
+        call = Call(next(self._numbers), do)
         if on_report is not None:
             call.on_report = on_report
         if on_question is not None:
             call.on_question = on_question
-        self._calls[number] = call
-        if self._end is not None:
-            if self._calls.pop(number, None) is not None:  # else it was ended with the others
-                self._answer(call, self._end)
-            return call
-        try:
-            left_ns = None if token is None else token.left_ns
-            self._pipe.send([number, do, arguments, left_ns], any_values=do == WORK)
-        except OSError:
-            pass  # it has ended, and whoever watches it says so
-        except BaseException:  # what no message can hold
-            self._calls.pop(number, None)
-            raise
-        return call
+        message = [call.number, do, arguments, None if token is None else token.left_ns]
+        return self._begin(call, any_values_line(message) if do == WORK else line(message))
+
+    def result(
+        self, call: Call, token: CancelToken | None = None, undo: tuple[Any, ...] | None = None,
+        patience_s: float | None = None,
+    ) -> Any:  # fmt: skip
+        """Wait for an answer, and return what it says. Raises its error, or EndedError.
+
+        A process that has not answered after ``patience_s`` hangs, and is killed. Once the token has ended, an
+        answer is waited for a moment longer; then it raises what the token does, and ``undo`` is called if the
+        call is done in the end.
+        """
+        if call.answer is None:
+            if token is None:
+                self.wait(call, patience_s)
+            else:
+                with token.telling(lambda: self.cancel(call)):
+                    self.wait_while(call, token, undo, math.inf if patience_s is None else patience_s)
+        if call.answer is None:
+            self._on_hanging(f"did not answer {call.do!r} within {patience_s:g} s and was killed")
+            self.wait(call)
+        answer = call.answer
+        if isinstance(answer, list):
+            if len(answer) == SUCCEEDED:
+                return answer[1]
+            raise error_of(answer[2])
+        if answer is None:
+            raise AssertionError(call.do)
+        raise EndedError(answer)
 
     def wait(self, call: Call, seconds: float | None = None) -> bool:
         """Wait for an answer, and read for all who wait while no other caller does. False if it did not come in time."""
         end = math.inf if seconds is None else time.monotonic() + seconds
         while call.answer is None:
-            if self._more and self._begin_reading(False):  # noqa: FBT003 - by its place it takes half as long
+            if self._more and self._begin_reading(False):  # noqa: FBT003 - as above
                 try:
                     in_time = self._read_for(call, end)
                 finally:
@@ -184,7 +255,7 @@ class Answers:
     def reply(self, call: Call, value: Any) -> None:
         """Answer what work asked of this call."""
         with suppress(OSError):  # it has ended, and whoever watches it says so
-            self._pipe.send([call.number, value], any_values=True)
+            self._pipe.write(any_values_line([call.number, value]))
 
     def read_what_came(self) -> None:
         """Hand out answers that no caller waits for, unless somebody reads."""
@@ -196,13 +267,9 @@ class Answers:
                 self._hand_on()
 
     def end(self, end: Ending) -> None:
-        """Read what is left, and fail what still waits for an answer."""
+        """Read what is left, and fail what still waits for an answer. Nobody reads from then on."""
         if self._reading.acquire(timeout=_LAST_ANSWERS_S):
-            try:
-                if self._more:
-                    self._read_for(None, 0)
-            finally:
-                self._reading.release()
+            self._read_for(None, 0)
         self._more = False
         self._end = end
         failed: Exception | None = None
@@ -218,6 +285,34 @@ class Answers:
 
     # ---- inside ----
 
+    def _begin(self, call: Call, text: bytes) -> Call:
+        """Note a call, and send it, unless the process has ended."""
+        if self._note(call):
+            with suppress(OSError):  # it has ended, and whoever watches it says so
+                self._pipe.write(text)
+        return call
+
+    def _begin_late(self, call: Call, came: Any, error: Exception | None = None) -> Call:
+        """Note a call that was sent, whose answer is not what came, or nothing did; the reading is held."""
+        self._note(call)
+        try:
+            if isinstance(error, BrokenFrameError) or not isinstance(came, list | None):
+                self._break()
+            elif came is not None:
+                self._hand_out(came)
+        except _BROKEN:
+            self._break()
+        return call
+
+    def _note(self, call: Call) -> bool:
+        """Note a call, so that its answer finds it. False, and it is answered, if the process has ended."""
+        self._calls[call.number] = call
+        if self._end is None:
+            return True
+        if self._calls.pop(call.number, None) is not None:  # else it was ended with the others
+            self._answer(call, self._end)
+        return False
+
     def _read_all(self) -> None:
         with self._reading:
             while self._more:
@@ -229,36 +324,29 @@ class Answers:
         False once it is ``end``.
         """
         try:
-            while mine is None or mine.answer is None:
-                left_s = end - time.monotonic()
-                message = self._pipe.receive(max(0, left_s) if left_s < _LONGEST_LOOK_S else _LONGEST_LOOK_S)
+            while self._more and (mine is None or mine.answer is None):
+                message = self._pipe.receive(min(max(0, 1000 * (end - time.monotonic())), _LONGEST_LOOK_MS))
                 if message is None:
                     self._more = False
-                    return True
-                if (
-                    mine is not None
-                    and message[0] == mine.number
-                    and len(message) == SUCCEEDED
-                    and mine.on_answer is None
-                    and mine.undo is None
-                ):  # whoever reads waits for it, and nothing is to be called: nobody else is to be woken, or asked
-                    self._calls.pop(mine.number, None)
-                    if mine.do not in QUESTIONS:
-                        self.changed += 1
-                    mine.answer = message
-                    return True
-                self._hand_out(message)
+                else:
+                    self._hand_out(message)
         except TimeoutError:
             return time.monotonic() < end
-        except (BrokenFrameError, IndexError, KeyError, OSError, TypeError, ValueError):
-            self._more = False
-            self._on_broken()
+        except _BROKEN:
+            self._break()
         return True
+
+    def _break(self) -> None:
+        """Read no more: what came is no answer."""
+        self._more = False
+        self._on_broken()
 
     def _hand_out(self, message: Message) -> None:
         if SUCCEEDED <= len(message) <= FAILED:
             call = self._calls.pop(message[0], None)
             if call is not None:
+                if call.do not in QUESTIONS:
+                    self.changed = self._pipe.received
                 self._answer(call, message)
             return
         number, _, _, progress, *asked = message
@@ -276,8 +364,6 @@ class Answers:
         self._acquire()
         try:
             call.answer = answer
-            if call.do not in QUESTIONS:
-                self.changed += 1
             on_answer, woken = call.on_answer, call.woken
         finally:
             self._release()

@@ -5,6 +5,7 @@ for long hangs, and is killed.
 """
 
 from functools import partial
+from typing import Any
 
 from protocol.vocabulary import DeviceState, Executed
 from worker.backends.isolation import codec
@@ -41,19 +42,24 @@ class Asking:
                 oldest = self._oldest = None
             if oldest is not None and now - oldest[2] >= ANSWER_S * NS_PER_S:
                 raise _silent(device_id, now - oldest[2])
-            call = child.begin("readings", device_id)
-            if oldest is None:
-                self._oldest = (call, child, now)
+        wait = partial(self._wait, child, device_id, now)
+        return codec.readings_of(child.ask("readings", (device_id,), late=wait))
+
+    def _wait(self, child: ChildProcess, device_id: str, asked_ns: int, call: Call) -> Any:
+        with self._lock:
+            is_oldest = self._oldest is None
+            if is_oldest:
+                self._oldest = (call, child, asked_ns)
         if child.answers.wait(call, ANSWER_S):
-            return codec.readings_of(child.finish(call))
-        if oldest is None:
+            return child.finish(call)
+        if is_oldest:
             start_thread(partial(_wait_or_kill, child, call), "device-patience")
-        raise _silent(device_id, self._clock.now_ns() - now)
+        raise _silent(device_id, self._clock.now_ns() - asked_ns)
 
 
 def _wait_or_kill(child: ChildProcess, call: Call) -> None:
     try:
-        child.finish(call, PATIENCE_S)
+        child.finish(call, patience_s=PATIENCE_S)
     except Exception:  # noqa: BLE001 - whoever asks next is told; here it is only whether there is an answer
         return
 

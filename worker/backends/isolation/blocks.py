@@ -2,16 +2,18 @@
 
 from protocol.vocabulary import Executed
 from worker.backends.base import Fill
-from worker.backends.isolation import codec
 from worker.backends.isolation.answers import LAST_WORD_S
 from worker.backends.isolation.asking import PATIENCE_S
 from worker.backends.isolation.carrying import Held
-from worker.backends.isolation.copying import Sending
+from worker.backends.isolation.codec import block_of, packed_request
 from worker.backends.isolation.displaced import Displaced
+from worker.backends.isolation.endings import EndedError
 from worker.backends.isolation.held_blocks import HeldBlocks
+from worker.backends.isolation.loading import Loading
 from worker.backends.isolation.presence import Presence
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
+from worker.core.errors import DeviceLostError
 from worker.core.records import AllocationRequest, Block
 
 
@@ -36,66 +38,80 @@ class Blocks:
         if request.size_bytes <= self._accepted.get(kind, 0):
             return
         with self._presence.using(request.device_id, Executed.NO) as child:
-            child.call("check", codec.packed_request(request), patience_s=PATIENCE_S)
+            child.call("check", packed_request(request), patience_s=PATIENCE_S)
             self._accepted[kind] = max(request.size_bytes, self._accepted.get(kind, 0))
 
     def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
         """Make a block there."""
         token.check()
-        with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token) as child:
+        device_id, presence = request.device_id, self._presence
+        child = presence.enter(device_id, token)
+        try:
             undo = ("free", allocation_id)
-            made = child.call(
-                "allocate", allocation_id, codec.packed_request(request), token=token, undo=undo
-            )
+            made = child.ask("allocate", (allocation_id, packed_request(request)), token, undo)
             try:
-                block = codec.block_of(made)
-                self._held.add(child, allocation_id, Held(request, block.actual_bytes, weights=False))
+                block = block_of(made)
+                self._held.add(child, allocation_id, Held(request, block.actual_bytes, False))  # noqa: FBT003 - by its place it takes half as long
             except MemoryError:  # of this process: there it is made
                 child.begin(*undo)
                 raise
+        except (EndedError, DeviceLostError) as error:
+            raise presence.meaning(error, child, device_id, Executed.NO, request.size_bytes) from None
+        else:
             return block
-
-    def free(self, allocation_id: str) -> int | None:
-        """Give a block up; nothing is left to do for one that went with its process."""
-        return self._give_up("free", allocation_id)
+        finally:
+            presence.leave()
 
     def unload(self, handle: str) -> int | None:
         """Give a model's block up."""
-        return self._give_up("unload", handle)
+        return self.free(handle, "unload")
 
-    def _give_up(self, do: str, name: str) -> int | None:
-        device_id = self._held.device_of(name)
-        if device_id is None:
+    def free(self, name: str, do: str = "free") -> int | None:
+        """Give a block up; nothing is left to do for one that went with its process. KeyError for one that never was."""
+        displaced, presence = self._displaced, self._presence
+        held = self._held.blocks.get(name)
+        if held is None:
+            self._held.device_of(name)
             return 0
+        device_id = held.request.device_id
+        if displaced.any and (returned := self._drop_displaced(name)) is not None:
+            return returned
+        child = presence.enter(device_id)
+        try:
+            returned = self._drop_displaced(name) if displaced.any else None
+            if returned is None:
+                returned = child.ask(do, (name,))
+                self._held.blocks.pop(name, None)
+        except (EndedError, DeviceLostError) as error:  # gone is gone, in whichever way
+            raise presence.meaning(error, child, device_id, Executed.YES, None) from None
+        else:
+            return returned
+        finally:
+            presence.leave()
+
+    def _drop_displaced(self, name: str) -> int | None:
+        """Give up a block that is in host memory. None if it is not there."""
         returned = self._displaced.drop(name)
         if returned is not None:
-            self._held.drop(name)
+            self._held.blocks.pop(name, None)
             self._presence.tell()  # the device may have no contents elsewhere any more
-            return returned
-        with self._presence.using(device_id, Executed.YES) as child:  # gone is gone, in whichever way
-            returned = self._displaced.drop(name)
-            if returned is None:
-                returned = child.call(do, name)
-            else:
-                self._presence.tell()
-            self._held.drop(name)
-            return returned
+        return returned
 
     def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
-        """Have the backend load, and send it the bytes as they come."""
+        """Have the backend load, and read model files by itself; send it all other bytes as they come."""
         with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token=token) as child:
             undo = ("filled", handle, False)
-            child.call("load", handle, codec.packed_request(request), token=token, undo=undo)
+            child.call("load", handle, packed_request(request), token=token, undo=undo)
             try:
-                with Sending(child, self._slots, "fill", handle, token) as sending:
-                    fill(None, sending)
+                with Loading(child, self._slots, handle, token) as loading:
+                    fill(None, loading)
             except BaseException:
                 giving_up = child.begin("filled", handle, False)  # noqa: FBT003 - as on the wire
                 child.answers.wait(giving_up, LAST_WORD_S)
                 raise
             made = child.call("filled", handle, True, token=token, undo=("unload", handle))  # noqa: FBT003 - a message has no names
             try:
-                block = codec.block_of(made)
+                block = block_of(made)
                 self._held.add(child, handle, Held(request, block.actual_bytes, weights=True))
             except MemoryError:  # as above
                 child.begin("unload", handle)

@@ -10,8 +10,9 @@ from typing import Any
 from protocol.record import Record
 from worker.backends.host_memory import AnonymousBuffer
 from worker.backends.isolation import codec
-from worker.backends.isolation.child_process import ChildProcess, EndedError
+from worker.backends.isolation.child_process import ChildProcess
 from worker.backends.isolation.copying import receive, send
+from worker.backends.isolation.endings import EndedError
 from worker.backends.isolation.slots import SLOT_BYTES, Slots
 from worker.core.cancellation import CancelToken
 from worker.core.errors import ChecksumMismatchError, DeviceLostError, WorkerError

@@ -1,7 +1,6 @@
 """A device's process as the worker sees it: started, called, and answered for when it ends."""
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -14,8 +13,7 @@ from typing import Any
 
 from protocol.record import Record
 from worker.backends.isolation import notices
-from worker.backends.isolation.answers import SUCCEEDED, Answers, Call, OnReport
-from worker.backends.isolation.codec import error_of
+from worker.backends.isolation.answers import Answers, Call, OnQuestion, OnReport
 from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.figures_page import Dated, FiguresReader
 from worker.backends.isolation.frames import FramePipe
@@ -35,9 +33,6 @@ _LENT = ("annotated_types", "typing_extensions")
 
 _LAST_LINES = 20
 _LONGEST_LINE_BYTES = 2**16
-_AT_ONCE_S = 0.01
-"""What takes longer than this can be cancelled."""
-
 _GOING_S = 5.0
 """How long a process may take to go once it was asked or told to."""
 
@@ -50,14 +45,6 @@ class Launch(Record):
     """``module:callable``, found by that interpreter; makes a ``DeviceBackend``."""
     options: dict[str, Any]
     """What it is called with: plain values, by name."""
-
-
-class EndedError(Exception):
-    """The process ended before it answered."""
-
-    def __init__(self, end: Ending) -> None:
-        super().__init__(end.reason)
-        self.end = end
 
 
 class ChildProcess:
@@ -73,7 +60,8 @@ class ChildProcess:
         self._lock = SureLock()
         # All mutable state: why it is being ended, how it ended, and its last lines.
         self._why: str | None = None
-        self._end: Ending | None = None
+        self.end: Ending | None = None
+        """Why it is no more; None while it runs."""
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self.on_figures: Callable[[str], None] = lambda _: None
         """Called with a device whose figures have changed from outside, and are on the page."""
@@ -83,7 +71,9 @@ class ChildProcess:
         note_start()
         self.pid = self._process.pid
         self._pipe, self._stderr = _ends(self._process)
-        self._answers = Answers(self._pipe, self._write_broken)
+        self.answers = answers = Answers(self._pipe, self._write_broken, self.kill)
+        """The calls on their way."""
+        self.ask, self.finish = answers.call, answers.result
         try:
             self._listened = start_thread(self._listen, "device-stderr")
             self._watched = start_thread(self._watch, "device-end")
@@ -92,64 +82,31 @@ class ChildProcess:
             self._process.wait()
             raise
 
-    @property
-    def end(self) -> Ending | None:
-        """Why it is no more; None while it runs."""
-        return self._end
-
     # ---- calling ----
 
     def call(
-        self, do: str, *arguments: Any, token: CancelToken | None = None, patience_s: float | None = None,
-        on_report: OnReport | None = None, undo: tuple[Any, ...] | None = None,
+        self, do: str, *arguments: Any, token: CancelToken | None = None,
+        undo: tuple[Any, ...] | None = None, patience_s: float | None = None,
     ) -> Any:  # fmt: skip
-        """Call, and wait for the answer. Raises its error, or EndedError.
+        """Call, and wait for the answer. Raises its error, EndedError, or what the token does.
 
-        A process that has not answered after ``patience_s`` hangs, and is killed. Once the token has ended, an
-        answer is waited for a moment longer; then it raises what the token does, and ``undo`` is called if the
-        call is done in the end.
+        A process that has not answered after ``patience_s`` hangs, and is killed. ``undo`` is called if the token has
+        ended and the call is done in the end.
         """
-        answers = self._answers
-        call = answers.begin(do, arguments, token, on_report)
-        if answers.wait(call, _AT_ONCE_S) or token is None:  # what is quick need not be ready to be cancelled
-            return self.finish(call, patience_s)
-        with token.telling(lambda: answers.cancel(call)):
-            answers.wait_while(call, token, undo, math.inf if patience_s is None else patience_s)
-        if call.answer is None:
-            self._kill_hanging(call, patience_s)
-        return self.finish(call)
+        return self.ask(do, arguments, token, undo, patience_s)
 
-    def begin(self, do: str, *arguments: Any, token: CancelToken | None = None) -> Call:
+    def begin(
+        self, do: str, *arguments: Any, token: CancelToken | None = None, on_report: OnReport | None = None,
+        on_question: OnQuestion | None = None,
+    ) -> Call:  # fmt: skip
         """Call, and go on."""
-        return self._answers.begin(do, arguments, token)
-
-    def finish(self, call: Call, patience_s: float | None = None) -> Any:
-        """Wait for an answer. Raises as ``call`` does."""
-        if call.answer is None and not self._answers.wait(call, patience_s):
-            self._kill_hanging(call, patience_s)
-        answer = call.answer
-        if type(answer) is list:
-            if len(answer) == SUCCEEDED:
-                return answer[1]
-            raise error_of(answer[2])
-        if isinstance(answer, Ending):
-            raise EndedError(answer)
-        raise AssertionError(call.do)
-
-    def _kill_hanging(self, call: Call, patience_s: float | None) -> None:
-        self.kill(f"did not answer {call.do!r} within {patience_s:g} s and was killed")
-        self._answers.wait(call)
+        return self.answers.begin(do, arguments, token, on_report, on_question)
 
     def figures(self, device_id: str) -> Dated | None:
         """Return a device's figures on the page; None where something was changed since. Never waits."""
-        changed = self._answers.changed
+        changed = self.answers.changed
         found = self.page.read(device_id)
         return None if found is None or found.changes < changed else found
-
-    @property
-    def answers(self) -> Answers:
-        """The calls on their way."""
-        return self._answers
 
     # ---- ending ----
 
@@ -201,11 +158,11 @@ class ChildProcess:
         """Say once how it ended, then fail what still waits for it."""
         self._listened.wait(1)  # its last words; a process of its own may hold the pipe open
         with self._lock:
-            if self._end is not None:
+            if self.end is not None:
                 return
-            self._end = end = self._how_it_ended()
+            self.end = end = self._how_it_ended()
         self._on_end(self, end)
-        self._answers.end(end)
+        self.answers.end(end)
         self._pipe.close()
 
     def _how_it_ended(self) -> Ending:

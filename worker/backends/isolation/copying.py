@@ -102,10 +102,15 @@ class _UnderWay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            while self._pieces and error is None:
-                self._finish_oldest()
+            if error is None:
+                self.settle()
         finally:
             self._give_up()
+
+    def settle(self) -> None:
+        """Wait until none is on its way."""
+        while self._pieces:
+            self._finish_oldest()
 
     def _give_up(self) -> None:
         """Leave what is on its way yet, because the copy failed, to whoever reads its answer."""
@@ -132,11 +137,12 @@ class _UnderWay:
                 self._token.check()
                 self._child.answers.read_what_came()
 
-    def begin(self, slot: int | None, arrived: Callable[[], None], do: str, *arguments: Any) -> None:
+    def begin(self, slot: int | None, arrived: Callable[[], None], do: str, *arguments: Any) -> Call:
         """Send a piece on its way; ``arrived`` is called once the device is done with it, and with its slot."""
         call = self._child.begin(do, *arguments, token=self._token)
         give_back = _nothing if slot is None else partial(self._slots.give_back, slot)
         self._pieces.append((call, arrived, give_back))
+        return call
 
     def make_way(self) -> None:
         """Wait until one more piece may be on its way."""

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from protocol.record import Record
 from worker.backends.host_memory import AnonymousBuffer
 from worker.backends.isolation.carrying import Held, remake
-from worker.backends.isolation.child_process import ChildProcess, EndedError
+from worker.backends.isolation.child_process import ChildProcess
+from worker.backends.isolation.endings import EndedError
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
 from worker.core.errors import DeviceLostError, WorkerError
@@ -25,8 +26,9 @@ class Displaced:
         self._slots = slots
         self._lock = SureRLock()
         """Held while a block is on its way back, so that no write to it is lost."""
-        # All mutable state.
+        # All mutable state: the blocks, and whether there are any, which nearly always there are not.
         self._blocks: dict[str, _Block] = {}
+        self.any = False
 
     def put(
         self, held: Mapping[str, Held], copies: dict[str, AnonymousBuffer], why: Mapping[str, str]
@@ -35,6 +37,7 @@ class Displaced:
         with self._lock:
             for name in why:
                 self._blocks[name] = _Block(held[name], copies.pop(name), why[name])
+                self.any = True
 
     def names(self, device_id: str | None = None) -> frozenset[str]:
         """Return those of a device, or of all."""
@@ -47,7 +50,7 @@ class Displaced:
 
     def bytes_of(self, device_id: str) -> int:
         """Return what those of a device take there, once they are back."""
-        if not self._blocks:
+        if not self.any:
             return 0
         with self._lock:
             blocks = [block.held for block in self._blocks.values()]
@@ -68,7 +71,7 @@ class Displaced:
 
     def read(self, name: str, offset: int, into: memoryview) -> bool:
         """Copy out of a block. False if it is not here."""
-        if not self._blocks:
+        if not self.any:
             return False
         with self._lock:
             block = self._blocks.get(name)
@@ -78,7 +81,7 @@ class Displaced:
 
     def write(self, name: str, offset: int, data: memoryview) -> bool:
         """Copy into a block. False if it is not here."""
-        if not self._blocks:
+        if not self.any:
             return False
         with self._lock:
             block = self._blocks.get(name)
@@ -88,10 +91,9 @@ class Displaced:
 
     def drop(self, name: str) -> int | None:
         """Give a block up. Returns the bytes of host memory that went back; None if it is not here."""
-        if not self._blocks:  # as nearly always
-            return None
         with self._lock:
             block = self._blocks.pop(name, None)
+            self.any = bool(self._blocks)
             return None if block is None else block.content.close()
 
     def bring_back(self, child: ChildProcess, token: CancelToken) -> dict[str, Held]:

@@ -34,6 +34,9 @@ _SHARE = 50
 
 _READS = struct.Struct("<Q")
 """How often a device's figures were read: written by the worker."""
+_ALL_READS_AT = PAGE_BYTES - _READS.size
+"""Where it says how often those of any device were read."""
+_ALL_READS = _ALL_READS_AT // _READS.size
 _HALF = struct.Struct("<QQQqI")
 """Which process wrote it, its number, how many changing calls were done by then, when, and how long the figures are."""
 _SUM = struct.Struct("<I")
@@ -70,7 +73,8 @@ class FiguresReader:
         page, at = self._page, self._places.get(device_id)
         if at is None:
             return None
-        _READS.pack_into(page, at, (_READS.unpack_from(page, at)[0] + 1) % 2**64)
+        for count_at in (at, _ALL_READS_AT):
+            _READS.pack_into(page, count_at, (_READS.unpack_from(page, count_at)[0] + 1) % 2**64)
         known = self._last.get(device_id)
         halves = [self._half(at + _READS.size), self._half(at + _READS.size + _HALF_BYTES)]
         for life, number, changes, taken_ns, length, place in sorted(halves, key=_number, reverse=True):
@@ -113,7 +117,7 @@ class FiguresWriter:
         self, page: memoryview, life: int, take: Callable[[str], Readings], changes: Callable[[], int],
         tell: Callable[[str], None],
     ) -> None:  # fmt: skip
-        """``changes`` says how many changing calls are done; ``tell`` is told of figures that were ``changed`` from outside."""
+        """``changes`` says how many messages were sent, with which the worker knows of changes; ``tell`` is told of figures that were ``changed`` from outside."""
         self._page = page
         self._counts = page.cast("Q")
         self._life = life
@@ -124,9 +128,10 @@ class FiguresWriter:
         self._writing = SureLock()
         """Held while bytes are written, never while a device is asked: that may hang."""
         # All mutable state: where each device is, the number and the changes of its last figures, and the reads that
-        # were counted then; and the devices whose figures have changed from outside.
+        # were counted then; the devices whose figures have changed from outside; and all reads by when that was followed.
         self._places: dict[str, int] = {}
         self._news: set[str] = set()
+        self._followed = 0
         self._written: dict[str, tuple[int, int, int]] = {}
 
     def begin(self, device_ids: Iterable[str]) -> None:
@@ -148,8 +153,13 @@ class FiguresWriter:
         self._news.add(device_id)
         self._woken.set()
 
+    def is_read(self) -> bool:
+        """Tell whether any were read since ``follow``."""
+        return self._counts[_ALL_READS] != self._followed
+
     def follow(self) -> None:
         """Take the figures that were read since they were taken: whoever read them will again."""
+        self._followed = self._counts[_ALL_READS]
         for device_id, place in self._places.items():
             if self._counts[place // _READS.size] != self._written[device_id][2]:
                 with suppress(Exception):  # whoever asks is told

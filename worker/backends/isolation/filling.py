@@ -1,10 +1,15 @@
-"""A model on its way into a device's process: its backend asks for the bytes, the worker sends them in pieces."""
+"""A model on its way into a device's process: its backend asks for the bytes, the worker sends them or says where they lie."""
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
+from typing import Any
 
-from worker.backends.base import DeviceBackend, Write
+from worker.backends.base import DeviceBackend, Range, Write
+from worker.backends.host_memory import copy_between
+from worker.backends.isolation.model_files import ModelFiles
+from worker.backends.isolation.touch_guard import TouchGuard
 from worker.core.cancellation import CancelToken
 from worker.core.records import AllocationRequest, Block
 from worker.core.shortages import start_thread
@@ -19,9 +24,15 @@ class Filling:
     """One load, on a thread of its own."""
 
     def __init__(
-        self, backend: DeviceBackend, handle: str, request: AllocationRequest, token: CancelToken
+        self,
+        backend: DeviceBackend,
+        handle: str,
+        request: AllocationRequest,
+        token: CancelToken,
+        guard: TouchGuard,
     ) -> None:
-        self._pieces: SimpleQueue[tuple[int, memoryview, Future[None]] | None] = SimpleQueue()
+        self._files = ModelFiles(guard)
+        self._pieces: SimpleQueue[tuple[Callable[[Write], Any], Future[Any]] | None] = SimpleQueue()
         self._ready: Future[None] = Future()
         self._loaded: Future[Block] = Future()
         self._whole = False
@@ -35,12 +46,19 @@ class Filling:
 
     def put(self, offset: int, data: memoryview) -> None:
         """Hand a piece over and wait until it is in its place. Raises what ended the load, if it has ended."""
-        done: Future[None] = Future()
+        self._do(lambda write: write(offset, data))
+
+    def put_file(self, place: str, identity: tuple[int, ...], ranges: list[Range]) -> bool:
+        """Have ranges of a file put in their places. False where it can't be read here; raises as ``put``."""
+        return bool(self._do(lambda write: self._files.put(place, identity, ranges, write)))
+
+    def _do(self, put: Callable[[Write], Any]) -> Any:
+        done: Future[Any] = Future()
         with self._ending:
             if self._loaded.done():
                 self._loaded.result()
-            self._pieces.put((offset, data, done))
-        done.result()
+            self._pieces.put((put, done))
+        return done.result()
 
     def finish(self, *, whole: bool) -> Block | None:
         """End the load and return the block, or raise what the backend raised; None where it was given up."""
@@ -64,22 +82,27 @@ class Filling:
                 while not self._pieces.empty():
                     piece = self._pieces.get()
                     if piece is not None:
-                        piece[2].set_exception(error)
+                        piece[1].set_exception(error)
         else:
             self._loaded.set_result(block)
+        finally:
+            self._files.close()
 
     def _fill(self, view: memoryview | None, write: Write) -> None:
         self._ready.set_result(None)
+        if view is not None:
+            write = partial(_place, view)
         while (piece := self._pieces.get()) is not None:
-            offset, data, done = piece
+            put, done = piece
             try:
-                if view is not None:
-                    view[offset : offset + len(data)] = data
-                else:
-                    write(offset, data)
+                result = put(write)
             except BaseException as error:
                 done.set_exception(error)
                 raise
-            done.set_result(None)
+            done.set_result(result)
         if not self._whole:
             raise NotWholeError
+
+
+def _place(view: memoryview, offset: int, data: memoryview) -> None:
+    copy_between(view[offset : offset + len(data)], data)

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from worker.core.sure_lock import SureLock
@@ -29,20 +30,31 @@ _FIRST_READ_BYTES, _READ_BYTES = 2**10, 2**16
 """Nearly all messages come whole with the first; memory for the second would cost as much as the read."""
 
 _any_values = json.JSONEncoder(separators=(",", ":")).encode
-loads: Callable[[bytes], Any] = json.loads if orjson is None else orjson.loads
+
+
+def any_values_line(message: Any) -> bytes:
+    """Return a message as it is written, which may hold numbers that are none, or halves of characters."""
+    return (_any_values(message) + "\n").encode()
+
+
+loads: Callable[[bytes], Any]
 """Reads a line. ValueError, RecursionError."""
-
-_dumps: Callable[[Any, None, int], bytes]
+dumps: Callable[[Any, None, int], bytes]
+"""Returns a message as it is written, called with it, None and ``AS_LINE``. TypeError for halves of characters, as in
+names that are no UTF-8. On the way of every call it is called directly: anything around it costs as much as itself."""
 if orjson is None:
-    _APPEND_NEWLINE = 0
+    loads, AS_LINE = json.loads, 0
 
-    def _dumps(message: Any, _default: None, _option: int) -> bytes:
-        return _any_values_line(message)
+    def dumps(message: Any, _default: None, _option: int) -> bytes:
+        """Do what orjson does."""
+        return any_values_line(message)
 
 else:
-    _dumps, _APPEND_NEWLINE = orjson.dumps, orjson.OPT_APPEND_NEWLINE
+    loads, dumps, AS_LINE = orjson.loads, orjson.dumps, orjson.OPT_APPEND_NEWLINE
 
 _BEGINS = ord("[")
+_CLOSED = -1
+_read, _write = os.read, os.write
 
 Message = list[Any]
 """A call is [number, what to do, arguments, nanoseconds left]; [number] cancels it. Its answer is [number, result] or
@@ -63,9 +75,10 @@ class FramePipe:
         self._write_fd = write_fd
         self._sending = SureLock()
         self._begin_sending, self._end_sending = self._sending.acquire, self._sending.release
-        # All mutable state: what came and is no whole message yet, and whether it can be sent.
+        # All mutable state: the descriptors while they are open, what came and is no whole message yet, and how many
+        # messages were sent and received: both ends count alike.
         self._came = b""
-        self._open = True
+        self.sent = self.received = 0
         self._poll: Callable[[float | None], object] | None = None
         """Waits until there is something to read, for so many milliseconds: a read that finds nothing costs more."""
         if sys.platform != "win32" and waits_briefly:
@@ -73,93 +86,131 @@ class FramePipe:
             waiting.register(read_fd, select.POLLIN)
             self._poll = waiting.poll
 
-    def send(self, message: Message, *, any_values: bool = False) -> None:
-        """Write a message, whole. BrokenPipeError if there is no reader, OSError if this end is closed.
+    def send(self, message: Message) -> None:
+        """Write a message, whole. OSError if there is no reader, or this end is closed."""
+        self.write(line(message))
 
-        ``any_values``: it may hold numbers that are none, which the faster writer would drop.
-        """
-        text = _any_values_line(message) if any_values else line(message)
+    def write(self, text: bytes) -> None:
+        """Write a line, whole. OSError as ``send``."""
         self._begin_sending()
         try:
-            if not self._open:
-                raise BrokenPipeError
-            written = os.write(self._write_fd, text)
-            while written < len(text):
-                written += os.write(self._write_fd, memoryview(text)[written:])
+            written = _write(self._write_fd, text)
+            if written != len(text):
+                self._write_rest(text, written)
+            self.sent += 1
         finally:
             self._end_sending()
 
-    def receive(self, wait_s: float | None = None) -> Message | None:
+    def exchange(self, text: bytes, wait_ms: float | None = None) -> Any:
+        """Write a line and return the message that comes next: ``write`` and ``receive`` in one, for what is done most.
+
+        What comes need not be a list: whoever takes it apart finds that out.
+        """
+        self._begin_sending()
+        try:
+            written = _write(self._write_fd, text)
+            if written != len(text):
+                self._write_rest(text, written)
+            self.sent += 1
+        finally:
+            self._end_sending()
+        if self._came:
+            return self.receive(wait_ms)
+        if self._poll is not None and not self._poll(wait_ms):
+            raise TimeoutError
+        text = _read(self._read_fd, _FIRST_READ_BYTES)
+        try:
+            message = loads(text)
+        except (RecursionError, ValueError):
+            return self._receive_rest(text, wait_ms)
+        self.received += 1
+        return message
+
+    def _write_rest(self, text: bytes, written: int) -> None:
+        while written < len(text):
+            written += _write(self._write_fd, memoryview(text)[written:])
+
+    def receive(self, wait_ms: float | None = None) -> Message | None:
         """Return the next message, None at the end. BrokenFrameError for what is none.
 
         TimeoutError if none came within the time, where that can be limited.
         """
         text = self._came
-        if not text:
-            if self._poll is not None and not self._poll(None if wait_s is None else wait_s * 1000):
-                raise TimeoutError
-            text = os.read(self._read_fd, _FIRST_READ_BYTES)
-        if text.find(b"\n") + 1 != len(text) or not text:  # it is not one message, whole, as nearly all are
-            whole = self._first_of(text, wait_s)
-            if whole is None:
-                return None
-            text = whole
-        elif self._came:
+        if text:
             self._came = b""
+        else:
+            if self._poll is not None and not self._poll(wait_ms):
+                raise TimeoutError
+            text = _read(self._read_fd, _FIRST_READ_BYTES)
         try:
-            message = loads(text)
+            message = loads(
+                text
+            )  # one message, whole, as nearly all are; the end of its line may be yet to come
         except (RecursionError, ValueError):
-            message = _any_values_of(text)
+            return self._receive_rest(text, wait_ms)
         if type(message) is not list:
             raise BrokenFrameError(text[:100])
+        self.received += 1
         return message
 
-    def _first_of(self, came: bytes, wait_s: float | None) -> bytes | None:
-        """Return the first message of what came, reading on where that is none yet, and keep the rest. None at the end."""
-        self._came = came
+    def _receive_rest(self, came: bytes, wait_ms: float | None) -> Message | None:
+        """Return the first message of what came and is not just one; as ``receive``."""
+        text = self._first_of(came, wait_ms)
+        if not text:
+            return None
+        message = _message_in(text)
+        if type(message) is not list:
+            raise BrokenFrameError(text[:100])
+        self.received += 1
+        return message
+
+    def _first_of(self, came: bytes, wait_ms: float | None) -> bytes:
+        """Return the first message of what came, reading on where that is none yet, and keep the rest. Nothing at the end."""
         looked = 0
         while came:
+            if not looked:
+                came = came.lstrip(b"\n")  # the end of a line that was read without it
+            self._came = came
             end = came.find(b"\n", looked) + 1
             if end:
                 self._came = came[end:]
                 return came[:end]
-            if came[0] != _BEGINS or len(came) > _LONGEST_BYTES:
+            if (came and came[0] != _BEGINS) or len(came) > _LONGEST_BYTES:
                 raise BrokenFrameError(came[:100])
-            if self._poll is not None and not self._poll(None if wait_s is None else wait_s * 1000):
+            if self._poll is not None and not self._poll(wait_ms):
                 raise TimeoutError
-            more = os.read(self._read_fd, _READ_BYTES)
+            more = _read(self._read_fd, _READ_BYTES)
             if not more:
                 break
             looked = len(came)
-            came = self._came = came + more
-        return None
+            came += more
+        return b""
 
     def close_output(self) -> None:
         """Let the other end see the end of its input."""
         with self._sending:
-            if self._open:
-                self._open = False
-                os.close(self._write_fd)
+            if self._write_fd != _CLOSED:
+                closing, self._write_fd = self._write_fd, _CLOSED
+                os.close(closing)
 
     def close(self) -> None:
         """Close both directions; no thread may be receiving."""
         self.close_output()
-        os.close(self._read_fd)
+        closing, self._read_fd = self._read_fd, _CLOSED
+        os.close(closing)
 
 
 def line(message: Message) -> bytes:
     """Return a message as it is written."""
     try:
-        return _dumps(message, None, _APPEND_NEWLINE)
-    except TypeError:  # halves of characters, as in names that are no UTF-8
-        return _any_values_line(message)
+        return dumps(message, None, AS_LINE)
+    except TypeError:
+        return any_values_line(message)
 
 
-def _any_values_line(message: Message) -> bytes:
-    return (_any_values(message) + "\n").encode()
-
-
-def _any_values_of(text: bytes) -> Any:
+def _message_in(text: bytes) -> Any:
+    with suppress(RecursionError, ValueError):
+        return loads(text)
     try:
         return json.loads(text)  # it may have numbers that are none
     except (RecursionError, ValueError) as error:

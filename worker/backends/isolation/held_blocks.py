@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from protocol.vocabulary import DeviceState
 from worker.backends.isolation.carrying import Held
-from worker.backends.isolation.child_process import ChildProcess, EndedError
+from worker.backends.isolation.child_process import ChildProcess
+from worker.backends.isolation.endings import EndedError
 from worker.core.errors import DeviceUnavailableError
 
 
@@ -16,31 +17,29 @@ class HeldBlocks:
     """
 
     def __init__(self) -> None:
-        # All mutable state.
-        self._blocks: dict[str, Held] = {}
+        # All mutable state: the blocks that are there, and the names of those that went.
+        self.blocks: dict[str, Held] = {}
         self._gone: frozenset[str] = frozenset()
 
     def add(self, child: ChildProcess, name: str, held: Held) -> None:
         """Note what a process made. EndedError where it has ended since: what it made went with it."""
-        self._blocks[name] = held
+        self.blocks[name] = held
         if child.end is not None:
-            self._blocks.pop(name, None)
+            self.blocks.pop(name, None)
             raise EndedError(child.end)
-
-    def drop(self, name: str) -> None:
-        """Note that a block is given up."""
-        self._blocks.pop(name, None)
 
     def besides(self, names: frozenset[str]) -> dict[str, Held]:
         """Return all but these."""
-        return {name: block for name, block in self._blocks.items() if name not in names}
+        return {name: block for name, block in self.blocks.items() if name not in names}
 
     def device_of(self, name: str) -> str | None:
         """Return where a block is; None if it went with its process. KeyError for one that never was."""
-        held = self._blocks.get(name)
-        if held is None and name not in self._gone:
+        held = self.blocks.get(name)
+        if held is not None:
+            return held.request.device_id
+        if name not in self._gone:
             raise KeyError(name)
-        return None if held is None else held.request.device_id
+        return None
 
     def place_of(self, name: str) -> str:
         """Return where a block is. DeviceUnavailableError if it went with its process."""
@@ -52,14 +51,12 @@ class HeldBlocks:
 
     def take_back(self, back: Mapping[str, Held], *, all_of_it: bool) -> None:
         """Take over blocks that were made again; unless ``all_of_it``, of those alone that were not given up since."""
-        self._blocks.update(
-            {name: block for name, block in back.items() if all_of_it or name in self._blocks}
-        )
+        self.blocks.update({name: block for name, block in back.items() if all_of_it or name in self.blocks})
 
     def forget(self) -> None:
         """Note that all of them went with their process."""
-        self._gone, self._blocks = frozenset(self._blocks), {}
+        self._gone, self.blocks = frozenset(self.blocks), {}
 
     def clear(self) -> None:
         """Give all of them up."""
-        self._blocks = {}
+        self.blocks = {}

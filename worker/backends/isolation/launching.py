@@ -13,8 +13,8 @@ from queue import SimpleQueue
 
 from protocol.vocabulary import DeviceState
 from worker.backends.isolation import codec
-from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
-from worker.backends.isolation.endings import Ending
+from worker.backends.isolation.child_process import ChildProcess, Launch
+from worker.backends.isolation.endings import EndedError, Ending
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock

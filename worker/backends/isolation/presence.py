@@ -7,11 +7,11 @@ from types import TracebackType
 
 from protocol.vocabulary import DeviceState, Executed
 from worker.backends.base import OnChange
-from worker.backends.isolation.child_process import ChildProcess, EndedError
-from worker.backends.isolation.endings import Ending
+from worker.backends.isolation.child_process import ChildProcess
+from worker.backends.isolation.endings import EndedError, Ending
 from worker.backends.isolation.loss import became, lost
 from worker.core.cancellation import CancelToken
-from worker.core.errors import DeviceLostError, DeviceUnavailableError
+from worker.core.errors import DeviceLostError, DeviceUnavailableError, WorkerError
 from worker.core.records import DeviceInfo
 from worker.core.sure_lock import SureCondition, SureRLock
 
@@ -28,16 +28,17 @@ class Presence:
         self._describe = describe
         self.changed = SureCondition()
         """Notified when the devices, the process or its users are others than before."""
-        self.lock, self.unlock = self.changed.acquire, self.changed.release
         self.telling = SureRLock()
         """Held from a change until it is told of, so that changes are told of in the order in which they came."""
         self.on_change: OnChange = lambda _: None
         # All mutable state: the devices, their process, who uses it, who waits for its last user, and whether it is
-        # being replaced.
+        # being replaced. Who uses it is noted without the lock: an entry is added or removed at one stroke.
         self.devices = tuple(replace(each, state=DeviceState.PROBING) for each in expected)
         self.child: ChildProcess | None = None
         self.replacing = False
-        self.users = self.awaited = 0
+        self._awaited = 0
+        self._users: list[str | None] = []
+        self._add_user, self._remove_user = self._users.append, self._users.pop
         self._closed = False
         self.unusable: frozenset[str | None] = frozenset()
 
@@ -102,38 +103,93 @@ class Presence:
 
     # ---- use ----
 
+    def enter(
+        self, device_id: str | None, token: CancelToken | None = None, waits: bool = True,  # noqa: FBT001, FBT002 - on the way of every call
+    ) -> ChildProcess:  # fmt: skip
+        """Use the process, until ``leave``: it is not replaced meanwhile. DeviceUnavailableError, or what the token raises.
+
+        While it is replaced it is waited for until the token ends, or not at all.
+        """
+        self._add_user(device_id)
+        if self.replacing or device_id in self.unusable:
+            return self._enter_once_replaced(device_id, token, waits=waits)
+        child = self.child  # looked at only then: from here on it is not replaced
+        if child is None:
+            return self._enter_once_replaced(device_id, token, waits=waits)
+        return child
+
+    def leave(self) -> None:
+        """Use the process no more."""
+        self._remove_user()
+        if self._awaited:
+            with self.changed:
+                self.changed.notify_all()
+
     def using(
         self, device_id: str | None, executed: Executed, requested_bytes: int | None = None,
         token: CancelToken | None = None, *, waits: bool = True,
     ) -> "_Use":  # fmt: skip
-        """Hand out the process, for a ``with`` block; says what its end means to whoever needed it.
+        """Use the process for a ``with`` block, as ``enter`` does; says what its end means to whoever needed it."""
+        return _Use(self, device_id, executed, requested_bytes, token, waits)
+
+    @staticmethod
+    def meaning(
+        error: EndedError | DeviceLostError, child: ChildProcess, device_id: str | None, executed: Executed,
+        requested_bytes: int | None,
+    ) -> WorkerError:  # fmt: skip
+        """Return what an error in a process means to whoever used it: where it is its end, that the device was lost.
 
         ``executed`` is what became of the call if the process ends, ``requested_bytes`` what it needed more.
-        While it is replaced it is waited for until the token ends, or not at all.
         """
-        return _Use(self, device_id, executed, requested_bytes, token, waits)
+        if isinstance(error, EndedError):
+            return lost(device_id, error.end, executed, requested_bytes)
+        if error.details.get("device_id") not in {None, device_id}:
+            return error
+        # The backend there can do nothing more for that device. A new process can.
+        child.kill(f"was stopped: {error.message}")
+        return lost(device_id, Ending(error.message, ran_out=False), executed, requested_bytes)
+
+    def _enter_once_replaced(
+        self, device_id: str | None, token: CancelToken | None, *, waits: bool
+    ) -> ChildProcess:
+        self.leave()  # or whoever is to replace it would wait for this caller
+        with self.changed:
+            while self.replacing and waits:
+                if token is not None:
+                    token.check()
+                self.changed.wait(_LOOK_AGAIN_S)
+            child = self.child
+            if child is None or self.replacing or device_id in self.unusable:
+                raise self.unavailable(device_id)
+            self._add_user(device_id)
+            return child
 
     @contextmanager
     def exclusive(self, token: CancelToken) -> Iterator[ChildProcess]:
         """Hand out the process once no caller uses it, to be replaced; who needs it meanwhile waits."""
         with self.changed:
-            self.awaited += 1
+            self._awaited += 1
             try:
-                while self.users or self.replacing:
+                while self.replacing or not self._claim():
                     token.check()
                     self.changed.wait(_LOOK_AGAIN_S)
             finally:
-                self.awaited -= 1
+                self._awaited -= 1
+        try:
             child = self.child
             if child is None:
                 raise self.unavailable(None)
-            self.replacing = True
-        try:
             yield child
         finally:
             with self.changed:
                 self.replacing = False
                 self.changed.notify_all()
+
+    def _claim(self) -> bool:
+        """Have new users wait, unless somebody uses the process: whoever comes notes that first, and then looks."""
+        self.replacing = True
+        self.replacing = not self._users
+        return self.replacing
 
     def give_up(self) -> None:
         """Note that the process's end is no loss: all that lives in it was read out."""
@@ -168,49 +224,18 @@ class _Use:
         self._waits = waits
 
     def __enter__(self) -> ChildProcess:
-        """Take the process until the block ends. DeviceUnavailableError, or what the token raises."""
-        presence = self._presence
-        presence.lock()
-        try:
-            if presence.replacing and self._waits:
-                self._wait_while_replacing()
-            child = presence.child
-            if child is None or presence.replacing or self._device_id in presence.unusable:
-                raise presence.unavailable(self._device_id)
-            presence.users += 1
-        finally:
-            presence.unlock()
-        self._child = child
+        self._child = child = self._presence.enter(self._device_id, self._token, self._waits)
         return child
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is not None:
-                self._explain(error)
+            if isinstance(error, EndedError | DeviceLostError):
+                meaning = self._presence.meaning(
+                    error, self._child, self._device_id, self._executed, self._requested_bytes
+                )
+                if meaning is not error:
+                    raise meaning from None
         finally:
-            presence = self._presence
-            presence.lock()
-            try:
-                presence.users -= 1
-                if presence.awaited:
-                    presence.changed.notify_all()
-            finally:
-                presence.unlock()
-
-    def _wait_while_replacing(self) -> None:
-        while self._presence.replacing:
-            if self._token is not None:
-                self._token.check()
-            self._presence.changed.wait(_LOOK_AGAIN_S)
-
-    def _explain(self, error: BaseException) -> None:
-        """Raise what the end of the process means to whoever needed it, if that is what the error is."""
-        if isinstance(error, EndedError):
-            raise lost(self._device_id, error.end, self._executed, self._requested_bytes) from None
-        if isinstance(error, DeviceLostError) and error.details.get("device_id") in {None, self._device_id}:
-            # The backend there can do nothing more for that device. A new process can.
-            self._child.kill(f"was stopped: {error.message}")
-            end = Ending(error.message, ran_out=False)
-            raise lost(self._device_id, end, self._executed, self._requested_bytes) from None
+            self._presence.leave()

@@ -102,8 +102,11 @@ def _leak(data: dict[str, Any]) -> Told:
 def _optimized(data: dict[str, Any]) -> Told:
     steps = data.get("steps") or ()
     helped = bool(data.get("helped"))
-    did = ", ".join(dict.fromkeys(_step(step) for step in steps))
+    released = data.get("released") or ()
+    done = [_step(step) for step in steps] + [f"asked {each.get('consumer_id')}" for each in released]
+    did = ", ".join(dict.fromkeys(done))
     promised = sum(step.get("expected_bytes") or 0 for step in steps)
+    promised += sum(each.get("claimed_bytes") or 0 for each in released)
     reason = (
         f"{data.get('pressure_level')} pressure lasted; it {'helped' if helped else 'did not help'}:"
         f" {size(data.get('returned_bytes'))} returned of {mebibytes(promised)} promised;"

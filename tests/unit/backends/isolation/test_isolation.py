@@ -4,6 +4,7 @@ import json
 import math
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -24,7 +25,7 @@ from worker.backends.isolation import codec, frames
 from worker.backends.isolation.answers import Answers
 from worker.backends.isolation.bootstrap import Lent
 from worker.backends.isolation.endings import Ending
-from worker.backends.isolation.frames import BrokenFrameError, FramePipe
+from worker.backends.isolation.frames import BrokenFrameError, FramePipe, any_values_line
 from worker.backends.isolation.slots import SLOT_BYTES, SLOTS, Slots
 from worker.core import errors
 from worker.core.exit_codes import ending
@@ -47,7 +48,7 @@ def test_messages(pipe: FramePipe) -> None:
     assert [pipe.receive() for _ in sent] == sent
     assert pipe.receive() is None
     thread.join()
-    with pytest.raises(BrokenPipeError):
+    with pytest.raises(OSError, match="descriptor"):
         pipe.send([])
 
 
@@ -70,17 +71,17 @@ def test_any_value_crosses_over(
 ) -> None:
     """Numbers that are none, halves of characters and large numbers arrive, whichever library writes and reads."""
     if not with_orjson:
-        monkeypatch.setattr(frames, "orjson", None)
+        monkeypatch.setattr(frames, "dumps", lambda message, *_: frames.any_values_line(message))
         monkeypatch.setattr(frames, "loads", json.loads)
     pipe.send([1, "names", ["\udcff", 2**64 - 1, None, True, ("a", 0.5)], 10**18])
     assert pipe.receive() == [1, "names", ["\udcff", 2**64 - 1, None, True, ["a", 0.5]], 10**18]
-    pipe.send([2, [math.inf, -math.inf, 2**70]], any_values=True)
+    pipe.write(any_values_line([2, [math.inf, -math.inf, 2**70]]))
     assert pipe.receive() == [2, [math.inf, -math.inf, 2**70]]
-    pipe.send([3, [math.nan]], any_values=True)
+    pipe.write(any_values_line([3, [math.nan]]))
     assert math.isnan(pipe.receive()[1][0])
 
 
-@pytest.mark.parametrize("cut", [b"", b"[1", b"[1,2]"])
+@pytest.mark.parametrize("cut", [b"", b"[1", b"[1,2", b'["a\\"]'])
 def test_cut_short(cut: bytes) -> None:
     """A message that is cut short, because who sent it died, is the end."""
     read_fd, write_fd = os.pipe()
@@ -89,6 +90,25 @@ def test_cut_short(cut: bytes) -> None:
     pipe.close_output()
     assert pipe.receive() is None
     pipe.close()
+
+
+def test_pieces_of_messages(pipe: FramePipe) -> None:
+    """However the bytes come, each message is received once: also where what was read ends before the end of a line."""
+    sent = [[n, "x" * n] for n in range(980, 1060)]  # some end where a read does
+    text = b"".join(map(frames.line, sent))
+    for size in (1, 7, 1024, len(text)):
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        writing = threading.Thread(
+            target=lambda pieces=pieces: [os.write(pipe._write_fd, each) for each in pieces]
+        )
+        writing.start()
+        assert [pipe.receive() for _ in sent] == sent
+        writing.join()
+    pipe.write(b"[1,2]")
+    assert pipe.receive() == [1, 2]
+    for more in (b"\n", b"[3", b"]\n[4]\n"):
+        pipe.write(more)
+    assert (pipe.exchange(b"[5]\n"), pipe.receive(), pipe.receive()) == ([3], [4], [5])
 
 
 @pytest.mark.parametrize("as_file", [False, True])
@@ -146,8 +166,10 @@ def test_endings(code: int, *, windows: bool, said: str) -> None:
 
 
 def test_records_cross_over() -> None:
-    """What is packed comes out the same, words as words."""
-    request = AllocationRequest("d", 5, MemoryType.PINNED, Initialize.NONE, 16, "p", "o", lease_ns=3)
+    """What is packed comes out the same, words as words; what a request is for stays with the ledger."""
+    request = AllocationRequest("d", 5, MemoryType.PINNED, Initialize.NONE, 16, overwritten=True)
+    ours = codec.packed_request(replace(request, purpose="p", owner="o", persistent=True, lease_ns=3))
+    assert codec.request_of(json.loads(json.dumps(ours))) == request
     for each in (request, AllocationRequest("d", 5)):
         assert codec.request_of(json.loads(json.dumps(codec.packed_request(each)))) == each
     readings = Readings(1, 2, Source.DXGI, 3, None, 4, 5, 6, 7, Fragmentation(1, 2, 0.5), 8)
@@ -218,7 +240,7 @@ def test_whatever_fails_while_a_process_is_started_is_told_and_the_next_is_start
 
 def test_an_end_answers_every_call_whatever_becomes_of_one(pipe: FramePipe) -> None:
     """What is told of one may fail, with any error; the others' callers wait no longer either."""
-    answers = Answers(pipe, lambda: None)
+    answers = Answers(pipe, lambda: None, lambda _: None)
     told: list[str] = []
 
     def fails() -> None:
@@ -239,10 +261,13 @@ def test_an_end_answers_every_call_whatever_becomes_of_one(pipe: FramePipe) -> N
 
 def test_a_call_that_no_message_can_hold_is_none(pipe: FramePipe) -> None:
     """Its caller hears so at once, and nothing of it is left to wait for an answer."""
-    answers = Answers(pipe, lambda: None)
+    answers = Answers(pipe, lambda: None, lambda _: None)
     with pytest.raises(TypeError, match="complex"):
         answers.begin("work", (complex(1, 2),))
+    with pytest.raises(TypeError, match="complex"):
+        answers.call("work", (complex(1, 2),))
     assert answers._calls == {}
+    assert not answers._reading.locked()
 
 
 def test_a_first_process_that_is_slow_is_given_more_time(monkeypatch: pytest.MonkeyPatch) -> None:

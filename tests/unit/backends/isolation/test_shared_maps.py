@@ -120,7 +120,7 @@ def test_a_signal_of_something_else(host: CpuBackend, tmp_path: Path) -> None:
 _IN_USE = """
 import ctypes, os, sys
 from worker.backends.host_memory import address_of
-from worker.backends.isolation import shared_maps
+from worker.backends.isolation import shared_maps, touch_guard
 from worker.core.errors import OutOfMemoryError, UnsupportedError
 path, size, refusals = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 map_anonymous, refused = shared_maps.map_anonymous, []
@@ -132,7 +132,7 @@ def refuses(length, address):
     return map_anonymous(length, address)
 
 shared_maps.map_anonymous = refuses
-maps = shared_maps.SharedMaps()
+maps = shared_maps.SharedMaps(touch_guard.TouchGuard())
 try:
     with maps.using(path, size) as view:
         with maps.using(path, size // 2):
@@ -142,6 +142,36 @@ try:
 except UnsupportedError as error:
     print(error.message, len(refused))
 """
+
+
+_BESIDE = """
+import ctypes, os, sys
+from worker.backends.host_memory import address_of
+from worker.backends.isolation import shared_maps, touch_guard
+from worker.core.errors import UnsupportedError
+short, whole, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+maps = shared_maps.SharedMaps(touch_guard.TouchGuard())
+with maps.using(whole, size) as beside:
+    try:
+        with maps.using(short, size) as view:
+            os.truncate(short, 5)
+            ctypes.memmove(ctypes.create_string_buffer(size), address_of(view), size)
+    except UnsupportedError as error:
+        print(error.message)
+    print(bytes(beside) == bytes([7]) * size)
+"""
+
+
+def test_what_is_copied_beside_a_file_that_is_cut_short(tmp_path: Path) -> None:
+    """A file that is whole stays what it is, and the copy of it goes on."""
+    short, whole = tmp_path / "short", tmp_path / "whole"
+    for path in (short, whole):
+        path.write_bytes(bytes([7]) * MIB)
+    command = [sys.executable, "-c", _BESIDE, str(short), str(whole), str(MIB)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, (ran.returncode, ran.stderr)
+    assert f"{short} was cut short from outside: 5 of {MIB} bytes are left" in ran.stdout
+    assert ran.stdout.endswith("True\n")
 
 
 @pytest.mark.parametrize("refusals", [0, 3], ids=["memory at once", "memory after a while"])
