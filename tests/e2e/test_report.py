@@ -12,7 +12,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.e2e.process import MIB, ROOT, worker
 from tests.rigs.model_files import write_model
-from tests.unit.tools.test_report import event, lines, sample
+from tests.unit.tools.test_report import lines, sample
+from tests.unit.tools.test_report_events import event
 from worker.tools.report.command import main
 
 BROWSER = next(

@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from collections.abc import Container, Sequence
-from dataclasses import replace
 from heapq import heappop, heapreplace
 from itertools import chain
 from math import inf
@@ -191,4 +190,5 @@ def take(steps: Sequence[Step], wanted: float) -> Taken:
 
 def part(offer: Offer, size_bytes: int) -> Offer:
     """Return the front of a divisible offer, at its share of the cost."""
-    return replace(offer, bytes=size_bytes, cost_ms=offer.cost_ms * size_bytes / offer.bytes)
+    cost = offer.cost_ms * size_bytes / offer.bytes
+    return Offer(size_bytes, cost, offer.reason, offer.divisible, offer.tag)
