@@ -51,6 +51,8 @@ class ConsumerStatus(Record):
     returned_bytes: Bytes
     """What of that the device's readings showed."""
     last_released_ms_ago: Milliseconds | None
+    overhead_bytes: Bytes | None = None
+    """What it takes beside ``held_bytes`` that goes with nothing it gives back: of a store, as in ``store.stats``; null where it does not say."""
 
 
 class GetConsumersResult(Record):

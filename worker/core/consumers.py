@@ -121,6 +121,8 @@ class Usage(Record):
     hits: int | None = None
     misses: int | None = None
     saved_ms: float | None = None
+    overhead_bytes: int | None = None
+    """What it takes now beside what it holds."""
 
 
 @runtime_checkable
@@ -128,7 +130,7 @@ class CountingConsumer(Consumer, Protocol):
     """A consumer that counts its uses."""
 
     def usage(self) -> Usage:
-        """Return how often what was asked for was there, and what that saved."""
+        """Return how often what was asked for was there, what that saved, and what it takes to know that."""
         ...
 
 

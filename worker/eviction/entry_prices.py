@@ -50,6 +50,10 @@ class ExpectedUses:
         within_ns = max(0, within_ns)
         return self._rates.now(self.of_consumer(now_ns, within_ns), 1.0, now_ns, within_ns)
 
+    def learn(self) -> None:
+        """Learn from what was seen, so that who looks at prices next has not to wait for that."""
+        self._rates.learn()
+
     def of_consumer(self, now_ns: int, within_ns: int = HALF_LIFE_NS) -> float:
         """Return how many uses of all its entries together are expected within a time."""
         return self._all.expected(now_ns, within_ns) + _LEAST_USES * within_ns / HALF_LIFE_NS

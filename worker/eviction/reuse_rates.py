@@ -19,7 +19,7 @@ from worker.eviction.use_rate import HALF_LIFE_NS
 KNOWN = 16_384
 """Entries remembered, those used last: about 6 MiB, whatever their names are."""
 _KNOWN_BYTES, _AGAIN_BYTES = 368, 96
-"""Of one, and besides of one that was used more than once: measured with 16,384 of them."""
+"""Of one, measured with 16,384 of them; and besides of one that was used more than once: its place in a set, and its number."""
 
 HALF_LIFE_USES = 3000
 """Uses of the consumer after which what was seen counts half."""
@@ -107,8 +107,7 @@ class ReuseRates:
 
         It holds until the next use, and takes half a microsecond an entry: a plan looks at thousands.
         """
-        if self._stale:  # only now: it takes much longer than to note a use
-            self._learn()
+        self.learn()  # only now: it takes much longer than to note a use
         known, tick, rates = self._known, self._tick, self._rates
         if not rates:
             return lambda _: unknown
@@ -132,8 +131,10 @@ class ReuseRates:
 
         return told
 
-    def _learn(self) -> None:
-        """Put what was seen together, and have it count less from here on."""
+    def learn(self) -> None:
+        """Put what was seen together, where that is enough, and have it count less from here on: about a millisecond."""
+        if not self._stale:
+            return
         bins = _bin(self._tick + 1) + 2
         waiting = [[0.0] * bins for _ in range(_CLASSES)]
         place, edge = bins - 1, _edge(bins - 1)

@@ -1,6 +1,6 @@
 """What unloading models can do for a device: carried out, or only recommended."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from protocol.results import (
@@ -21,7 +21,7 @@ from worker.core.records import HOST, ModelDemand, sum_if_known
 from worker.eviction.planner import EvictionPlan
 from worker.policy.model_goals import ModelGoal, bytes_to_free, goal_of, target_met
 from worker.policy.pressure import worst
-from worker.policy.recommendations import IDLE_NS, cheapest_first
+from worker.policy.recommendations import IDLE_NS
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
 from worker.workers.model_load import ModelWorker
@@ -291,60 +291,74 @@ class ModelOptimizer:
             last_synchronized=self._clock.utc().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         )
 
-    def recommendations(self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS) -> tuple[Recommended, ...]:
-        """Propose to unload each model that was not used for so long, and to evict the rest of what may go."""
+    def recommended(self, plan: EvictionPlan, device_id: str, idle_ns: int) -> tuple[Recommended, ...]:
+        """Propose to unload each model of a plan for everything that was not used for so long, and to evict the rest."""
         found, now = [], self._clock.now_ns()
-        for device_id in device_ids if len(self._table) else ():
-            plan = self._models.plans.plan(device_id, self._models.plans.evictable_bytes(device_id))
-            recent = []
-            for victim in plan.victims:
-                entry = self._table.get(victim.model_id)
-                unused_ns = 0 if entry.last_used_ns is None else now - entry.last_used_ns
-                if unused_ns < idle_ns:
-                    recent.append(victim)
-                    continue
-                found.append(
-                    Recommended(
-                        UnloadModel(victim.model_id),
-                        expected_freed_bytes=victim.freed_bytes,
-                        cost_ms=victim.reload_ms,
-                        cost_of="loading it again, when it is needed",
-                        reason=f"{victim.model_id} was not used for {unused_ns // NS_PER_MS} ms",
-                    )
+        recent = []
+        for victim in plan.victims:
+            unused_ns = self._unused_ns(victim.model_id, now)
+            if unused_ns < idle_ns:
+                recent.append(victim)
+                continue
+            found.append(
+                Recommended(
+                    UnloadModel(victim.model_id),
+                    expected_freed_bytes=victim.freed_bytes,
+                    cost_ms=victim.reload_ms,
+                    cost_of="loading it again, when it is needed",
+                    reason=f"{victim.model_id} was not used for {unused_ns // NS_PER_MS} ms",
                 )
-            if recent:
-                names = ", ".join(victim.model_id for victim in recent)
-                freed = sum(victim.freed_bytes for victim in recent)
-                found.append(
-                    Recommended(
-                        EvictBytes(device_id, freed),
-                        expected_freed_bytes=freed,
-                        cost_ms=sum_if_known([victim.reload_ms for victim in recent]),
-                        cost_of="loading them again, when they are needed",
-                        reason=f"neither pinned nor in use, but used lately: {names}",
-                    )
+            )
+        if recent:
+            names = ", ".join(victim.model_id for victim in recent)
+            freed = sum(victim.freed_bytes for victim in recent)
+            found.append(
+                Recommended(
+                    EvictBytes(device_id, freed),
+                    expected_freed_bytes=freed,
+                    cost_ms=sum_if_known([victim.reload_ms for victim in recent]),
+                    cost_of="loading them again, when they are needed",
+                    reason=f"neither pinned nor in use, but used lately: {names}",
                 )
-        return cheapest_first(tuple(found))
+            )
+        return tuple(found)
 
-    def kept(self, device_id: str, level: OptimizationLevel, *, dry_run: bool) -> Iterator[KeptModel]:
-        """Say of the models that are still on a device, or in a dry run would be after ``memory.optimize`` at a level, why."""
-        now, plans = self._clock.now_ns(), self._models.plans
-        plan = plans.plan(device_id, plans.evictable_bytes(device_id))
+    def kept(
+        self,
+        plan: EvictionPlan,
+        device_id: str,
+        level: OptimizationLevel,
+        said: Mapping[str, str],
+        *,
+        dry_run: bool,
+    ) -> Iterator[KeptModel]:
+        """Say of the models that are still on a device, or in a dry run would be after ``memory.optimize`` at a level, why.
+
+        ``plan`` is the one for everything that was recommended by, ``said`` why those stayed that were to go by it.
+        """
+        now = self._clock.now_ns()
         here = {entry.model_id for entry in self._table.on_device(device_id)}
         yield from (KeptModel(row.model_id, row.reason) for row in plan.survivors if row.model_id in here)
         for victim in plan.victims:
-            last_ns = self._table.get(victim.model_id).last_used_ns
-            unused_ns = 0 if last_ns is None else now - last_ns
+            unused_ns = self._unused_ns(victim.model_id, now)
+            if victim.model_id not in here:
+                continue
             if level is OptimizationLevel.CONSERVATIVE:
-                why = f"{level} unloads no model"
+                why = f"stays: {level} unloads no model"
+            elif victim.model_id in said:
+                why = said[victim.model_id]
             elif level is OptimizationLevel.NORMAL and unused_ns < IDLE_NS:
                 least_ms = IDLE_NS // NS_PER_MS
-                why = f"it was used {unused_ns // NS_PER_MS} ms ago, and {level} unloads what was not for {least_ms} ms"
+                why = f"stays: it was used {unused_ns // NS_PER_MS} ms ago, and {level} unloads what was not for {least_ms} ms"
             elif dry_run:
                 continue  # it is among the steps
             else:
-                why = "it was in use when it was its turn, or enough went without it"
-            yield KeptModel(victim.model_id, f"stays: {why}")
+                why = "stays: it was loaded again meanwhile"
+            yield KeptModel(victim.model_id, why)
+
+    def _unused_ns(self, model_id: str, now_ns: int) -> int:
+        last_ns = self._table.get(model_id).last_used_ns
+        return 0 if last_ns is None else now_ns - last_ns
 
     def _level_now(self, device_ids: tuple[str, ...]) -> PressureLevel:
         return worst([self._manager.pressure.level_now(device_id) for device_id in device_ids])

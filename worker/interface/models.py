@@ -1,6 +1,6 @@
 """Models, over several devices: the part of the interface that a worker without any never builds."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from protocol.results import (
     ClearResult,
@@ -19,12 +19,13 @@ from worker.core.errors import InvalidRequestError
 from worker.core.health import PartHealth
 from worker.core.models import ModelSpec, Role
 from worker.core.records import ModelDemand, Report
+from worker.eviction.planner import EvictionPlan
 from worker.interface.model_optimize import ModelOptimizer, merged
 from worker.interface.model_plan import ModelPlanner
 from worker.manager.model_entry import ModelEntry
 from worker.manager.plan_table import Plan
 from worker.policy.holders import HeldModel
-from worker.policy.recommendations import IDLE_NS
+from worker.policy.recommendations import IDLE_NS, cheapest_first
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
 from worker.wiring import Core
 from worker.workers.model_load import Acquired, ModelWorker
@@ -136,9 +137,21 @@ class ModelInterface:
         """Unload models until the goals are met."""
         return self._optimizer.optimize(device_ids, demand, token)
 
-    def kept(self, device_id: str, level: OptimizationLevel, *, dry_run: bool) -> Iterator[KeptModel]:
+    def everything(self, device_id: str) -> EvictionPlan:
+        """Return what would go if as much was to be freed on a device as unloading models can free."""
+        return self.worker.models.plans.everything(device_id)
+
+    def kept(
+        self,
+        plan: EvictionPlan,
+        device_id: str,
+        level: OptimizationLevel,
+        said: Mapping[str, str],
+        *,
+        dry_run: bool,
+    ) -> Iterator[KeptModel]:
         """Say why models stay that ``memory.optimize`` at a level leaves where they are, or would."""
-        return self._optimizer.kept(device_id, level, dry_run=dry_run)
+        return self._optimizer.kept(plan, device_id, level, said, dry_run=dry_run)
 
     # ---- questions ----
 
@@ -193,7 +206,14 @@ class ModelInterface:
 
     def recommendations(self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS) -> tuple[Recommended, ...]:
         """Return what unloading would bring; by name, where a model was not used for so long."""
-        return self._optimizer.recommendations(device_ids, idle_ns)
+        plans = ((self.everything(each), each) for each in device_ids if self.configured)
+        return cheapest_first(tuple(row for each in plans for row in self.recommended(*each, idle_ns)))
+
+    def recommended(
+        self, plan: EvictionPlan, device_id: str, idle_ns: int = IDLE_NS
+    ) -> tuple[Recommended, ...]:
+        """Return what unloading all of a plan would bring."""
+        return self._optimizer.recommended(plan, device_id, idle_ns)
 
     def resolve(self, name: str) -> str:
         """Return the id of the model that an alias or a role stands for; any other name as it is."""

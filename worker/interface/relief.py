@@ -1,7 +1,6 @@
 """Making headroom: clearing, joining free memory, limits, and what is recommended and carried out of that."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
@@ -127,12 +126,20 @@ class Relief:
         Consumers give back only what is missing then for a device to be calm, in a dry run by what the actions should free.
         """
         token.check()
-        before = self.level_now(device_ids)
+        before, built = self.level_now(device_ids), self._models.built
         steps, gone = list[Step](), Gone()
         models, consumers = list[KeptModel](), list[KeptConsumer]()
         for device_id in device_ids:
-            rows = [row for row in self.recommendations((device_id,)) if is_allowed(row, level)]
-            steps += [Step(row, None if dry_run else self.carry_out(row.action, token)) for row in rows]
+            self._monitor.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS)
+            found, stayed = self._analytics.recommendations((device_id,)), dict[str, str]()
+            plan = built.everything(device_id) if built is not None and built.configured else None
+            if built is not None and plan is not None:
+                found = (*found, *built.recommended(plan, device_id))
+            rows = [row for row in cheapest_first(found) if is_allowed(row, level)]
+            steps += [
+                Step(row, None if dry_run else self.carry_out(row.action, token, stayed=stayed))
+                for row in rows
+            ]
             freed = sum(row.expected_freed_bytes or 0 for row in rows) if dry_run else 0
             ways, others = self._planned(device_id, PressureLevel.LOW, freed)
             allowed = [each for each in ways if is_allowed(each, level)]
@@ -140,8 +147,8 @@ class Relief:
             refused = self.release(allowed, token, gone, why, dry_run=dry_run)
             held = _held_back(ways, level, refused)
             consumers += islice(chain(held, others), MOST_KEPT_CONSUMERS)
-            if self._models.built is not None:
-                models += self._models.built.kept(device_id, level, dry_run=dry_run)
+            if built is not None and plan is not None:
+                models += built.kept(plan, device_id, level, stayed, dry_run=dry_run)
         released = gone.released
         claimed = [step.recommended.expected_freed_bytes for step in steps]
         returned = [step.returned_bytes for step in steps]
@@ -228,17 +235,23 @@ class Relief:
             refused |= {each: "enough came back without it" for each in asked if each not in names}
             if wanted:
                 refused |= self._consumers.release(wanted, device_id, why, token, gone)
-                self._monitor.observe((device_id,), changed=True)
+                self._monitor.observe((device_id,))  # it was read when the last of them had given back
         return refused
 
     def carry_out(
-        self, action: RecommendedAction, token: CancelToken, why_unloaded: str = "unloaded: it was idle"
+        self,
+        action: RecommendedAction,
+        token: CancelToken,
+        why_unloaded: str = "unloaded: it was idle",
+        stayed: dict[str, str] | None = None,
     ) -> int | None:
         """Do what is recommended. Returns what went back to the system: 0 where it is refused by now.
 
-        A model came into use since; a restart has no place for what is there; the device went away, which is told of.
+        A model came into use since; a restart has no place for what is there; the device went away, which is told of. Why
+        models stayed is added to ``stayed``.
         """
-        with suppress(ModelBusyError, OutOfMemoryError, DeviceUnavailableError):
+        stayed = {} if stayed is None else stayed
+        try:
             match action:
                 case ClearCache(device_id=device_id):
                     return self.clear((device_id,), ClearType.CACHE, None, token, force=False).returned_bytes
@@ -249,9 +262,14 @@ class Relief:
                     ).returned_bytes
                 case EvictBytes(device_id=device_id):
                     demand = ModelDemand(min_bytes=action.min_bytes)
-                    return self._models.get().optimize((device_id,), demand, token).memory_returned_bytes
+                    result = self._models.get().optimize((device_id,), demand, token)
+                    stayed |= {each.model_id: each.reason for each in result.models_kept}
+                    return result.memory_returned_bytes
                 case Defragment(device_id=device_id):
                     return self.defragment((device_id,), token, aggressive=action.restart).returned_bytes
+        except (ModelBusyError, OutOfMemoryError, DeviceUnavailableError) as error:
+            if isinstance(action, UnloadModel):
+                stayed[action.model_id] = f"stays: {error.message}"
         return 0
 
     def set_limits(self, device_id: str, limits: Limits) -> SetLimitsResult:

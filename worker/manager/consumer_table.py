@@ -331,6 +331,7 @@ class ConsumerTable:
                 claimed_bytes=promises.claimed_bytes,
                 returned_bytes=promises.returned_bytes,
                 last_released_ms_ago=None if last is None else (now - last) // NS_PER_MS,
+                overhead_bytes=None if usage is None else usage.overhead_bytes,
             )
 
     def _live(self, now_ns: int) -> dict[str, HostConsumer]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from protocol.vocabulary import EvictionStrategy, ModelState, UnloadMode
+from protocol.vocabulary import INT64_MAX, EvictionStrategy, ModelState, UnloadMode
 from worker.core.clock import Clock
 from worker.core.consumers import Quote, Release
 from worker.core.errors import LimitExceededError, OutOfMemoryError
@@ -75,6 +75,10 @@ class EvictionPlans:
             return (
                 0.0 if place is None else self._memories.saved_ms(entry, place) * entry.expected_uses(now_ns)
             )
+
+    def everything(self, device_id: str) -> EvictionPlan:
+        """Decide what would go if as much was to be freed on a device as unloading models can free. Changes nothing."""
+        return self.plan(device_id, INT64_MAX, forced=True)
 
     def evictable_bytes(self, device_id: str) -> int:
         """Return the most that unloading models could free on a device."""

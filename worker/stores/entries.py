@@ -111,13 +111,16 @@ class EntryKind:
         return Holding(self.held_bytes)
 
     def usage(self) -> Usage:
-        """Return what all of its stores' entries saved."""
+        """Return what all of its stores' entries saved, and what all that is beside them takes."""
         with self.lock:
             each = [store.usage for store in self._stores.values()]
+            overhead = self.memory.held_bytes - self.memory.alive_bytes
+            overhead += sum(store.prices.held_bytes for store in self._stores.values())
         return Usage(
             sum(u.hits or 0 for u in each),
             sum(u.misses or 0 for u in each),
             sum(u.saved_ms or 0.0 for u in each),
+            overhead,
         )
 
     def offers(self, need_bytes: int) -> tuple[Offer, ...]:
@@ -148,11 +151,13 @@ class EntryKind:
             self._limit_bytes = limit_bytes
 
     def tend(self) -> None:
-        """Do what is due: remove what has ended. A store that fails is logged, and keeps no other waiting."""
+        """Do what is due: remove what has ended, and learn what is used. A store that fails is logged, and keeps no other waiting."""
         with self.lock:
             stores = tuple(self._stores.values())
         failing = set()
         for each in stores:
+            with self.lock:
+                each.prices.learn()
             try:
                 each.tend()
             except Exception as error:  # noqa: BLE001 - the next time it may go well

@@ -12,8 +12,6 @@ HEAD = Struct("<QQqqqqdQIIIHBB")
 """Hash, serial, times of put, last use and end, lifetime, cost, bytes of content and beside it, store, bytes of tags and
 key, form, and whether it is there: key, tags and content follow."""
 HEAD_BYTES = HEAD.size
-PRICED = Struct("<Q40xdQ12xHxB")
-"""Of that: hash, cost, bytes of content and key, and whether it is there: all that the price of one without tags needs."""
 USED, USED_AT = Struct("<qq"), 24
 """The last use and the end, which change."""
 STATE_AT = HEAD_BYTES - 1

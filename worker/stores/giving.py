@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from worker.plugins import Offer
-from worker.stores.entry import ENTRY_BYTES, HEAD, PRICED, sizes
+from worker.stores.entry import HEAD, sizes
 from worker.stores.prices import Draws, Prices
 from worker.stores.segment import SEGMENT_BYTES, Segment
 from worker.stores.segments import OWN_ORDER, SegmentMemory
@@ -118,22 +118,25 @@ class Pricing:
         self._uses: dict[int, tuple[Callable[[int], float], float | None]] = {}
         """By store: what tells how often an entry is expected to be used, and what reading one takes."""
 
-    def plain(self, segment: Segment, offsets: Iterable[int]) -> tuple[int, float]:
-        """Return as ``of_all`` does, of a segment whose records are in memory alone, all of one store: in half the time."""
-        uses, _ = self._uses.get(segment.only) or self._look(segment.only)
-        view, unpack = segment.view, PRICED.unpack_from
+    def told(self, segment: Segment) -> tuple[int, float]:
+        """Return the bytes that a few of a segment's records give back, or all, and the milliseconds that they are worth."""
         size, cost = 0, 0.0
-        for offset in offsets:
-            name, made_ms, content, about, state = unpack(view, offset)
-            if state:
-                size += ENTRY_BYTES + about + content
-                cost += made_ms * uses(name)
-        return size, cost
+        if segment.count == len(segment.offsets):  # it knows them all: they need not be looked at
+            for name, made_ms, given, store in segment.telling:
+                uses, read_ms = self._uses.get(store) or self._look(store)
+                size += given
+                cost += (made_ms if read_ms is None else read_ms) * uses(name)
+            if size:
+                return size, cost
+        offsets = segment.offsets
+        return (
+            self._seen(segment, offsets[:: -(-len(offsets) // _TELLING)])
+            or self._seen(segment, segment.records())
+            or (1, 0.0)
+        )
 
-    def of_all(self, segment: Segment, offsets: Iterable[int]) -> tuple[int, float]:
-        """Return the bytes that these records give back, and the milliseconds that they are worth."""
-        if segment.only:
-            return self.plain(segment, offsets)
+    def _seen(self, segment: Segment, offsets: Iterable[int]) -> tuple[int, float] | None:
+        """Return that of these records; None where all are gone, or give nothing back."""
         view, unpack = segment.view, HEAD.unpack_from
         size, cost = 0, 0.0
         for offset in offsets:
@@ -141,7 +144,7 @@ class Pricing:
             if head[13]:
                 size += sizes(head)[1]
                 cost += self.of(head)
-        return size, cost
+        return (size, cost) if size else None
 
     def of(self, head: tuple[Any, ...]) -> float:
         """Return what having the entry of a record in memory is worth, in milliseconds."""
@@ -195,10 +198,7 @@ class Giving:
 
     def _whole(self) -> Iterator[Lot]:
         for segment in self._segments:
-            offsets = segment.offsets
-            size, cost = self._pricing.of_all(segment, offsets[:: -(-len(offsets) // _TELLING)])
-            if not size:  # all of these are gone
-                size, cost = self._pricing.of_all(segment, segment.records())
+            size, cost = self._pricing.told(segment)
             price = cost / size
             yield Lot(price, segment.given, price * segment.given, segment)
 

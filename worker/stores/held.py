@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from worker.core.clock import NS_PER_MS
 from worker.plugins import OutOfMemoryError, Usage
 from worker.stores.base import Content, EntryFile, Item, Options
-from worker.stores.entry import FORMS, Entry, counted, sizes
+from worker.stores.entry import ALONE, FORMS, Entry, counted, sizes
 from worker.stores.key_index import hash_of
 from worker.stores.prices import Prices
 from worker.stores.segment import Band
@@ -210,6 +210,16 @@ class HeldEntries:
         self._memory.put(entry, None, None)
         return 0
 
+    def _stay(self, entry: Entry, data: bytes | bytearray) -> bool:
+        """Have an entry that was prepared, and could not be written, in memory alone.
+
+        False where its file is to be there after a restart, or memory has no room for it either.
+        """
+        if self._file is None or self._file.lasting or not entry.is_warm:
+            return False
+        self._memory.rewrite(entry, data, None, alone=True)
+        return True
+
     def _unprepare(self, entry: Entry) -> None:
         """Give up what was prepared for an entry that was not taken."""
         if entry.place and self._table.same(entry) is None:
@@ -308,6 +318,8 @@ class HeldEntries:
         if self._file is None:
             self._evictions += 1
             self._remove(entry)
+        elif entry.state == ALONE:  # its disk was full
+            return False
         else:
             self._cool(entry)
         return True
@@ -323,7 +335,9 @@ class HeldEntries:
                 self._table.rewrite(there, data, self._band(there))
 
     def _cool(self, entry: Entry) -> None:
-        """Have an entry's bytes in memory no more; where memory is too short even to note that, they stay."""
+        """Have an entry's bytes in memory no more; where they are nowhere else, or memory is too short even to note that, they stay."""
+        if entry.state == ALONE:
+            return
         with suppress(OutOfMemoryError):
             self._table.rewrite(entry, None, None)
             self._kind.draws.note_event()

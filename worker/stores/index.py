@@ -31,6 +31,7 @@ from worker.stores.base import (
     Page,
     Put,
     Question,
+    Row,
 )
 from worker.stores.entry import WARM, Entry, about_bytes, entry_of, listed, row_of
 from worker.stores.held import HeldEntries
@@ -127,8 +128,8 @@ class EntryStore(HeldEntries):
                     raise
                 row = None if self._file is None else row_of(entry, data, vector, self._kind.behind_ns())
             try:
-                if self._file is not None and row is not None:
-                    self._file.change([row], [each.key for each in victims])
+                if row is not None:
+                    self._write(row, victims, entry, data)
                 with self._kind.lock:
                     return Put(size, evicted + self._take(entry, data, victims, old))
             except BaseException as error:
@@ -255,6 +256,17 @@ class EntryStore(HeldEntries):
         if self._closed:
             message = f"store {self._name!r} was closed meanwhile, or its scope deleted: store.open opens it"
             raise StoreNotFoundError(message, store=self._name)
+
+    def _write(self, row: Row, victims: list[Entry], entry: Entry, data: bytes | bytearray) -> None:
+        """Have an entry on disk, and those that go for it not. OutOfMemoryError, unless it may be in memory alone."""
+        assert self._file is not None  # noqa: S101 - else there is no row
+        try:
+            self._file.change([row], [each.key for each in victims])
+        except OutOfMemoryError:
+            with self._kind.lock:
+                stays = self._stay(entry, data)
+            if not stays:
+                raise
 
     def _end(self) -> None:
         """Remove what has ended; what can't be removed now, is later, and not found meanwhile. While changing."""

@@ -34,11 +34,6 @@ class KeyOrder:
         self._came: list[int] = []
         self._gone = 0
 
-    @property
-    def held_bytes(self) -> int:
-        """What it takes."""
-        return 0 if self._names is None else 8 * len(self._names)
-
     def add(self, name: int) -> None:
         """Note that a key has come."""
         if self._names is not None:

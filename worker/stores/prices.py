@@ -27,6 +27,10 @@ class Prices:
         """What is remembered of uses takes."""
         return self._uses.held_bytes
 
+    def learn(self) -> None:
+        """Learn from what was seen, so that a plan has not to wait for that."""
+        self._uses.learn()
+
     def missed(self, name: int, now_ns: int) -> None:
         """Note that something was asked for that is not there."""
         self._uses.used(name, now_ns)

@@ -15,6 +15,11 @@ _FULL_SHARE = 16
 _MOST_SPARE = 4
 """One that is not, but has no more than so great a part left, may be put into a huge page."""
 
+_TELLING = 4
+"""Entries that tell a segment's price: they lie together because it is about the same."""
+
+Telling = tuple[int, float, int, int]
+"""A record's hash, what making its entry took, what is given back with it, and its store."""
 Band = Hashable
 """Which records lie together; None for those that are never offered."""
 
@@ -35,6 +40,7 @@ class Segment:
         "punched",
         "size",
         "spare",
+        "telling",
         "used",
         "view",
     )
@@ -56,6 +62,8 @@ class Segment:
         """Pages that were freed, and are still here: from where to where."""
         self.offsets = array("I" if size <= SEGMENT_BYTES else "Q")
         """Of all records that were ever written here."""
+        self.telling: list[Telling] = []
+        """Of a few records, from all parts of it: they are known where as many are there as were ever written."""
         self.count = self.alive = self.given = 0
         """Records that are there, their bytes, and what their stores count as given back when they go."""
         self.only = 0
@@ -79,6 +87,14 @@ class Segment:
     def place(self, offset: int) -> int:
         """Return the place of a record."""
         return self.number << OFFSET_BITS | offset
+
+    def write(self, telling: Telling) -> int:
+        """Note a record that is written at its end, of which this is known. Returns where."""
+        begin = self.used
+        self.offsets.append(begin)
+        if begin * _TELLING >= len(self.telling) * self.size:
+            self.telling.append(telling)
+        return begin
 
     def records(self) -> Iterator[int]:
         """Return where the records are that are there."""

@@ -27,7 +27,7 @@ from worker.stores.entry import (
     sizes,
 )
 from worker.stores.filling import Filling
-from worker.stores.segment import OFFSET_BITS, OFFSETS, SEGMENT_BYTES, Band, Segment
+from worker.stores.segment import OFFSET_BITS, OFFSETS, SEGMENT_BYTES, Band, Segment, Telling
 
 _OWNER = 9
 """Of a head: its store."""
@@ -107,7 +107,23 @@ class SegmentMemory:
         if data:
             segment.view[middle : begin + size] = data
         only = entry.store if alone and not entry.tags_data and len(data or b"") <= LARGE_BYTES else 0
-        entry.place = self._take(segment, size, entry.given_bytes, only)
+        telling = entry.hash, entry.cost_ms, entry.given_bytes, entry.store
+        entry.place = self._take(segment, size, telling, only)
+
+    def rewrite(
+        self, entry: Entry, data: bytes | bytearray | None, band: Band, *, alone: bool = False
+    ) -> None:
+        """Write an entry's record anew, as ``put``, in place of the one that it has. OutOfMemoryError, and all is as before."""
+        before, state = entry.place, entry.state
+        try:
+            self.put(entry, data, band, alone=alone)
+        except BaseException:
+            entry.state = state
+            raise
+        after, written = entry.place, entry.state
+        entry.place, entry.state = before, state
+        self.free(entry)
+        entry.place, entry.state = after, written
 
     def head(self, place: int) -> Head:
         """Return a record's head, unpacked."""
@@ -218,7 +234,8 @@ class SegmentMemory:
         other = self._with_room(size, band)
         other.view[other.used : other.used + size] = segment.view[offset : offset + size]
         plain = head[13] == ALONE and not head[10] and head[7] <= LARGE_BYTES
-        to = self._take(other, size, given, head[_OWNER] if plain else 0)
+        telling = head[0], head[6], given, head[_OWNER]
+        to = self._take(other, size, telling, head[_OWNER] if plain else 0)
         segment.view[offset + STATE_AT] = GONE
         self._leave(segment, size, given)
         self.owners[head[_OWNER]].moved(head[0], segment.place(offset), to)
@@ -277,18 +294,17 @@ class SegmentMemory:
         self.segments[segment.number] = segment
         return segment
 
-    def _take(self, segment: Segment, size: int, given: int, only: int) -> int:
+    def _take(self, segment: Segment, size: int, telling: Telling, only: int) -> int:
         """Count what was written at a segment's end, of a store if nothing else is known of it. Returns its place."""
-        begin = segment.used
+        begin = segment.write(telling)
         if segment.only != only:
             segment.only = 0 if begin else only
-        segment.offsets.append(begin)
         segment.used += size
         self.held_bytes += size
         if segment.huge:
             segment.spare -= size
             self._count_spare(-size)
-        self._count(segment, 1, size, given)
+        self._count(segment, 1, size, telling[2])
         return segment.number << OFFSET_BITS | begin
 
     def _leave(self, segment: Segment, size: int, given: int) -> None:

@@ -1,6 +1,7 @@
 """Sessions: what can't be made again. At most so many, for so long after they were used last; those used longest ago go.
 
-Where there is a folder for files, a session that is idle is there alone, and so is any when memory is short.
+Where there is a folder for files, a session that is idle is there alone, and so is any when memory is short. What its disk takes no
+more of stays in memory until it does, unless it is to be there after a restart: then it is refused.
 """
 
 from collections.abc import Iterable
@@ -13,10 +14,10 @@ import orjson
 
 from protocol.vocabulary import StoreKind
 from worker.core.clock import NS_PER_MS, NS_PER_S
-from worker.plugins import LimitExceededError, WorkerError
+from worker.plugins import LimitExceededError, OutOfMemoryError, WorkerError
 from worker.stores.base import SCRATCH, Cleared, Content, EntryFile, Form, Item, Options, Put, Scope, named
 from worker.stores.entries import EntryKind
-from worker.stores.entry import Entry, end_of
+from worker.stores.entry import ALONE, Entry, end_of, row_of
 from worker.stores.kept import StayingKind, StayingStore
 
 HISTORY_BYTES = 256 * 1024
@@ -56,12 +57,30 @@ class SessionPool(StayingStore):
             self._memory.tidy()
         with self._changing:
             self._tell_uses()
+            self._write_again()
 
     def close(self) -> Cleared:
         """Give the memory back, once the file knows of the last uses, where it takes that."""
         with self._changing, suppress(WorkerError):
             self._tell_uses()
         return super().close()
+
+    def _write_again(self) -> None:
+        """Have on disk what it took no more of when that was put, where it takes it by now. While changing."""
+        if self._closed or self._file is None:
+            return
+        with self._kind.lock:
+            behind = self._kind.behind_ns()
+            alone = [(each, self._memory.content(each)) for each in self._table if each.state == ALONE]
+        rows = [row_of(entry, data, None, behind) for entry, data in alone]
+        with suppress(OutOfMemoryError):
+            if rows:
+                self._file.change(rows)
+            with self._kind.lock:
+                for entry, data in alone:
+                    there = self._table.same(entry)
+                    if there is not None:
+                        self._table.rewrite(there, data, self._band(there))
 
     def _tell_uses(self) -> None:
         """Tell the file which sessions were used, so that a restart ends none before its time. While changing."""

@@ -9,6 +9,7 @@ from worker.stores.due import Due
 from worker.stores.entry import LARGE_BYTES, NEVER, Entry, key_bytes, key_text
 from worker.stores.key_index import KeyIndex, hash_of
 from worker.stores.key_order import KeyOrder
+from worker.stores.segment import Band
 from worker.stores.segments import SegmentMemory
 
 
@@ -114,21 +115,13 @@ class EntryTable:
         self.held_bytes -= size
 
     def rewrite(
-        self, entry: Entry, data: bytes | bytearray | None, band: object, *, alone: bool = False
+        self, entry: Entry, data: bytes | bytearray | None, band: Band, *, alone: bool = False
     ) -> None:
         """Write an entry's record anew, with its content or without. OutOfMemoryError, and all is as before."""
-        before, state, held = entry.place, entry.state, entry.held_bytes
-        try:
-            self._memory.put(entry, data, band, alone=alone)
-        except BaseException:
-            entry.state = state
-            raise
+        before, held = entry.place, entry.held_bytes
+        self._memory.rewrite(entry, data, band, alone=alone)
         self._index.move(entry.hash, before, entry.place)
         self.held_bytes += entry.held_bytes - held
-        after, written = entry.place, entry.state
-        entry.place, entry.state = before, state
-        self._memory.free(entry)
-        entry.place, entry.state = after, written
 
     def moved(self, name: int, place: int, to: int) -> None:
         """Note that a record lies elsewhere from now on."""

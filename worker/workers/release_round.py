@@ -112,12 +112,13 @@ class ReleaseRound:
         if asked:
             self._ask(asked, here, why, wait_ns)
         else:
-            self._release(here, wait_ns, alone=True)
+            self._release(here, wait_ns, self._look(), alone=True)
         return self._refused
 
-    def _release(self, here: Sequence[tuple[Consumer, Release]], wait_ns: int, *, alone: bool) -> None:
-        """Have consumers of this process give back. Raises what the token raises."""
-        before = self._look()
+    def _release(
+        self, here: Sequence[tuple[Consumer, Release]], wait_ns: int, before: _Seen, *, alone: bool
+    ) -> None:
+        """Have consumers of this process give back, since a look. Raises what the token raises."""
         for consumer, wanted in here:
             claimed = self._claimed_by(consumer, wanted, wait_ns)
             if claimed <= 0:
@@ -162,7 +163,8 @@ class ReleaseRound:
     ) -> None:
         """Ask owners, have this process's consumers give back meanwhile, and wait for what owners say."""
         wanted = {each.consumer_id: each for _, each in asked}
-        self._seen = self._look().free_bytes
+        before = self._look()
+        self._seen = before.free_bytes
 
         def send() -> None:
             for consumer, each in asked:
@@ -171,7 +173,7 @@ class ReleaseRound:
             with suppress(
                 CancelledError, DeadlineExceededError
             ):  # raised below, once what was answered is noted
-                self._release(here, wait_ns, alone=False)
+                self._release(here, wait_ns, before, alone=False)
 
         answers = self._around.questions.ask(
             wanted, send, self._token, wait_ns, lambda new: self._answered(new, wanted)

@@ -164,3 +164,30 @@ def test_what_is_remembered_takes_no_more_for_long_names() -> None:
     tracemalloc.stop()
     assert len(rates._known) == 2000
     assert held < 2000 * 400
+
+
+def test_what_was_used_again_is_known_as_long_as_its_uses_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its hash; what is forgotten, and used once after that, is not."""
+    monkeypatch.setattr(reuse_rates, "KNOWN", 4)
+    uses = ExpectedUses()
+    for now, name in enumerate((1, 2, 1, 3, 2, 1)):
+        uses.used(name, now)
+    assert uses.again == {1, 2}
+    for now, name in enumerate((4, 5, 6), 10):
+        uses.used(name, now)
+    assert uses.again == {1}
+    uses.used(2, 20)
+    assert 2 not in uses.again
+    assert set(uses.again) <= set(uses._rates._known)
+
+
+def test_learning_ahead_changes_no_price() -> None:
+    """Whoever looks next is told what it would have been told anyway."""
+    ahead, late = ExpectedUses(), ExpectedUses()
+    for now in range(2000):
+        for each in (ahead, late):
+            each.used(now * 7 % 90 if now % 3 else now, now * 10**7)
+    ahead.learn()
+    prices = [[each.at(2 * 10**10)(name) for name in range(100)] for each in (ahead, late)]
+    assert prices[0] == prices[1]
+    assert len(set(prices[0])) > 3

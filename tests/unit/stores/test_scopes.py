@@ -167,5 +167,6 @@ def test_what_is_beside_entries_adds_up() -> None:
     assert beside > 0
     assert beside - 2 <= sum(overhead) - 40 * 368 <= beside
     assert all(each > 20 * 368 for each in overhead)
+    assert world.consumers.by_id["store:cache:x"].usage().overhead_bytes == beside + 40 * 368
     caches[1].close()
     assert (caches[0].figures().overhead_bytes or 0) - 20 * 368 == memory.held_bytes - memory.alive_bytes

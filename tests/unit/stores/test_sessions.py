@@ -11,7 +11,7 @@ from protocol.vocabulary import StoreKind
 from tests.unit.stores.stores import HERE, World, item
 from worker.core.cancellation import CancelToken
 from worker.plugins import LimitExceededError, OutOfMemoryError
-from worker.stores.base import Content, Form, Options, Store
+from worker.stores.base import Choice, Content, Form, Options, Store
 from worker.stores.files import StoreFile
 from worker.stores.sessions import HISTORY_BYTES, IDLE_NS, trimmed
 
@@ -204,4 +204,41 @@ def test_uses_that_the_disk_does_not_take_are_told_later(
     world.stores.tend()
     world.stores.tend()
     assert [list(each) for each in told] == [["a"], ["a"]]
+    world.stores.close()
+
+
+def test_a_session_that_is_not_to_last_is_kept_in_memory_where_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given up to nothing until the disk takes it; one that is to last is refused, and says why."""
+    world = World(tmp_path)
+    pool: Any = world.stores.open("chats", HERE, StoreKind.SESSIONS, Options()).store
+    lasting: Any = world.stores.open("kept", HERE, StoreKind.SESSIONS, Options(persist=True)).store
+    kind, change = world.consumers.by_id["store:sessions:chats"], StoreFile.change
+    assert pool.put(item("a", b'"first"')).reason is None
+
+    def full(_file: StoreFile, writes: Any = (), deletes: Any = ()) -> None:
+        if list(writes):
+            raise OutOfMemoryError("the disk takes no more")
+        change(_file, writes, deletes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreFile, "change", full)
+        assert lasting.put(item("a", b'"x"')).reason == "the disk takes no more"
+        assert pool.put(item("a", b'"second"')).reason is None
+        assert pool.put(item("b", b'"new"')).reason is None
+        assert kind.offers(10**9) == () and kind.holding().spare_bytes == 0
+        world.clock.move(120_000)
+        world.stores.tend()
+        for key, data in (("a", b'"second"'), ("b", b'"new"')):
+            assert pool._table.get(key).is_warm
+            assert pool.get(key).content.data == data
+    world.stores.tend()
+    assert kind.offers(10**9) != ()
+    world.clock.move(120_000)
+    world.stores.tend()
+    assert not pool._table.get("a").is_warm
+    assert [pool.get(key).content.data for key in "ab"] == [b'"second"', b'"new"']
+    assert kind.held_bytes == sum(each.held_bytes for each in pool._table)
+    assert pool.delete(Choice(key="a")).entries == 1 and pool.get("a") is None
     world.stores.close()

@@ -10,6 +10,10 @@ from tests.unit.workers.model_machines import Make, make
 from worker.core.actions import EvictBytes, UnloadModel
 from worker.core.clock import NS_PER_S
 from worker.core.records import ModelDemand, WayToPlan
+from worker.eviction.planner import EvictionPlan
+from worker.interface.model_optimize import ModelOptimizer
+from worker.manager.eviction_plans import EvictionPlans
+from worker.plugins._leases import Models
 
 __all__ = ["make"]
 
@@ -129,3 +133,39 @@ def test_optimizing_by_level(make: Make) -> None:
     )
     assert done.returned_bytes == 8 * MIB
     assert machine.manager.pressure.status("sim:0").model_bytes == 0
+
+
+def test_models_are_planned_once_and_each_that_stays_says_its_own_reason(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One came into use before its turn, one was used lately: neither is said of the other."""
+    machine = make()
+    machine.load("a")
+    machine.load("b")
+    planned, plan_of = list[EvictionPlan](), EvictionPlans.plan
+
+    def counted(self: EvictionPlans, *given: Any, **said: Any) -> EvictionPlan:
+        planned.append(plan_of(self, *given, **said))
+        return planned[-1]
+
+    def optimized(level: OptimizationLevel) -> dict[str, str]:
+        done = machine.memory.relief.optimize(("sim:0",), level, machine.token(), dry_run=False)
+        return {each.model_id: each.reason for each in done.models_kept}
+
+    monkeypatch.setattr(EvictionPlans, "plan", counted)
+    assert set(optimized(OptimizationLevel.NORMAL)) == {"a", "b"}
+    assert len(planned) == 1
+    machine.pass_time(60 * NS_PER_S)
+    with Models(machine.models, machine.clock).use("b"):
+        pass
+    recommended = ModelOptimizer.recommended
+
+    def came_into_use(self: ModelOptimizer, *given: Any) -> Any:
+        rows = recommended(self, *given)
+        machine.models.acquire("a", machine.token())
+        return rows
+
+    monkeypatch.setattr(ModelOptimizer, "recommended", came_into_use)
+    said = optimized(OptimizationLevel.NORMAL)
+    assert "in use" in said["a"] and "ms ago" not in said["a"]
+    assert said["b"] == "stays: it was used 0 ms ago, and normal unloads what was not for 60000 ms"

@@ -6288,8 +6288,11 @@ public sealed record GetConsumersResult : IWireRecord<GetConsumersResult>
 }
 
 /// <summary>One consumer of memory: of the host, of a plugin, or one of the worker's own models and pools.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record ConsumerStatus : IWireRecord<ConsumerStatus>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>consumer_id</c></summary>
     public required string ConsumerId { get; init; }
 
@@ -6331,6 +6334,11 @@ public sealed record ConsumerStatus : IWireRecord<ConsumerStatus>
 
     /// <summary><c>last_released_ms_ago</c></summary>
     public required long? LastReleasedMsAgo { get; init; }
+
+    private readonly long? _overheadBytes;
+
+    /// <summary>What it takes beside <c>held_bytes</c> that goes with nothing it gives back: of a store, as in <c>store.stats</c>; null where it does not say.</summary>
+    public long? OverheadBytes { get => _overheadBytes; init { _overheadBytes = value; _assigned |= 0x1; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ConsumerStatus() { }
@@ -6414,6 +6422,10 @@ public sealed record ConsumerStatus : IWireRecord<ConsumerStatus>
                 LastReleasedMsAgo = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "last_released_ms_ago", strict, minimum: 0);
                 seen |= 0x2000;
             }
+            else if (WireReader.IsAt(ref reader, "overhead_bytes"u8))
+            {
+                OverheadBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "overhead_bytes", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "ConsumerStatus", refuse: strict);
@@ -6461,6 +6473,11 @@ public sealed record ConsumerStatus : IWireRecord<ConsumerStatus>
         WireWriter.Value(writer, ReturnedBytes);
         writer.WritePropertyName("last_released_ms_ago"u8);
         WireWriter.Value(writer, LastReleasedMsAgo);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("overhead_bytes"u8);
+            WireWriter.Value(writer, OverheadBytes);
+        }
         writer.WriteEndObject();
     }
 }
