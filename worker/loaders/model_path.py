@@ -23,6 +23,8 @@ _OPEN_FLAGS = (
 )
 """Opening a pipe must not wait for its writer; the path is resolved already; Windows must not translate."""
 _INDEX = ".index.json"
+_UNFINISHED = ".aria2"
+"""What aria2 has beside a file until all of it is there: the file itself has its whole length from the first moment on."""
 _MAX_INDEX_BYTES = 64 * 2**20
 _MAX_SHARDS = 10_000
 _MAX_REVISION_CHARACTERS = 256
@@ -261,6 +263,13 @@ def open_file(spec: ModelSpec, path: Path | None = None) -> tuple[int, int, Path
         raise load_failed(spec, "it is a folder, and one file is wanted: declare the file in it")
     with reading(spec):
         descriptor = os.open(path, _OPEN_FLAGS)
+        unfinished = Path(f"{path}{_UNFINISHED}").exists()
+    if unfinished:
+        os.close(descriptor)
+        raise load_failed(
+            spec,
+            f"its download by aria2 is not over: {path.name}{_UNFINISHED} is beside it; download the rest of it",
+        )
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
