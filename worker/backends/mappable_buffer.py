@@ -8,7 +8,7 @@ import os
 import sys
 from contextlib import suppress
 
-from worker.backends.host_memory import AnonymousBuffer, resident_bytes
+from worker.backends.host_memory import PAGE_BYTES, AnonymousBuffer, resident_bytes
 from worker.backends.raw_pages import POPULATE_READ, fault_in, map_anonymous, map_shared
 from worker.core.errors import OutOfMemoryError
 from worker.core.sure_lock import SureLock
@@ -65,13 +65,22 @@ class MappableBuffer(AnonymousBuffer):
         self._descriptor, self.touched = descriptor, True
 
     def close(self) -> int | None:
-        """Unmap; the system has the pages back when this returns, whoever else maps them."""
+        """Unmap; the system has the pages back when this returns, whoever else maps them.
+
+        None where it refuses the map that this takes: then it has them back once no other process maps them.
+        """
         if self._descriptor is None:
             return super().close()
         resident = resident_bytes(self.address, self.actual_bytes)
-        # A copy that was cut short may hold a view: it is to find pages here, of whatever content.
-        map_anonymous(self.actual_bytes, self.address)
-        os.ftruncate(self._descriptor, 0)
-        os.close(self._descriptor)
-        super().close()
+        try:
+            # A copy that was cut short may hold a view: it is to find pages here, of whatever content.
+            map_anonymous(self.actual_bytes, self.address)
+            os.ftruncate(self._descriptor, 0)
+        except OutOfMemoryError:
+            # Such a copy finds those that are there. Who else maps them sees by the size that they are given up.
+            os.ftruncate(self._descriptor, self.actual_bytes + PAGE_BYTES)
+            resident = None
+        finally:
+            os.close(self._descriptor)
+            self.unmap()
         return resident

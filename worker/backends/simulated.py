@@ -61,6 +61,7 @@ class SimulatedBackend(LoadsThroughCopies):
         self._clock = clock
         self._capacity = device.total_bytes // GRANULARITY_BYTES * GRANULARITY_BYTES
         self._lock = SureLock()
+        self._begin, self._end = self._lock.acquire, self._lock.release
         # All mutable state: the blocks and where they lie, and how often what was done.
         self._space = AddressSpace(self._capacity)
         self._buffers: dict[str, AnonymousBuffer] = {}
@@ -122,7 +123,8 @@ class SimulatedBackend(LoadsThroughCopies):
         self._spend(0, token)
         unit = max(GRANULARITY_BYTES, request.alignment or 0)
         actual = -(-request.size_bytes // unit) * unit
-        with self._lock:
+        self._begin()
+        try:
             self._allocations += 1
             self._lose_if_due()
             if self._allocations == self._device.fail_allocation or not self._space.take(
@@ -139,17 +141,22 @@ class SimulatedBackend(LoadsThroughCopies):
                 raise
             if self._device.pooled:
                 self._pool_bytes = max(self._pool_bytes, self._space.used_bytes)
+        finally:
+            self._end()
         return made  # fresh pages read as zero, so there is nothing to initialize
 
     def free(self, allocation_id: str) -> int | None:
         """Give the range up."""
-        with self._lock:
+        self._begin()
+        try:
             if self._lost:
                 return 0
             buffer = self._buffers.pop(allocation_id)
             returned = self._space.give_back(allocation_id)
             buffer.unmap()
             return 0 if self._device.pooled else returned
+        finally:
+            self._end()
 
     def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002 - every backend is called alike
         """Return None: like a GPU's memory, it can only be copied to and from."""

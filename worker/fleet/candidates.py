@@ -14,7 +14,7 @@ from protocol.vocabulary import DeviceState, FileLocation
 from worker.fleet.known import KnownNode
 from worker.fleet.options import NEW, THERE, Option, Pricing
 from worker.fleet.placement import Placement, decided, place_among
-from worker.fleet.pricing import LEAST, Work, level_end, level_of, load_ms, turn_ms
+from worker.fleet.pricing import UNMEASURED, Work, level_end, level_of, load_ms, turn_ms
 from worker.fleet.reservations import Reservations
 from worker.fleet.views import DeviceView, ModelView, NodeChange, NodeView, PlacementRequest
 
@@ -37,7 +37,8 @@ class Candidates:
         self._scanned = scanned
         # All mutable state: the nodes on the ring, where each is, and where each model is loaded or about to be; the
         # rows, a figure a node in the order of the ring, those of models and sizes made when they are asked for; and
-        # of models that have rows the smallest size and the devices, None for different ones; and how long leases are held.
+        # of models that have rows the smallest size and the devices, None for different ones; what devices measured of
+        # leases, and the least that is expected by it.
         self.reservations = Reservations()
         self._ring: list[KnownNode] = []
         self._index: dict[str, int] = {}
@@ -48,6 +49,7 @@ class Candidates:
         self._rooms: dict[_Rooms, list[float]] = {}
         self._works: dict[str, Work] = {}
         self._work = Work()
+        self._usual = UNMEASURED.bound
         self._needs: dict[str, tuple[int, tuple[str, ...] | None]] = {}
 
     def __len__(self) -> int:
@@ -119,7 +121,11 @@ class Candidates:
         special = (request.node_id, request.device_id, request.kind) != (None, None, None)
         if special or len(self._ring) <= self._scanned:
             return place_among(request, self._ring, self.reservations, now_ns)
-        pricing = Pricing(request, self.reservations, now_ns, self._work.usual, self._index)
+        usual = self._work.usual
+        if not self._usual.bounds(usual):
+            self._usual = usual.bound
+            self._turns = [self._turn_floor(node) for node in self._ring]
+        pricing = Pricing(request, self.reservations, now_ns, usual, self._index)
         search = _Search(self._ring, pricing)
         if request.model_id is None:
             search.run(self._floors_of_bytes(request.required_bytes or 0), pricing.load_start, NEW)
@@ -206,7 +212,7 @@ class Candidates:
         key = node.place, node.node_id
         index = bisect_left(self._ring, key, key=lambda each: (each.place, each.node_id))
         self._ring.insert(index, node)
-        self._turns.insert(index, _turn_floor(node))
+        self._turns.insert(index, self._turn_floor(node))
         self._queues.insert(index, _queue_floor(node))
         for model_id, row in self._loads.items():
             row.insert(index, _load_floor(node.models.get(model_id)))
@@ -220,10 +226,14 @@ class Candidates:
     def _note_devices(self, node: KnownNode) -> None:
         index = self._index[node.node_id]
         self._note_work(node.node_id, Work.of(node.devices.values()))
-        self._turns[index] = _turn_floor(node)
+        self._turns[index] = self._turn_floor(node)
         self._queues[index] = _queue_floor(node)
         for (devices, bucket), row in self._rooms.items():
             row[index] = _room_floor(node, devices, bucket)
+
+    def _turn_floor(self, node: KnownNode) -> float:
+        turns = (turn_ms(each, usual=self._usual) for each in node.devices.values())
+        return inf if node.draining else min(turns, default=inf)
 
     def _note_work(self, node_id: str, work: Work) -> None:
         self._work = self._work.plus(self._works.pop(node_id, Work()), -1).plus(work)
@@ -313,11 +323,6 @@ def _main(node: KnownNode, names: Iterable[str]) -> list[DeviceView]:
     there = [node.devices[each] for each in names if each in node.devices]
     there = [each for each in there if each.state is DeviceState.AVAILABLE]
     return [each for each in there if each.kind is there[0].kind]
-
-
-def _turn_floor(node: KnownNode) -> float:
-    turns = (turn_ms(each, usual=LEAST) for each in node.devices.values())
-    return inf if node.draining else min(turns, default=inf)
 
 
 def _queue_floor(node: KnownNode) -> float:

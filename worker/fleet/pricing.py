@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from math import expm1, inf, log2
+from math import expm1, log2
 from typing import NamedTuple, Self
 
 from protocol.vocabulary import FileLocation, ModelState
@@ -28,12 +28,25 @@ class Usual(NamedTuple):
     parallel: float = 1.0
     """How many are worked on side by side."""
 
+    @property
+    def bound(self) -> "Usual":
+        """What makes no turn longer than this does, nor than what is a little different."""
+        return Usual(self.work_ms / _BOUND, self.parallel * _BOUND)
+
+    def bounds(self, other: "Usual") -> bool:
+        """Tell whether no turn is longer by this than by another, and not much shorter."""
+        slack = _BOUND * _BOUND
+        return (
+            self.work_ms <= other.work_ms <= self.work_ms * slack
+            and other.parallel <= self.parallel <= other.parallel * slack
+        )
+
 
 UNMEASURED = Usual()
 """Where nothing was measured anywhere."""
 
-LEAST = Usual(0.0, inf)
-"""By which every turn takes no longer than by any other."""
+_BOUND = 1.2
+"""How far what is expected may move before bounds that were made by it are made anew."""
 
 _LEVELS_PER_OCTAVE = 14
 """Prices are estimates: those that differ by less than a twentieth are as good as each other."""

@@ -2,14 +2,13 @@
 
 import ctypes
 import os
-import re
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from protocol.vocabulary import FileLocation
 from worker.core.models import ModelSpec
 from worker.loaders.model_path import confined
+from worker.telemetry.mounts import Mount, mountinfo, mounts_in
 
 _REMOTE = frozenset({
     "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "gfs", "gfs2", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2",
@@ -22,10 +21,6 @@ _REMOTE_FUSE = frozenset({
 """Likewise, of those in user space, by what comes after ``fuse.``."""
 _DRIVE_REMOTE = 4
 """Of Windows' GetDriveType."""
-_MOUNT = re.compile(r"^(?:[^ \n]+ ){4}([^ \n]+) .*? - ([^ \n]+)", re.MULTILINE)
-"""A line of mountinfo: the mount point, and the kind of file system."""
-_ESCAPED = re.compile(r"\\([0-7]{3})")
-"""A blank, a tab, a newline, a backslash or a hash in one; all else is as it is."""
 
 
 def location_of(spec: ModelSpec) -> FileLocation | None:
@@ -39,31 +34,24 @@ def location_of(spec: ModelSpec) -> FileLocation | None:
         return None
     if not all(map(os.path.exists, real)):
         return FileLocation.ABSENT
-    mountinfo = _mounts()
-    return FileLocation.SHARED if any(_is_remote(each, mountinfo) for each in real) else FileLocation.LOCAL
+    mounts = tuple(mounts_in(mountinfo()))
+    return FileLocation.SHARED if any(_is_remote(each, mounts) for each in real) else FileLocation.LOCAL
 
 
-def _is_remote(path: Path, mountinfo: str) -> bool:
+def _is_remote(path: Path, mounts: tuple[Mount, ...]) -> bool:
     if sys.platform == "win32":
         return (
             path.drive.startswith("\\\\")
             or ctypes.windll.kernel32.GetDriveTypeW(path.anchor) == _DRIVE_REMOTE
         )
-    kind, _, rest = _file_system(path, mountinfo).partition(".")
+    kind, _, rest = _file_system(path, mounts).partition(".")
     return kind in _REMOTE or (kind == "fuse" and rest in _REMOTE_FUSE)
 
 
-def _mounts() -> str:
-    with suppress(OSError):
-        return os.fsdecode(Path("/proc/self/mountinfo").read_bytes())
-    return ""
-
-
-def _file_system(path: Path, mountinfo: str) -> str:
-    """Return what kind of file system a path is on, by proc_pid_mountinfo(5); empty where that is not known."""
+def _file_system(path: Path, mounts: tuple[Mount, ...]) -> str:
+    """Return what kind of file system a path is on; empty where that is not known."""
     longest, kind = -1, ""
-    for found in _MOUNT.finditer(mountinfo):
-        point = _ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), found[1])
-        if len(point) >= longest and path.is_relative_to(point):
-            longest, kind = len(point), found[2]
+    for each in mounts:
+        if len(each.point) >= longest and path.is_relative_to(each.point):
+            longest, kind = len(each.point), each.kind
     return kind

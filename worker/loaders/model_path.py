@@ -23,6 +23,8 @@ _OPEN_FLAGS = (
 )
 """Opening a pipe must not wait for its writer; the path is resolved already; Windows must not translate."""
 _INDEX = ".index.json"
+_UNFINISHED = ".aria2"
+"""What aria2 has beside a file until all of it is there: the file itself has its whole length from the first moment on."""
 _MAX_INDEX_BYTES = 64 * 2**20
 _MAX_SHARDS = 10_000
 _MAX_REVISION_CHARACTERS = 256
@@ -259,6 +261,11 @@ def open_file(spec: ModelSpec, path: Path | None = None) -> tuple[int, int, Path
     path = resolved_file(spec) if path is None else path
     if path.is_dir():
         raise load_failed(spec, "it is a folder, and one file is wanted: declare the file in it")
+    if os.path.lexists(f"{path}{_UNFINISHED}"):
+        beside = f"{path.name}{_UNFINISHED}"
+        raise load_failed(
+            spec, f"its download by aria2 is not over: {beside} is beside it; download the rest of it"
+        )
     with reading(spec):
         descriptor = os.open(path, _OPEN_FLAGS)
     status = os.fstat(descriptor)

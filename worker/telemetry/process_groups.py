@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from worker.core.shortages import with_reserve
+from worker.telemetry.mounts import Mount, mountinfo, mounts_in
 
 _MOST_BYTES = 2**14
 
@@ -41,41 +42,28 @@ class ProcessGroups:
         if groups != self._groups:
             self._groups, self._found = groups, {}
         if controller not in self._found:
-            self._found[controller] = self._look_up(controller, groups.splitlines())
+            self._found[controller] = self._look_up(controller, groups.split("\n"))
         return self._found[controller]
 
     def _look_up(self, controller: str, groups: list[str]) -> tuple[Path, ...]:
-        try:
-            mountinfo = self._root / "proc/self/mountinfo"
-            mounts = with_reserve(lambda: mountinfo.read_text(errors="surrogateescape")).splitlines()
-        except OSError:
-            return ()
-        group, mount = _group_path(groups, controller), _mount(mounts, controller)
+        group = _group_path(groups, controller)
+        mount = next((each for each in mounts_in(mountinfo(self._root)) if _has(each, controller)), None)
         if group is None or mount is None:
             return ()
-        mount_root, mount_point = mount
-        return _folders(self._root / mount_point.lstrip("/"), mount_root, group)
+        return _folders(self._root / mount.point.lstrip("/"), mount.root, group)
 
 
 def _group_path(lines: list[str], controller: str) -> str | None:
     for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controller in controllers.split(","):
+        _, _, named = line.partition(":")
+        controllers, _, path = named.partition(":")
+        if path and controller in controllers.split(","):
             return path
     return None
 
 
-def _mount(lines: list[str], controller: str) -> tuple[str, str] | None:
-    """Return (root within the hierarchy, mount point): proc_pid_mountinfo(5), fields 4 and 5."""
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
-        fields = before.split(" ")
-        if (controller and kind == "cgroup" and controller in options.split(",")) or (
-            not controller and kind == "cgroup2"
-        ):
-            return fields[3], fields[4]
-    return None
+def _has(mount: Mount, controller: str) -> bool:
+    return mount.kind == "cgroup" and controller in mount.options if controller else mount.kind == "cgroup2"
 
 
 def _folders(mount_point: Path, mount_root: str, group: str) -> tuple[Path, ...]:

@@ -251,9 +251,9 @@ def test_what_became_of_a_call(call: Callable[[IsolatedBackend], object], execut
             kill(backend)
             write(text)
 
-        def kill_then_exchange(text: bytes, wait_ms: float) -> object:
+        def kill_then_exchange(text: bytes) -> object:
             kill(backend)
-            return exchange(text, wait_ms)
+            return exchange(text)
 
         child._pipe.write, child.answers._exchange = kill_then_write, kill_then_exchange
         with pytest.raises(DeviceUnavailableError, match="died of SIGKILL") as caught:

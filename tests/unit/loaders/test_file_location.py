@@ -40,7 +40,7 @@ def test_it_is_by_the_file_system_that_the_path_is_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, location: FileLocation
 ) -> None:
     """Of mounts in one another the innermost counts; a folder that only begins with the same letters is another."""
-    monkeypatch.setattr(file_location, "_mounts", lambda: MOUNTS.replace("{here}", str(tmp_path.resolve())))
+    monkeypatch.setattr(file_location, "mountinfo", lambda: MOUNTS.replace("{here}", str(tmp_path.resolve())))
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).touch()
     assert location_of(spec(tmp_path, path)) is location
@@ -54,7 +54,7 @@ def test_what_is_not_there_is_absent_and_what_has_no_file_is_nowhere(tmp_path: P
 
 
 def test_a_link_is_where_it_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_location, "_mounts", lambda: MOUNTS.replace("{here}", str(tmp_path.resolve())))
+    monkeypatch.setattr(file_location, "mountinfo", lambda: MOUNTS.replace("{here}", str(tmp_path.resolve())))
     (tmp_path / "nfs").mkdir()
     (tmp_path / "nfs" / "m.bin").touch()
     (tmp_path / "m.bin").symlink_to(tmp_path / "nfs" / "m.bin")

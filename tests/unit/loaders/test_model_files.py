@@ -243,6 +243,23 @@ def test_half_a_download_is_said_to_be_one(tmp_path):
             assert "download it again" in refused(spec(tmp_path / "part")), (name, part)
 
 
+@pytest.mark.parametrize("loader", ["safetensors", AUTO_LOADER])
+def test_a_download_of_aria2_that_is_not_over_is_said_to_be_one(tmp_path, loader):
+    """Its file has its header and its whole length long before the weights between are there."""
+    path = tmp_path / "m.safetensors"
+    save_file({"w": torch.ones(99)}, path)
+    unfinished = tmp_path / "m.safetensors.aria2"
+    unfinished.write_bytes(b"\0\1")
+    wanted = spec(path, loader)
+    with pytest.raises(ModelLoadFailedError, match="its download by aria2 is not over: m.safetensors.aria2"):
+        loader_of(wanted).open(wanted)
+    unfinished.unlink()
+    assert loaded(wanted).keys() == {"w"}
+    longest = tmp_path / ("m" * 243 + ".safetensors")  # to which nothing can be beside
+    path.replace(longest)
+    assert loaded(spec(longest, loader)).keys() == {"w"}
+
+
 @pytest.mark.parametrize("loader", ["safetensors", "torch", AUTO_LOADER])
 @pytest.mark.parametrize("name", NO_MODELS)
 def test_what_is_no_model_is_said_in_words(tmp_path, name, loader):

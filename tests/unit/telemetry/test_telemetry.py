@@ -1,5 +1,6 @@
 """Where the system says what may be had: control groups of both versions, commit limits, the live machine."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -26,8 +27,8 @@ class Tree:
 
     def process(self, groups: str, mounts: str) -> None:
         """Say which groups this process is in, and what is mounted."""
-        (self.root / "proc/self/cgroup").write_text(groups)
-        (self.root / "proc/self/mountinfo").write_text(mounts)
+        (self.root / "proc/self/cgroup").write_bytes(os.fsencode(groups))
+        (self.root / "proc/self/mountinfo").write_bytes(os.fsencode(mounts))
 
     def v1(self, folder: str, limit: int, usage: int, inactive: int | None = None) -> None:
         """Make a group of version 1."""
@@ -137,6 +138,16 @@ def test_controllers_mounted_together(tree: Tree) -> None:
     mount = "36 32 0:31 / /cg/both rw - cgroup cgroup rw,cpu,memory\n"
     tree.process("4:cpu,memory:/\n", mount)
     tree.v1("cg/both", 1000, 100)
+    assert tree.read() == (1000, 900)
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\fb", "a\x1eb", "a\x85b", "a\u2028b", "a\udcffb", "a\\040b"])
+def test_names_of_mounts_and_groups_may_hold_anything(tree: Tree, name: str) -> None:
+    """Only a newline ends a line, whatever else does so elsewhere; a blank in the name of a mount is written in octal."""
+    mount = f"36 32 0:31 / /{name} rw - ext4 /dev/{name} rw\n37 32 0:32 / /cg/{name} rw - cgroup2 cgroup rw\n"
+    tree.process(f"4:cpu:/{name}\n0::/{name}\n", mount)
+    point = name.replace("\\040", " ")
+    tree.v2(f"cg/{point}/{name}", "1000", 100)
     assert tree.read() == (1000, 900)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from worker.backends.isolation.alarm import ALARM
 from worker.backends.isolation.codec import error_of
 from worker.backends.isolation.endings import EndedError, Ending
 from worker.backends.isolation.frames import (
@@ -25,7 +26,7 @@ from worker.backends.isolation.frames import (
     line,
 )
 from worker.core.cancellation import CancelToken
-from worker.core.errors import WorkerError
+from worker.core.errors import OutOfMemoryError, WorkerError
 from worker.core.records import Report, no_report
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent, SureLock
@@ -33,8 +34,8 @@ from worker.core.sure_lock import SureEvent, SureLock
 _LONGEST_LOOK_MS = 1000.0
 """Who reads looks this often whether the process is still there: another may hold its end of the pipe open."""
 
-_AT_ONCE_MS = 10.0
-"""How long a call is waited for before anything is made ready for a longer wait."""
+_AT_ONCE_S = 0.01
+"""How long a call is waited for before anything is made ready for a longer wait; where it is alone, up to twice as long."""
 
 _LOOK_AGAIN_S = 0.05
 """Who waits for an answer looks this often whether its own request has ended."""
@@ -99,14 +100,25 @@ class Answers:
         """Held by who reads."""
         self._begin_reading, self._end_reading = self._reading.acquire, self._reading.release
         self._exchange = pipe.exchange
+        self.look_up = pipe.wake
         # All mutable state: the calls on their way, what ended them all, and whether there is more to read. Whoever
         # takes a call out is who answers it.
         self._calls: dict[int, Call] = {}
         self._end: Ending | None = None
         self._more = True
+        self.reading = 0
+        """The call whose answer is waited for without a limit of time."""
+        self._is_watched = False
+        """Whether such a wait is ended before long."""
         self.changed = 0
         """How many messages had come with the last answer to a call that may have changed something there."""
-        if READS_ALONE:
+        if not READS_ALONE:
+            with suppress(OutOfMemoryError):  # then all is waited for with one
+                ALARM.watch(self)
+                self._is_watched = True
+        else:
+            pipe.stop_waking()
+            self._begin_reading()  # before any caller does
             start_thread(self._read_all, "device-answers")
 
     def call(
@@ -127,13 +139,20 @@ class Answers:
             text = any_values_line(message) if do == WORK else dumps(message, None, AS_LINE)
         except TypeError:
             text = any_values_line(message)
-        if self._calls or not self._begin_reading(False):  # noqa: FBT003 - by its place it takes half as long
+        alone = not self._calls and self._begin_reading(False)  # noqa: FBT003 - by its place it takes half as long
+        if alone and not self._is_watched:
+            self._end_reading()
+            alone = False
+        if not alone:
             call = self._begin(Call(number, do), text)
-            self.wait(call, _AT_ONCE_MS / 1000)
+            self.wait(call, _AT_ONCE_S)
         else:
             came = None
+            self.reading = number
             try:
-                came = self._exchange(text, _AT_ONCE_MS)
+                if ALARM.asleep:
+                    ALARM.rouse()
+                came = self._exchange(text)
                 answered, result = came
                 if answered == number:  # 1
                     if do not in QUESTIONS:
@@ -143,6 +162,7 @@ class Answers:
             except (BrokenFrameError, OSError, TypeError, ValueError) as error:
                 call = self._begin_late(Call(number, do), came, error)
             finally:
+                self.reading = 0
                 self._end_reading()
                 if self._calls:
                     self._hand_on()
@@ -266,6 +286,12 @@ class Answers:
                 self._reading.release()
                 self._hand_on()
 
+    def stop_waiting(self) -> None:
+        """Note that the process is gone: whoever waits for an answer that it may not have given looks up."""
+        self._is_watched = False
+        ALARM.forget(self)
+        self._pipe.stop_waking()
+
     def end(self, end: Ending) -> None:
         """Read what is left, and fail what still waits for an answer. Nobody reads from then on."""
         if self._reading.acquire(timeout=_LAST_ANSWERS_S):
@@ -314,9 +340,11 @@ class Answers:
         return False
 
     def _read_all(self) -> None:
-        with self._reading:
+        try:
             while self._more:
                 self._read_for(None, math.inf)
+        finally:
+            self._end_reading()
 
     def _read_for(self, mine: Call | None, end: float) -> bool:
         """Read and hand out answers until mine has come, there are no more, or none has come for long.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from protocol.record import Record
 from worker.backends.isolation import notices
@@ -67,10 +67,9 @@ class ChildProcess:
         """Called with a device whose figures have changed from outside, and are on the page."""
         life = next(slots.lives)
         self.page = FiguresReader(slots.page, life)
-        self._process = _start(launch, slots, life)
+        self._process, self._pipe, self._stderr = _start(launch, slots, life)
         note_start()
         self.pid = self._process.pid
-        self._pipe, self._stderr = _ends(self._process)
         self.answers = answers = Answers(self._pipe, self._write_broken, self.kill)
         """The calls on their way."""
         self.ask, self.finish = answers.call, answers.result
@@ -80,6 +79,7 @@ class ChildProcess:
         except BaseException:
             self._process.kill()
             self._process.wait()
+            self.answers.stop_waiting()
             raise
 
     # ---- calling ----
@@ -138,6 +138,7 @@ class ChildProcess:
     def _watch(self) -> None:
         """Wait for its end, which no caller that waits for an answer may be there to see."""
         self._process.wait()
+        self.answers.stop_waiting()
         self._ended()
 
     def _listen(self) -> None:
@@ -175,7 +176,8 @@ class ChildProcess:
         return Ending(f"process {self.pid} {said}{words}", ran_out)
 
 
-def _start(launch: Launch, slots: Slots, life: int) -> "subprocess.Popen[bytes]":
+def _start(launch: Launch, slots: Slots, life: int) -> "tuple[subprocess.Popen[bytes], FramePipe, IO[bytes]]":
+    """Start a process. Returns it, what it is called through, and what it writes to stderr."""
     setup = {
         "factory": launch.factory,
         "options": launch.options,
@@ -190,14 +192,25 @@ def _start(launch: Launch, slots: Slots, life: int) -> "subprocess.Popen[bytes]"
         more["creationflags"] = subprocess.CREATE_NO_WINDOW
     else:
         more["pass_fds"] = slots.inherited
-    return subprocess.Popen(  # noqa: S603 - the operator names the interpreter
-        [launch.python, str(_BOOTSTRAP), json.dumps(setup)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=_environment(launch.python),
-        **more,
-    )
+    read_fd, wake_fd = os.pipe()
+    try:
+        process = subprocess.Popen(  # noqa: S603 - the operator names the interpreter
+            [launch.python, str(_BOOTSTRAP), json.dumps(setup)],
+            stdin=subprocess.PIPE,
+            stdout=wake_fd,
+            stderr=subprocess.PIPE,
+            env=_environment(launch.python),
+            **more,
+        )
+    except BaseException:
+        os.close(read_fd)
+        os.close(wake_fd)
+        raise
+    if process.stdin is None or process.stderr is None:
+        raise AssertionError(process)
+    pipe = FramePipe(read_fd, os.dup(process.stdin.fileno()), wake_fd, waits_briefly=True)
+    process.stdin.close()
+    return process, pipe, process.stderr
 
 
 def _environment(python: str) -> dict[str, str]:
@@ -205,15 +218,6 @@ def _environment(python: str) -> dict[str, str]:
     if python == sys.executable:
         return dict(os.environ)
     return {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
-
-
-def _ends(process: "subprocess.Popen[bytes]") -> tuple[FramePipe, Any]:
-    if process.stdin is None or process.stdout is None or process.stderr is None:
-        raise AssertionError(process)
-    pipe = FramePipe(os.dup(process.stdout.fileno()), os.dup(process.stdin.fileno()), waits_briefly=True)
-    process.stdin.close()
-    process.stdout.close()
-    return pipe, process.stderr
 
 
 def _folder_of(name: str) -> str:

@@ -26,8 +26,9 @@ except ImportError:  # the standard library's JSON does, in 2 us more a message
 _LONGEST_BYTES = 16 * 2**20
 """Far longer than any message: what claims to be longer is noise on the pipe."""
 
-_FIRST_READ_BYTES, _READ_BYTES = 2**10, 2**16
-"""Nearly all messages come whole with the first; memory for the second would cost as much as the read."""
+_FIRST_READ_BYTES, _READ_BYTES = 479, 2**16
+"""Nearly all messages come whole with the first, whose memory is of the interpreter's own pools: 512 bytes with the object's 33.
+Other memory costs a twentieth of a call, for the second as much as the read."""
 
 _any_values = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -54,6 +55,10 @@ else:
 
 _BEGINS = ord("[")
 _CLOSED = -1
+_WAKE = b"\0"
+_REST_MS = 10.0
+"""How long the rest of a message is waited for at a time, and what comes after a wake."""
+
 _read, _write = os.read, os.write
 
 Message = list[Any]
@@ -69,10 +74,17 @@ class BrokenFrameError(Exception):
 class FramePipe:
     """One end. Sending is safe from several threads; receiving is one thread's at a time."""
 
-    def __init__(self, read_fd: int, write_fd: int, *, waits_briefly: bool = False) -> None:
-        """``waits_briefly``: receiving may be given a time limit (not on Windows: pipes can't be asked there)."""
+    def __init__(
+        self, read_fd: int, write_fd: int, wake_fd: int | None = None, *, waits_briefly: bool = False
+    ) -> None:
+        """``waits_briefly``: receiving may be given a time limit (not on Windows: pipes can't be asked there).
+
+        ``wake_fd`` is another way into what is read, for ``wake``; there is no end of it while that is open.
+        """
         self._read_fd = read_fd
         self._write_fd = write_fd
+        self._wake_fd = wake_fd
+        self._waking = SureLock()
         self._sending = SureLock()
         self._begin_sending, self._end_sending = self._sending.acquire, self._sending.release
         # All mutable state: the descriptors while they are open, what came and is no whole message yet, and how many
@@ -81,10 +93,13 @@ class FramePipe:
         self.sent = self.received = 0
         self._poll: Callable[[float | None], object] | None = None
         """Waits until there is something to read, for so many milliseconds: a read that finds nothing costs more."""
+        self._look: Callable[[float | None], object] | None = None
+        """As that, for ``wake``: one can't be in use twice."""
         if sys.platform != "win32" and waits_briefly:
-            waiting = select.poll()
+            waiting, looking = select.poll(), select.poll()
             waiting.register(read_fd, select.POLLIN)
-            self._poll = waiting.poll
+            looking.register(read_fd, select.POLLIN)
+            self._poll, self._look = waiting.poll, looking.poll
 
     def send(self, message: Message) -> None:
         """Write a message, whole. OSError if there is no reader, or this end is closed."""
@@ -101,10 +116,11 @@ class FramePipe:
         finally:
             self._end_sending()
 
-    def exchange(self, text: bytes, wait_ms: float | None = None) -> Any:
+    def exchange(self, text: bytes) -> Any:
         """Write a line and return the message that comes next: ``write`` and ``receive`` in one, for what is done most.
 
-        What comes need not be a list: whoever takes it apart finds that out.
+        It waits for as long as it takes, or until ``wake``: TimeoutError. What comes need not be a list: whoever takes it
+        apart finds that out.
         """
         self._begin_sending()
         try:
@@ -115,16 +131,32 @@ class FramePipe:
         finally:
             self._end_sending()
         if self._came:
-            return self.receive(wait_ms)
-        if self._poll is not None and not self._poll(wait_ms):
-            raise TimeoutError
+            return self.receive(_REST_MS)
         text = _read(self._read_fd, _FIRST_READ_BYTES)
         try:
             message = loads(text)
         except (RecursionError, ValueError):
-            return self._receive_rest(text, wait_ms)
+            return self._receive_rest(text, _REST_MS)
         self.received += 1
         return message
+
+    def wake(self) -> None:
+        """Have who waits in ``exchange`` look up, by a byte that no message has: it may come in the middle of one."""
+        with self._waking:
+            if self._wake_fd is not None and self._is_empty():
+                _write(self._wake_fd, _WAKE)
+
+    def stop_waking(self) -> None:
+        """Wake for the last time, and let the other end's end be seen."""
+        self.wake()
+        with self._waking:
+            if self._wake_fd is not None:
+                os.close(self._wake_fd)
+                self._wake_fd = None
+
+    def _is_empty(self) -> bool:
+        """Tell whether nothing waits to be read: what does wakes as well, and there may be no place for more."""
+        return self._look is not None and not self._look(0)
 
     def _write_rest(self, text: bytes, written: int) -> None:
         while written < len(text):
@@ -166,8 +198,10 @@ class FramePipe:
 
     def _first_of(self, came: bytes, wait_ms: float | None) -> bytes:
         """Return the first message of what came, reading on where that is none yet, and keep the rest. Nothing at the end."""
-        looked = 0
-        while came:
+        if not came:
+            return b""
+        came, looked = came.replace(_WAKE, b""), 0
+        while True:
             if not looked:
                 came = came.lstrip(b"\n")  # the end of a line that was read without it
             self._came = came
@@ -181,10 +215,9 @@ class FramePipe:
                 raise TimeoutError
             more = _read(self._read_fd, _READ_BYTES)
             if not more:
-                break
+                return b""
             looked = len(came)
-            came += more
-        return b""
+            came += more.replace(_WAKE, b"")
 
     def close_output(self) -> None:
         """Let the other end see the end of its input."""
@@ -196,6 +229,7 @@ class FramePipe:
     def close(self) -> None:
         """Close both directions; no thread may be receiving."""
         self.close_output()
+        self.stop_waking()
         closing, self._read_fd = self._read_fd, _CLOSED
         os.close(closing)
 

@@ -28,7 +28,8 @@ class _Map:
         own = path.startswith("/proc/")  # the worker's descriptor: a link, and nobody else's to put there
         self.descriptor = os.open(path, os.O_RDWR | (0 if own else getattr(os, "O_NOFOLLOW", 0)))
         try:
-            self._links = os.fstat(self.descriptor).st_nlink
+            found = os.fstat(self.descriptor)
+            self._links, self._bytes = found.st_nlink, found.st_size
             self._map = mmap.mmap(self.descriptor, size)
         except BaseException:
             os.close(self.descriptor)
@@ -61,7 +62,8 @@ class _Map:
     def is_freed(self) -> bool:
         """Whether the file was removed, which is kept by those alone who map it, or given up by its maker."""
         found = os.fstat(self.descriptor)
-        return self.spoiled or found.st_nlink < self._links or not found.st_size
+        given_up = not found.st_size or found.st_size > self._bytes
+        return self.spoiled or found.st_nlink < self._links or given_up
 
     def close(self) -> None:
         """Give it up."""

@@ -25,7 +25,7 @@ class Peer:
     def __init__(self) -> None:
         read_fd, their_write = os.pipe()
         their_read, write_fd = os.pipe()
-        self.ours = FramePipe(read_fd, write_fd, waits_briefly=True)
+        self.ours = FramePipe(read_fd, write_fd, os.dup(their_write), waits_briefly=True)
         self.theirs = FramePipe(their_read, their_write)
         self.broken: list[str] = []
         self.hanging: list[str] = []
@@ -65,6 +65,7 @@ def peer() -> Iterator[Peer]:
     made.ours.close_output()
     made.thread.join()
     made.theirs.close()
+    made.answers.stop_waiting()
     if made.answers._end is None:
         made.answers.end(Ending("over", ran_out=False))
     made.ours.close()
@@ -108,7 +109,7 @@ def test_what_comes_before_an_answer(peer: Peer) -> None:
 
 def test_an_answer_that_is_late(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for, or handed to who was told; a call that can be cancelled by then is."""
-    monkeypatch.setattr(module, "_AT_ONCE_MS", 0.0)
+    monkeypatch.setattr(module, "_AT_ONCE_S", 0.0)
     told = threading.Event()
 
     def late(number: int) -> list[list[Any]]:
@@ -145,11 +146,12 @@ def test_an_answer_that_is_late(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_process_that_does_not_answer_is_ended(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the caller's patience; what it waits for then is how it ended."""
-    monkeypatch.setattr(module, "_AT_ONCE_MS", 0.0)
+    monkeypatch.setattr(module, "_AT_ONCE_S", 0.0)
     over = threading.Event()
 
     def hanging(why: str) -> None:
         peer.hanging.append(why)
+        peer.answers.stop_waiting()
         peer.answers.end(Ending("killed", ran_out=False))
 
     peer.answers._on_hanging = hanging
@@ -174,7 +176,12 @@ def test_what_is_no_answer(peer: Peer, noise: bytes) -> None:
 
 def test_an_end_in_the_middle_of_a_call(peer: Peer) -> None:
     """Whoever waits hears how it ended, and so does whoever calls afterwards."""
-    ending = threading.Thread(target=lambda: peer.answers.end(Ending("gone", ran_out=False)))
+
+    def end() -> None:
+        peer.answers.stop_waiting()
+        peer.answers.end(Ending("gone", ran_out=False))
+
+    ending = threading.Thread(target=end)
 
     def die(_: int) -> list[list[Any]]:
         peer.theirs.close_output()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.vocabulary import Initialize
+from protocol.vocabulary import Executed, Initialize
 from tests.unit.isolation import MIB, content_of, isolated, never
 from worker.backends import mappable_buffer
 from worker.backends.block_copy import copy_block
@@ -116,6 +116,29 @@ def test_who_holds_a_view_finds_pages(host: CpuBackend, device: IsolatedBackend)
     assert view is not None
     assert host.free("h") == PAGES
     assert bytes(view[-100:]) == bytes(100)
+
+
+def test_what_is_freed_where_no_map_is_to_be_had(
+    host: CpuBackend, device: IsolatedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is freed all the same, and how much comes back is not known: a process that maps it gives it up at its next tick."""
+    copy_there(host, device, 3)
+    descriptors, view = descriptors_open(), host.view("h", writable=False)
+    assert view is not None
+
+    def refuses(length: int, _: int) -> None:
+        raise OutOfMemoryError("no map", requested_bytes=length)
+
+    monkeypatch.setattr(mappable_buffer, "map_anonymous", refuses)
+    assert host.free("h") is None
+    assert descriptors_open() == descriptors - 1
+    assert bytes(view[-5:]) == CONTENT[-5:]
+    view.release()
+    with device._presence.using("sim:0", Executed.NO) as child:
+        child.call("tick")
+    assert mapped_bytes(device) < SIZE
+    monkeypatch.undo()
+    host.allocate("h", AllocationRequest("cpu", SIZE), never())
 
 
 def test_what_was_never_written_takes_no_memory_until_it_is_moved(device: IsolatedBackend) -> None:
