@@ -141,6 +141,7 @@ def _filled(keys: list[str], sizes: list[int], chance: random.Random) -> tuple[S
         store.put(Item(key, Content(chance.randbytes(size)), cost_ms=chance.random() * 100))
     for _ in keys:
         store.get(keys[int(chance.paretovariate(1)) % len(keys)])
+    consumer.tend()  # as once a second in a worker: what was learned of uses by then is no part of a release
     return store, consumer
 
 

@@ -261,15 +261,13 @@ def open_file(spec: ModelSpec, path: Path | None = None) -> tuple[int, int, Path
     path = resolved_file(spec) if path is None else path
     if path.is_dir():
         raise load_failed(spec, "it is a folder, and one file is wanted: declare the file in it")
+    if os.path.lexists(f"{path}{_UNFINISHED}"):
+        beside = f"{path.name}{_UNFINISHED}"
+        raise load_failed(
+            spec, f"its download by aria2 is not over: {beside} is beside it; download the rest of it"
+        )
     with reading(spec):
         descriptor = os.open(path, _OPEN_FLAGS)
-        unfinished = Path(f"{path}{_UNFINISHED}").exists()
-    if unfinished:
-        os.close(descriptor)
-        raise load_failed(
-            spec,
-            f"its download by aria2 is not over: {path.name}{_UNFINISHED} is beside it; download the rest of it",
-        )
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)

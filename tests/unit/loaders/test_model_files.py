@@ -255,6 +255,9 @@ def test_a_download_of_aria2_that_is_not_over_is_said_to_be_one(tmp_path, loader
         loader_of(wanted).open(wanted)
     unfinished.unlink()
     assert loaded(wanted).keys() == {"w"}
+    longest = tmp_path / ("m" * 243 + ".safetensors")  # to which nothing can be beside
+    path.replace(longest)
+    assert loaded(spec(longest, loader)).keys() == {"w"}
 
 
 @pytest.mark.parametrize("loader", ["safetensors", "torch", AUTO_LOADER])
