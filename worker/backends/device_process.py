@@ -18,7 +18,7 @@ from protocol.vocabulary import DeviceState
 from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses, Range, TellsFigures
 from worker.backends.call_threads import CallThreads
 from worker.backends.isolation import notices
-from worker.backends.isolation.answers import QUESTIONS, WORK
+from worker.backends.isolation.call import QUESTIONS, WORK
 from worker.backends.isolation.caller import Caller
 from worker.backends.isolation.codec import packed, packed_block, packed_error, packed_readings, request_of
 from worker.backends.isolation.figures_page import FiguresWriter

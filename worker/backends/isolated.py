@@ -13,10 +13,10 @@ from typing import Any
 from protocol.vocabulary import DeviceState, Executed
 from worker.backends.base import HeldByProcess, OnChange, RemoteWork
 from worker.backends.isolation import codec
-from worker.backends.isolation.answers import Call, OnReport
 from worker.backends.isolation.asking import ANSWER_S, PATIENCE_S, Asking
 from worker.backends.isolation.block_copies import BlockCopies
 from worker.backends.isolation.blocks import Blocks
+from worker.backends.isolation.call import Call, OnReport
 from worker.backends.isolation.carrying import give_up, read_out
 from worker.backends.isolation.child_process import ChildProcess, Launch
 from worker.backends.isolation.displaced import Displaced

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from worker.backends.engines.arrays import Segments
-from worker.backends.isolation.answers import Answers, Call
+from worker.backends.isolation.answers import Answers
+from worker.backends.isolation.call import Call
 from worker.backends.isolation.caller import Caller
 from worker.core.errors import OutOfMemoryError, WorkerError
 from worker.core.shortages import start_thread

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from worker.backends.isolation.answers import Call
+from worker.backends.isolation.call import Call
 from worker.backends.isolation.child_process import ChildProcess
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent

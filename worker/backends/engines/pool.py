@@ -9,7 +9,7 @@ from worker.backends.base import RemoteWork
 from worker.backends.engines.base import AnswerPrefixes, EngineError, EngineLaunch, FileState
 from worker.backends.engines.meter import Held
 from worker.backends.engines.process import RELEASE_S, EndedUnderOthersError, EngineProcess, Idle, Lease
-from worker.backends.isolation.answers import OnReport
+from worker.backends.isolation.call import OnReport
 from worker.backends.isolation.child_process import ChildProcess, Launch
 from worker.backends.isolation.codec import RemoteError
 from worker.backends.isolation.endings import EndedError, Ending

@@ -15,7 +15,7 @@ from worker.backends.engines.base import AnswerPrefixes, EngineLaunch
 from worker.backends.engines.meter import Held, Meter, Steps
 from worker.backends.engines.opened_model import OpenedModel
 from worker.backends.engines.patience import end_unless_answered, later
-from worker.backends.isolation.answers import OnReport
+from worker.backends.isolation.call import OnReport
 from worker.backends.isolation.child_process import ChildProcess
 from worker.backends.isolation.codec import RemoteError
 from worker.backends.isolation.endings import EndedError, Ending

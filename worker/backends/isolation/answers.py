@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from worker.backends.isolation.alarm import ALARM
+from worker.backends.isolation.call import FAILED, QUESTIONS, SUCCEEDED, WORK, Call, OnQuestion, OnReport
 from worker.backends.isolation.codec import error_of
 from worker.backends.isolation.endings import EndedError, Ending
 from worker.backends.isolation.frames import (
@@ -27,7 +28,6 @@ from worker.backends.isolation.frames import (
 )
 from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError, WorkerError
-from worker.core.records import Report, no_report
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent, SureLock
 
@@ -43,12 +43,6 @@ _LOOK_AGAIN_S = 0.05
 LAST_WORD_S = 0.25
 """How long the answer to a call is waited for once it was cancelled, or its time is up."""
 
-WORK = "work"
-"""The call that carries values of others' code."""
-
-SUCCEEDED, FAILED = 2, 3
-"""So many fields has an answer."""
-
 READS_ALONE = sys.platform == "win32"
 """Whether a thread of its own reads."""
 
@@ -57,30 +51,6 @@ _BROKEN = (BrokenFrameError, IndexError, KeyError, OSError, TypeError, ValueErro
 
 _LAST_ANSWERS_S = 5.0
 """How long who reads is given to come to the end of what a process left in its pipe."""
-
-OnQuestion = Callable[["Call", Any], None]
-"""Called by whichever thread reads answers with what work asks, which ``Answers.reply`` answers, later and elsewhere."""
-
-OnReport = Report
-"""Called by whichever thread reads answers."""
-
-
-class Call:
-    """One call on its way."""
-
-    answer: Message | Ending | None = None
-    on_report: OnReport = staticmethod(no_report)
-    on_question: OnQuestion | None = None
-    undo: tuple[Any, ...] | None = None
-    """What to call if no caller waits any more and it is done all the same."""
-    on_answer: Callable[[], None] | None = None
-    """What to call once it is answered, if no caller waits any more."""
-    woken: SureEvent | None = None
-    """Set for who waits while another reads: it is answered, or the reading is free."""
-
-    def __init__(self, number: int, do: str) -> None:
-        self.number = number
-        self.do = do
 
 
 class Answers:
@@ -420,21 +390,3 @@ class Answers:
             waiting = next((each.woken for each in calls if each.woken is not None), None)
         if waiting is not None:
             waiting.set()
-
-
-QUESTIONS = frozenset(
-    {
-        "start",
-        "readings",
-        "processes",
-        "check",
-        "check_restart",
-        "notes",
-        "live",
-        "map",
-        "read",
-        "read_file",
-        "tick",
-    }
-)
-"""Calls that change nothing that figures tell of. A tick may: it is seen when figures are taken next."""

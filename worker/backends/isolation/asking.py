@@ -9,7 +9,7 @@ from typing import Any
 
 from protocol.vocabulary import DeviceState, Executed
 from worker.backends.isolation import codec
-from worker.backends.isolation.answers import Call
+from worker.backends.isolation.call import Call
 from worker.backends.isolation.child_process import ChildProcess
 from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
 from worker.core.errors import DeviceUnavailableError

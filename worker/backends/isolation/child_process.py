@@ -13,7 +13,8 @@ from typing import IO, Any
 
 from protocol.record import Record
 from worker.backends.isolation import notices
-from worker.backends.isolation.answers import Answers, Call, OnQuestion, OnReport
+from worker.backends.isolation.answers import Answers
+from worker.backends.isolation.call import Call, OnQuestion, OnReport
 from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.figures_page import Dated, FiguresReader
 from worker.backends.isolation.frames import FramePipe

@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from worker.backends.base import Piecewise
 from worker.backends.host_memory import copy_between
-from worker.backends.isolation.answers import LAST_WORD_S, Call
+from worker.backends.isolation.answers import LAST_WORD_S
+from worker.backends.isolation.call import Call
 from worker.backends.isolation.child_process import ChildProcess
 from worker.backends.isolation.slots import SLOT_BYTES, Slots
 from worker.backends.pieces import Done

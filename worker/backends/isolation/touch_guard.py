@@ -12,7 +12,6 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 from worker.core.errors import OutOfMemoryError
@@ -45,6 +44,14 @@ class Spoilable(Protocol):
         ...
 
 
+class Spoil(Protocol):
+    """``TouchGuard._spoil``."""
+
+    def __call__(self, *, whole: bool) -> bool:
+        """Put other memory in the place of maps; False for none."""
+        ...
+
+
 class TouchGuard:
     """What becomes of that signal in this process. Thread-safe; made once, by the main thread."""
 
@@ -72,14 +79,14 @@ class TouchGuard:
         """Tell whether a map is touched."""
         return one in self._used
 
-    def _spoil(self) -> bool:
-        """Put other memory in the place of what a touch fails on. False if that was done to all, or nothing is in use.
+    def _spoil(self, *, whole: bool) -> bool:
+        """Put other memory in the place of what was cut short, or of anything in use: of a disk that fails, it may be all.
 
-        That is what was cut short. Where nothing was, it is anything in use: a disk that fails. OutOfMemoryError.
+        False if there is none in whose place that was not done. OutOfMemoryError.
         """
         # Without the lock: whoever holds it may be who waits. Maps in use are not closed.
-        used = [each for each in tuple(self._used) if not each.spoiled]
-        for each in [each for each in used if each.is_short()] or used:
+        used = [each for each in tuple(self._used) if not each.spoiled and (whole or each.is_short())]
+        for each in used:
             each.spoil()
         return bool(used)
 
@@ -89,7 +96,7 @@ if sys.platform == "win32":
     class _Signal:
         """Nothing: there a file that is mapped can't be cut short."""
 
-        def __init__(self, spoil: Callable[[], bool]) -> None:
+        def __init__(self, spoil: Spoil) -> None:
             """Take what other systems need."""
 
         def begin(self) -> None:
@@ -103,7 +110,7 @@ else:
     class _Signal:
         """What becomes of SIGBUS: ``spoil`` is called, on a thread of its own, between ``begin`` and ``end``."""
 
-        def __init__(self, spoil: Callable[[], bool]) -> None:
+        def __init__(self, spoil: Spoil) -> None:
             self._spoil = spoil
             self._watched = False
             self._libc = ctypes.CDLL(None)
@@ -144,14 +151,18 @@ else:
             while True:
                 try:
                     poll.poll()
-                    if not self._is_told() or self._spoil():
-                        short_since = None
-                        continue
-                    short_since = None
-                    poll.poll(_SETTLED_MS)
-                    self._is_told()
-                    if poll.poll(_SETTLED_MS) and self._is_told():
+                    # What was told of may be mended by now: a touch that fails yet is told of again.
+                    if (
+                        self._is_told()
+                        and not self._spoil(whole=False)
+                        and poll.poll(_SETTLED_MS)
+                        and self._is_told()
+                        and not self._spoil(whole=True)
+                        and poll.poll(_SETTLED_MS)
+                        and self._is_told()
+                    ):
                         self._set(self._before)  # it is no map of ours that is touched again and again
+                    short_since = None
                 except (OutOfMemoryError, MemoryError):
                     # The touch is tried again, which tells of it again.
                     short_since = time.monotonic() if short_since is None else short_since

@@ -10,7 +10,8 @@ import pytest
 
 from tests.unit.isolation import never
 from worker.backends.isolation import answers as module
-from worker.backends.isolation.answers import Answers, Call
+from worker.backends.isolation.answers import Answers
+from worker.backends.isolation.call import Call
 from worker.backends.isolation.endings import EndedError, Ending
 from worker.backends.isolation.frames import FramePipe
 from worker.core.cancellation import CancelToken
