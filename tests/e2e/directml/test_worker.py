@@ -1,91 +1,29 @@
 """DirectML as a host sees it: a real worker, the real library, and the driver's own books as witness."""
 
-import hashlib
-import json
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.e2e.process import MIB, Worker, eventually
+from tests.e2e.directml.workers import (
+    DML,
+    LOSSES,
+    StartWorker,
+    agrees,
+    allocate,
+    copy,
+    free,
+    processes,
+    random_content,
+    start,
+    status,
+)
+from tests.e2e.process import MIB, eventually
 from tests.rigs.directml.falling_budget import HIGHEST_BYTES, FallingBudget
 from tests.rigs.directml.rig import GIB, Factory, Rig
-from tests.rigs.model_files import write_model
-from worker.loaders.dtypes import TORCH_NAMES
 
-FOLLOWING = "tests.rigs.following_plugin"
-DML = {"device_id": "dml:0"}
-PATIENCE_S = 90.0
-"""Two processes that import torch at once, on a busy machine, take this long at most."""
-LOSSES = {"events": ["device.lost", "device.recovered", "memory.pressure_changed"]}
-
-StartWorker = Callable[..., Worker]
-
-
-@pytest.fixture
-def start(directml_python: Path, directml_rig: Rig) -> Iterator[StartWorker]:
-    """Return what starts a worker on a simulated machine."""
-    with ExitStack() as stack:
-
-        def begin(*options: str, **machine: Any) -> Worker:
-            environment = directml_rig.environment(**machine)
-            command = ("--directml-python", str(directml_python), "--pool-bytes", "0", *options)
-            return stack.enter_context(Worker(*command, environment=environment, patience=PATIENCE_S))
-
-        yield begin
-
-
-def status(worker: Worker, device_id: str = "dml:0", **more: Any) -> dict[str, Any]:
-    """Return a device's figures, read now."""
-    (device,) = worker.call("memory.get_status", {"device_id": device_id, "refresh": True, **more})["devices"]
-    found: dict[str, Any] = device
-    return found
-
-
-def allocate(worker: Worker, size: int, device_id: str = "dml:0", **more: Any) -> str:
-    """Allocate, which waits for the end of a probe. Returns the id."""
-    made = worker.call("memory.allocate", {"size_bytes": size, "device_id": device_id, **more})
-    return str(made["allocation_id"])
-
-
-def free(worker: Worker, allocation_id: str) -> int:
-    """Free; returns what went back."""
-    return int(worker.call("memory.deallocate", {"allocation_id": allocation_id})["returned_bytes"])
-
-
-def copy(worker: Worker, source: str, device_id: str) -> tuple[str, str]:
-    """Copy to a device, compared there. Returns the id of the copy, and the checksum."""
-    data = {"source_allocation_id": source, "destination_device_id": device_id, "verify": True}
-    done = worker.call("memory.transfer", {**data, "transfer_type": "copy"})
-    return str(done["destination_allocation_id"]), str(done["checksum"])
-
-
-def random_content(worker: Worker, size: int, seed: int) -> str:
-    """Return a shared allocation on the CPU with contents that no two seeds share."""
-    made = worker.call("memory.allocate", {"size_bytes": size, "device_id": "cpu", "memory_type": "shared"})
-    with Path(made["shared_memory"]["path"]).open("r+b") as file:
-        block = hashlib.shake_256(str(seed).encode()).digest(MIB)
-        for start in range(0, size, MIB):
-            file.write(block[: min(MIB, size - start)])
-    return str(made["allocation_id"])
-
-
-def agrees(worker: Worker, rig: Rig, device_id: str = "dml:0") -> int:
-    """Hold what the worker says its processes have against what the driver says. Returns that."""
-    adapter = int(device_id[-1])
-    said, held = status(worker, device_id)["process_used_bytes"], rig.witness.device_bytes(adapter)
-    assert abs(said - held) <= MIB
-    return held
-
-
-def processes(worker: Worker, rig: Rig, adapter: int) -> list[psutil.Process]:
-    """Return the worker's children that hold memory on an adapter."""
-    holding = {pid for pid, each in rig.witness.living(adapter).items() if each.device_bytes > MIB}
-    return [each for each in psutil.Process(worker.pid).children() if each.pid in holding]
+__all__ = ["start"]
 
 
 def test_a_device_from_its_probe_to_its_loss_and_back(start: StartWorker, directml_rig: Rig) -> None:
@@ -222,47 +160,6 @@ def test_what_can_not_be_used_says_why(start: StartWorker, machine: dict[str, An
 
 
 @pytest.mark.parametrize("allocator", ["untiled", "tiled"])
-def test_weights_are_the_same_to_the_bit(
-    start: StartWorker, directml_rig: Rig, tmp_path: Path, allocator: str
-) -> None:
-    """Loaded from a file, offloaded to host memory and brought back, and after a restart of their device."""
-    tensors = write_model(tmp_path / "m.safetensors", 30 * MIB, 8, 10 * MIB, dtype="I16")
-    row = {"id": "m", "path": "m.safetensors", "loader": "safetensors", "device": "dml:0", "offload": True}
-    models = tmp_path / "models.yaml"
-    models.write_text(json.dumps({"models": [row]}))
-    plugins = ("--plugin", "tests.rigs.digest_plugin", "--plugin", FOLLOWING)
-    worker = start("--models", str(models), *plugins, "--directml-allocator", allocator)
-
-    def seen() -> Any:
-        return worker.call("test.digest", {"model_id": "m"})["tensors"]
-
-    expected = {name: hashlib.blake2b(data).hexdigest() for name, data in tensors.items()}
-    assert seen() == expected
-    assert agrees(worker, directml_rig) >= 40 * MIB
-    (process,) = processes(worker, directml_rig, 0)
-    there = {"pid": process.pid, "model_id": "m", "tensors": expected}
-    for way in ({}, {"torch": True}):
-        assert worker.call("test.follow", {"model_id": "m", **way}) == there, "where the weights are"
-    offloaded = worker.call("memory.unload_model", {"model_id": "m", "mode": "offload"})
-    if allocator == "untiled":
-        assert offloaded["returned_bytes"] >= 40 * MIB
-        assert agrees(worker, directml_rig) < MIB
-    assert seen() == expected
-    (process,) = processes(worker, directml_rig, 0)
-    worker.call("memory.defragment", {**DML, "aggressive": True})
-    assert process.is_running() == (allocator == "untiled"), "which needs no other"
-    assert seen() == expected
-    (row,) = worker.call("memory.get_model_status", {"model_id": "m"})["models"]
-    assert (row["device_id"], row["load_count"]) == ("dml:0", 2)
-    worker.call("worker.subscribe", LOSSES)
-    (process,) = processes(worker, directml_rig, 0)
-    process.send_signal(signal.SIGKILL)
-    assert worker.event("device.lost")["data"]["model_ids"] == ["m"]
-    eventually(lambda: status(worker)["state"] == "available", "it is back")
-    assert seen() == expected
-
-
-@pytest.mark.parametrize("allocator", ["untiled", "tiled"])
 def test_no_restart_into_a_smaller_budget(start: StartWorker, directml_rig: Rig, allocator: str) -> None:
     """The budget fell below what lives: a restart is refused, or not needed; nobody's blocks go for another's room."""
     worker = start("--directml-allocator", allocator, budget_bytes=1280 * MIB)
@@ -303,39 +200,6 @@ def test_nothing_is_lost_under_a_budget_that_moves(
     assert use.done["compared"] > 5
 
 
-def test_types_that_the_library_has_not(start: StartWorker, directml_rig: Rig, tmp_path: Path) -> None:
-    """Weights of a type that would end the device's process reach torch by their values, or are refused by name."""
-    torch = pytest.importorskip("torch")
-    stand_ins = {
-        "BF16": "float32",
-        "F8_E4M3": "float16",
-        "F8_E5M2": "float16",
-        "U16": "int32",
-        "U32": "int64",
-    }
-    content = bytes(range(0x70)) * 36  # no NaN in any of them: those have no one pattern of bits
-    rows = []
-    for dtype in (*stand_ins, "C64", "U64"):
-        file = tmp_path / f"{dtype}.safetensors"
-        write_model(file, len(content), dtype=dtype)
-        file.write_bytes(file.read_bytes()[: -len(content)] + content)
-        rows.append({"id": dtype, "path": file.name, "loader": "safetensors", "device": "dml:0"})
-    models = tmp_path / "models.yaml"
-    models.write_text(json.dumps({"models": rows}))
-    worker = start("--models", str(models), "--plugin", FOLLOWING)
-    for dtype, stand_in in stand_ins.items():
-        host = torch.frombuffer(bytearray(content), dtype=getattr(torch, TORCH_NAMES[dtype]))
-        expected = hashlib.blake2b(host.to(getattr(torch, stand_in)).numpy()).hexdigest()
-        seen = worker.call("test.follow", {"model_id": dtype, "torch": True})
-        assert seen["tensors"] == {"layer.0": expected}, dtype
-    there = set(directml_rig.witness.living())
-    for dtype in ("C64", "U64"):
-        refused = worker.refused("test.follow", {"model_id": dtype, "torch": True})
-        assert (refused["code"], refused["details"]["device_id"]) == ("unsupported", "dml:0")
-        assert TORCH_NAMES[dtype] in refused["message"]
-    assert set(directml_rig.witness.living()) == there
-
-
 def test_a_pool_beyond_its_budget_is_pressure(start: StartWorker, directml_rig: Rig) -> None:
     """What is free within a pool does not hide that the system wants most of it back."""
     worker = start("--directml-allocator", "tiled", budget_bytes=1280 * MIB)
@@ -349,34 +213,6 @@ def test_a_pool_beyond_its_budget_is_pressure(start: StartWorker, directml_rig: 
     assert found["pressure_level"] == "critical"
     signals = worker.call("memory.get_pressure", DML)["devices"][0]["signals"]
     assert {"process_budget_used_percentage", "dxcore"} <= {signals[0]["name"], signals[0]["source"]}, signals
-
-
-def test_a_model_beside_demoted_memory(start: StartWorker, directml_rig: Rig, tmp_path: Path) -> None:
-    """So much goes for it that what the driver moved out is back as well: one model's bytes would only have let that return."""
-    rows = []
-    for seed, name in enumerate(("a", "b", "c", "d")):
-        write_model(tmp_path / f"{name}.safetensors", 100 * MIB, seed=seed)
-        rows.append({"id": name, "path": f"{name}.safetensors", "loader": "safetensors", "device": "dml:0"})
-    models = tmp_path / "models.yaml"
-    models.write_text(json.dumps({"models": rows}))
-    worker = start("--models", str(models), "--directml-allocator", "untiled", budget_bytes=GIB, demotes=True)
-    for name in ("a", "b", "c"):
-        worker.call("memory.load_model", {"model_id": name})
-
-    def cheapest() -> float:
-        rows = worker.call("memory.get_consumers", DML)["consumers"]
-        return min(float(row["price_ms_per_mib"]) for row in rows if row["kind"] == "model")
-
-    before = cheapest()
-    directml_rig.witness.set_budget(0, 230 * MIB)
-    demoted = directml_rig.witness.device_bytes() - 230 * MIB
-    assert status(worker)["process_demoted_bytes"] == demoted >= 70 * MIB
-    assert cheapest() < 0.9 * before, "a use of it crosses the bus for what is demoted"
-    planned = worker.call("memory.plan", {"candidates": [{"name": "d", "model_id": "d"}]})
-    assert len(planned["candidates"][0]["evictions"]) == 2
-    worker.call("memory.load_model", {"model_id": "d", "plan_id": planned["plan_id"]})
-    assert status(worker)["process_demoted_bytes"] == 0
-    assert agrees(worker, directml_rig) <= 230 * MIB
 
 
 @pytest.mark.parametrize("allocator", ["untiled", "tiled"])

@@ -9,10 +9,11 @@ from typing import Any
 
 from protocol.record import Record
 from worker.backends.base import RemoteWork
+from worker.backends.engines.accounts import Accounts
 from worker.backends.engines.arrays import Segments
 from worker.backends.engines.asking import Questions
 from worker.backends.engines.base import AnswerPrefixes, EngineLaunch
-from worker.backends.engines.meter import Held, Meter, Steps
+from worker.backends.engines.meter import Held, Meter
 from worker.backends.engines.opened_model import OpenedModel
 from worker.backends.engines.patience import end_unless_answered, later
 from worker.backends.isolation.call import OnReport
@@ -79,12 +80,11 @@ class EngineProcess:
         """Held while a model comes, goes or shrinks, so that no two are measured as one."""
         self._lock = SureLock()
         # All mutable state: the process, models by handle (of one that has just ended, too, until that is told of),
-        # what it took before any and what of earlier ones is left in it, its libraries, and how many calls work there.
+        # its libraries, and how many calls work there; what its memory is of is in the accounts.
         self._child: ChildProcess | None = None
         self._models: dict[str, OpenedModel] = {}
+        self._accounts = Accounts(self._models, self._lock)
         self._working = self._works = 0
-        self._empty_bytes: int | None = None
-        self._left_bytes = 0
         self._engines: frozenset[str] = frozenset()
         self._idle: SureEvent | None = None
         self._segments = Segments()
@@ -102,12 +102,12 @@ class EngineProcess:
             if child is None or child.end is not None:  # what was in it goes with it: see ``ended``
                 idle = self._find_idle(launch.engine) or Idle(self._start())
                 child = self._child = idle.child
-                self._engines, self._empty_bytes = idle.engines, idle.empty_bytes
+                self._engines, self._accounts.empty_bytes = idle.engines, idle.empty_bytes
             works, working = self._works, self._working
             try:
                 self._prepare(child, launch.engine)
                 before, host_before = _both(meter, host, child.pid)
-                self._note_left(child, host_before)
+                self._accounts.note_left(child, host_before)
                 arguments = {
                     "engine": launch.engine,
                     "path": str(launch.path),
@@ -142,18 +142,8 @@ class EngineProcess:
             return
         before = 0 if not self._engines else private_bytes(child.pid)
         self._ask(child, "", "prepare", {"engine": engine}, RELEASE_S)
-        after = private_bytes(child.pid)
         self._engines |= {engine}
-        if None in {self._empty_bytes, before, after}:
-            self._empty_bytes = None
-        else:
-            self._empty_bytes = (self._empty_bytes or 0) + max(0, (after or 0) - (before or 0))
-
-    def _note_left(self, child: ChildProcess, taken: int | None) -> None:
-        """Note what earlier models have left behind, where there are no others: it is none of the next one's."""
-        if not any(each.child is child for each in self._models.values()):
-            known = taken is not None and self._empty_bytes is not None
-            self._left_bytes = max(0, (taken or 0) - (self._empty_bytes or 0)) if known else 0
+        self._accounts.add_library(before, private_bytes(child.pid))
 
     def _open(
         self, child: ChildProcess, handle: str, arguments: dict[str, Any], token: CancelToken
@@ -219,7 +209,7 @@ class EngineProcess:
         finally:
             if not given_up:
                 over()
-            self._note_growth(model)
+            self._accounts.note_growth(model)
         model.figures, sent = answer["figures"], answer["arrays"]
         try:
             return self._segments.receive(answer["result"], sent, copied=True)
@@ -235,43 +225,6 @@ class EngineProcess:
         with self._lock:
             self._working -= 1
 
-    def _note_growth(self, model: OpenedModel, *, exact: bool = False) -> None:
-        """Count what the process grew by, beyond what is known of its models, as the working memory of this one.
-
-        Of an ``exact`` reading, too, what it takes less than is known: what earlier models left behind is gone first,
-        then what this one took as it was opened, then what the others have, who alone are there once this one is gone.
-        """
-        child, empty, device_id = model.child, self._empty_of(model), model.meter.device_id
-        measure = model.meter.taken if exact else model.meter.taken_quickly
-        taken = None if child.end is not None else measure(child.pid)
-        if taken is None or empty is None:
-            return
-        if device_id == HOST:
-            empty += self._left_bytes
-        with self._lock:
-            here = [
-                each
-                for each in self._models.values()
-                if each.child is child and each.meter.device_id == device_id
-            ]
-            if any(each.opened_bytes is None for each in here):
-                return  # its share can't be told from theirs
-            more = taken - empty - sum((each.opened_bytes or 0) + each.grown_bytes for each in here)
-            if model in here:
-                grown = model.grown_bytes + more
-                model.grown_bytes, more = max(0, grown), min(0, grown)
-            if not exact or more >= 0:
-                return
-            of_left = min(-more, self._left_bytes) if device_id == HOST else 0
-            self._left_bytes -= of_left
-            less = -more - of_left
-            for each in sorted(here, key=lambda each: each is not model):
-                less = each.give_up(less)
-
-    def _empty_of(self, model: OpenedModel) -> int | None:
-        """Return what the process holds without models, where this one is: of another device than the machine, nothing."""
-        return self._empty_bytes if model.meter.device_id == HOST else 0
-
     def footprint(self, handle: str) -> Footprint:
         """Return what a model takes. KeyError."""
         return self._models[handle].footprint
@@ -286,9 +239,9 @@ class EngineProcess:
         """
         with self._changing:
             model = self._models[handle]
-            self._note_growth(model, exact=True)
+            self._accounts.note_growth(model, exact=True)
             child, claimed, began = model.child, model.grown_bytes, time.monotonic()
-            steps = self._steps(model)
+            steps = self._accounts.steps(model)
             model.figures = self._ask(child, handle, "shrink", {}, RELEASE_S)
             steps.add("the engine gave working memory back")
             child.call("trim", HOST, patience_s=RELEASE_S)
@@ -297,7 +250,7 @@ class EngineProcess:
                 child.call("trim", HOST, patience_s=RELEASE_S)
                 steps.add("the engine opened the model anew")
             took_ms = 1000 * (time.monotonic() - began)
-            self._note_growth(model, exact=True)
+            self._accounts.note_growth(model, exact=True)
             if model.mapped_bytes:  # of a file that was opened anew, less may be
                 model.mapped_bytes = min(model.mapped_bytes, mapped_bytes(child.pid, model.launch.files))
             model.shrunk(took_ms, model.grown_bytes)
@@ -327,7 +280,7 @@ class EngineProcess:
         """
         with self._changing:
             model = self._models[handle]
-            child, steps, own = model.child, self._steps(model), None
+            child, steps, own = model.child, self._accounts.steps(model), None
             try:
                 self._ask(child, handle, "close_session", {}, RELEASE_S)  # 1
                 steps.add("the engine dropped the model")
@@ -335,7 +288,7 @@ class EngineProcess:
                 steps.add("free pages went back to the system")
             except EndedError:
                 steps.end(_ENDED)
-                own = self._empty_bytes
+                own = self._accounts.empty_bytes
             self._segments.clear()
             with self._lock:
                 self._models.pop(handle, None)
@@ -343,27 +296,17 @@ class EngineProcess:
                 if steps.kept_share() > 1 - ENOUGH:  # 3
                     self.end("kept memory of a model that was unloaded")
                     steps.end(_ENDED)
-                    own = self._empty_bytes
+                    own = self._accounts.empty_bytes
                 else:
                     self._wait_idle()
             else:
-                self._note_growth(model, exact=True)
+                self._accounts.note_growth(model, exact=True)
             return Receipt(None, steps.returned, steps.done, own)
 
     def _alone(self, model: OpenedModel) -> bool:
         """Tell whether no other model is in the process of one."""
         with self._lock:
             return not any(each.child is model.child for each in self._models.values() if each is not model)
-
-    def _steps(self, model: OpenedModel) -> Steps:
-        files = tuple(file for each in self._models.values() for file in each.launch.files)
-        pid, on_host = model.child.pid, model.meter.device_id == HOST
-
-        def taken() -> int | None:
-            found = None if model.opened_bytes is None else model.meter.taken(pid)
-            return found + mapped_bytes(pid, files) if found is not None and on_host else found
-
-        return Steps(taken, self._empty_of(model))
 
     # ---- ending ----
 
@@ -378,7 +321,7 @@ class EngineProcess:
             self._stop_waiting()
             with self._lock:
                 self._child = None
-            return Idle(child, self._engines, self._empty_bytes)
+            return Idle(child, self._engines, self._accounts.empty_bytes)
         finally:
             self._changing.release()
 
