@@ -65,8 +65,9 @@ class Played:
                 self.roster.place(request)
             self.priced.append(price.call_count)
             began = time.thread_time()
-            place_among(request, self.known.nodes, self.known.reservations, time.monotonic_ns())
+            every = place_among(request, self.known.nodes, self.known.reservations, time.monotonic_ns())
             self.priced_ms.append((time.thread_time() - began) * 1000)
+            assert every.chosen == placement.chosen
         return placement
 
     def add(self, key: str, choice: Choice, model_id: str, *, uses: bool) -> None:

@@ -179,7 +179,7 @@ class Candidates:
         while taken < len(order) and not search.is_below(order[taken][0]):
             begin, most = taken, level_end(level_of(order[taken][0]) + _AT_A_TIME)
             taken = bisect_left(order, (min(most, search.end),), begin + 1)
-            below = level_of(order[taken][0] * SURELY) if taken < len(order) else None
+            below = level_of(order[taken][0] * SURELY) if taken < len(order) else inf
             floors |= {
                 index: rooms[index]
                 + (turn if (turn := turns[index]) > (wait := load + queues[index]) else wait)

@@ -1,15 +1,11 @@
 """The best of many nodes by the least that each may cost: priced from there up, until none can be better. Pure."""
 
 from collections.abc import Callable
-from heapq import heapify, heappop, heapreplace
 from math import inf
 
 from worker.fleet.known import KnownNode
 from worker.fleet.options import NEW, Option, Pricing
 from worker.fleet.pricing import SURELY, level_end, level_of
-
-_AT_A_TIME = 7
-"""Levels that are searched at a time: half an octave."""
 
 
 class Search:
@@ -42,7 +38,7 @@ class Search:
         start: int,
         rank: int,
         late: Callable[[int], float] = lambda _: 0.0,
-        below: int | None = None,
+        below: float = inf,
     ) -> None:
         """Price nodes from the lowest floor up, on each level around the ring from ``start``, until none can be better.
 
@@ -52,31 +48,18 @@ class Search:
         """
         size = len(self._ring)
         while (least := min(floors.values(), default=inf) * SURELY) < inf:
-            last = level_of(least) + _AT_A_TIME
-            if below is not None:
-                if level_of(least) >= below:
-                    return
-                last = min(last, below)
-            end = level_end(last) / SURELY
-            nodes = [
-                (level_of(floor * SURELY), (index - start) % size, index)
-                for index, floor in floors.items()
-                if floor < end
-            ]
-            heapify(nodes)
-            while nodes and nodes[0][0] < last:
-                level, distance, index = nodes[0]
+            level = level_of(least)
+            if level >= below or (self.best is not None and self.best[:2] < (level, rank)):
+                return
+            end = level_end(level) / SURELY / SURELY  # twice, so that ``least`` is surely below it
+            nodes = [((index - start) % size, index) for index, floor in floors.items() if floor < end]
+            for distance, index in sorted(nodes):
                 if self.best is not None and self.best[:3] < (level, rank, distance):
                     return
                 floors[index] += late(index)
-                if floors[index] * SURELY < level_end(level):
-                    heappop(nodes)
+                if floors[index] < end:
                     del floors[index]
                     self._price(self._ring[index])
-                elif floors[index] < end:
-                    heapreplace(nodes, (level_of(floors[index] * SURELY), distance, index))
-                else:
-                    heappop(nodes)
 
     def _price(self, node: KnownNode) -> None:
         option = self.pricing.price(node)
