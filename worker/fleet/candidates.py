@@ -2,31 +2,30 @@
 
 Rows of figures stand beside the nodes, a figure a node: what loading a model takes there, what room for about so many
 bytes costs, how long a turn takes. Added up they are the least that each node may cost. Only those that may be the best
-are priced (``options``), so the decision is that of ``placement.place``.
+are priced (``options``), so the decision is that of ``placement.place``. What a change or a placement makes of a row is
+worked out once a decision needs it: turns for every node that it touched, room for those alone that may be the best.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from math import inf, log2
+from math import inf
 
-from protocol.vocabulary import DeviceState, FileLocation
+from protocol.vocabulary import FileLocation, ModelState
 from worker.fleet.known import KnownNode
-from worker.fleet.options import NEW, THERE, Option, Pricing
+from worker.fleet.options import NEW, THERE, Pricing
 from worker.fleet.placement import Placement, decided, place_among
-from worker.fleet.pricing import UNMEASURED, Work, level_end, level_of, load_ms, turn_ms
+from worker.fleet.pricing import SURELY, UNMEASURED, Usual, Work, level_end, level_of, load_ms, turn_ms
 from worker.fleet.reservations import Reservations
-from worker.fleet.views import DeviceView, ModelView, NodeChange, NodeView, PlacementRequest
+from worker.fleet.rooms import Rooms, bucket_of
+from worker.fleet.searching import Search
+from worker.fleet.views import ModelView, NodeChange, NodeView, PlacementRequest
 
 SCANNED = 16
 """So few nodes are all priced: rows would take longer."""
 
-_SIZES_PER_OCTAVE = 4
-_SURELY = 1 - 1e-9
-"""Sums may come out differently in their last bits."""
-
-_Rooms = tuple[tuple[str, ...], int]
-"""On which devices, none for the node's own choice, and for which size."""
+_AT_A_TIME = 7
+"""Levels of loads that are looked at together: half an octave."""
 
 
 class Candidates:
@@ -36,8 +35,8 @@ class Candidates:
         """Take how many nodes are simply all priced."""
         self._scanned = scanned
         # All mutable state: the nodes on the ring, where each is, and where each model is loaded or about to be; the
-        # rows, a figure a node in the order of the ring, those of models and sizes made when they are asked for; and
-        # of models that have rows the smallest size and the devices, None for different ones; what devices measured of
+        # rows, a figure a node in the order of the ring, those of models and sizes made when they are asked for, and loads also in
+        # their own order; and of models that have rows the smallest size and the devices, None for different ones; what devices measured of
         # leases, and the least that is expected by it.
         self.reservations = Reservations()
         self._ring: list[KnownNode] = []
@@ -46,7 +45,8 @@ class Candidates:
         self._turns: list[float] = []
         self._queues: list[float] = []
         self._loads: dict[str, list[float]] = {}
-        self._rooms: dict[_Rooms, list[float]] = {}
+        self._orders: dict[str, list[tuple[float, int]]] = {}
+        self._rooms: dict[tuple[tuple[str, ...], int], Rooms] = {}
         self._works: dict[str, Work] = {}
         self._work = Work()
         self._usual = UNMEASURED.bound
@@ -107,8 +107,10 @@ class Candidates:
             self._note_work(node_id, Work())
             index = self._index[node_id]
             del self._ring[index]
-            for row in (self._turns, self._queues, *self._loads.values(), *self._rooms.values()):
+            for row in (self._turns, self._queues, *self._loads.values()):
                 del row[index]
+            for room in self._rooms.values():
+                room.remove(index, node_id)
             self._reindex()
         self.reservations.lost(node_id)
 
@@ -122,25 +124,16 @@ class Candidates:
         if special or len(self._ring) <= self._scanned:
             return place_among(request, self._ring, self.reservations, now_ns)
         usual = self._work.usual
-        if not self._usual.bounds(usual):
-            self._usual = usual.bound
-            self._turns = [self._turn_floor(node) for node in self._ring]
+        self._note_turns(usual)
         pricing = Pricing(request, self.reservations, now_ns, usual, self._index)
-        search = _Search(self._ring, pricing)
+        search = Search(self._ring, pricing)
         if request.model_id is None:
-            search.run(self._floors_of_bytes(request.required_bytes or 0), pricing.load_start, NEW)
+            self._search_room(search, request.required_bytes or 0)
         else:
             there = self._where(request.model_id)
-            if there:
-                turns = [inf] * len(self._ring)
-                for index in there:
-                    turns[index] = self._turns[index] if request.new_use else 0.0
-                search.run(turns, pricing.start, 0)
-            if not search.is_below(min(self._load_row(request.model_id), default=inf)):
-                floors = self._floors_of_load(request, search.end)
-                for index in there:
-                    floors[index] = inf
-                search.run(floors, pricing.load_start, NEW)
+            floors = {each: self._there_floor(self._ring[each], request) for each in there}
+            search.run(floors, pricing.start, 0)
+            self._search_loads(search, request, there)
         if search.best is None:  # at most on another kind of device, which rows leave out
             return place_among(request, self._ring, self.reservations, now_ns)
         return decided(request, self._ring, pricing, search.best)
@@ -153,30 +146,53 @@ class Candidates:
         )
         return [self._index[each] for each in names if each in self._index]
 
-    def _floors_of_bytes(self, size_bytes: int) -> list[float]:
-        floors = list(self._room_row((), size_bytes))
-        for index in self._held():
-            floors[index] = 0.0
-        return floors
-
-    def _floors_of_load(self, request: PlacementRequest, end: float) -> list[float]:
-        """Return the least that loading a model may cost, node by node; infinite where it is ``end`` or more for its load alone."""
+    def _there_floor(self, node: KnownNode, request: PlacementRequest) -> float:
+        """Return the least until a model can be used on a node that has it, or is about to."""
         model_id = request.model_id or ""
-        loads = self._load_row(model_id)
+        turn = self._turns[self._index[node.node_id]] if request.new_use else 0.0
+        model, begun = node.models.get(model_id), self.reservations.of(node.node_id).loads.get(model_id)
+        if model is None or model.state is ModelState.LOADED:
+            return turn
+        return max(turn, model.ready_in_ms if begun is None else begun.wait_ms + begun.load_ms)
+
+    def _search_room(self, search: Search, size_bytes: int) -> None:
+        room, held = self._room_row((), size_bytes), set(self._held())
+        floors = dict(enumerate(room.floors)) | dict.fromkeys(held, 0.0)
+        search.run(
+            floors, search.pricing.load_start, NEW, lambda each: 0.0 if each in held else room.late(each)
+        )
+
+    def _search_loads(self, search: Search, request: PlacementRequest, there: Iterable[int]) -> None:
+        """Search the nodes where a model has to be loaded, but those where its load alone costs too much."""
+        model_id = request.model_id or ""
+        order = self._order(model_id)
         size, devices = self._needs.get(model_id, (0, ()))
-        if request.required_bytes is not None:
-            size = request.required_bytes
-        rooms = [0.0] * len(loads) if devices is None else self._room_row(devices, size)
-        turns = self._turns if request.new_use else [0.0] * len(loads)
-        floors = [inf] * len(loads)
-        for index, load in enumerate(loads):
-            if load < end:
-                wait, turn = load + self._queues[index], turns[index]
-                floors[index] = rooms[index] + (max(turn, wait))
-        for index in self._held():
-            if loads[index] < end:
-                floors[index] = loads[index]
-        return floors
+        size = size if request.required_bytes is None else request.required_bytes
+        room = None if devices is None else self._room_row(devices, size)
+        held, there = set(self._held()), frozenset(there)
+        zeros, queues = [0.0] * len(self._ring), self._queues
+        turns, rooms = self._turns if request.new_use else zeros, zeros if room is None else list(room.floors)
+        for index in held:
+            rooms[index] = 0.0
+        floors: dict[int, float] = {}
+        taken = 0
+        while taken < len(order) and not search.is_below(order[taken][0]):
+            begin, most = taken, level_end(level_of(order[taken][0]) + _AT_A_TIME)
+            taken = bisect_left(order, (min(most, search.end),), begin + 1)
+            below = level_of(order[taken][0] * SURELY) if taken < len(order) else None
+            floors |= {
+                index: rooms[index]
+                + (turn if (turn := turns[index]) > (wait := load + queues[index]) else wait)
+                for load, index in order[begin:taken]
+                if index not in there
+            }
+            search.run(
+                floors,
+                search.pricing.load_start,
+                NEW,
+                lambda each: 0.0 if room is None or each in held else room.late(each),
+                below,
+            )
 
     def _held(self) -> Iterable[int]:
         """Return the nodes whose room is not as their views say."""
@@ -200,12 +216,32 @@ class Candidates:
                 self._needs[model_id] = size, devices.pop() if len(devices) == 1 else None
         return row
 
-    def _room_row(self, devices: tuple[str, ...], size_bytes: int) -> list[float]:
-        bucket = int(_SIZES_PER_OCTAVE * log2(size_bytes)) if size_bytes > 0 else -1
+    def _order(self, model_id: str) -> list[tuple[float, int]]:
+        """Return what loading a model takes and where, in order; but nodes where it can't be loaded."""
+        order = self._orders.get(model_id)
+        if order is None:
+            order = sorted(zip(self._load_row(model_id), range(len(self._ring)), strict=True))
+            del order[bisect_left(order, (inf,)) :]
+            if order:
+                self._orders[model_id] = order
+        return order
+
+    def _note_load(self, model_id: str, index: int, load: float) -> None:
+        row = self._loads[model_id]
+        if row[index] != load:
+            order = self._orders.get(model_id)
+            if order is not None:
+                if row[index] < inf:
+                    del order[bisect_left(order, (row[index], index))]
+                if load < inf:
+                    insort(order, (load, index))
+            row[index] = load
+
+    def _room_row(self, devices: tuple[str, ...], size_bytes: int) -> Rooms:
+        bucket = bucket_of(size_bytes)
         row = self._rooms.get((devices, bucket))
         if row is None:
-            row = [_room_floor(node, devices, bucket) for node in self._ring]
-            self._rooms[devices, bucket] = row
+            row = self._rooms[devices, bucket] = Rooms(self._ring, devices, bucket)
         return row
 
     def _insert(self, node: KnownNode) -> None:
@@ -216,24 +252,41 @@ class Candidates:
         self._queues.insert(index, _queue_floor(node))
         for model_id, row in self._loads.items():
             row.insert(index, _load_floor(node.models.get(model_id)))
-        for (devices, bucket), row in self._rooms.items():
-            row.insert(index, _room_floor(node, devices, bucket))
+        for room in self._rooms.values():
+            room.insert(index, node.node_id)
         self._reindex()
 
     def _reindex(self) -> None:
+        self._orders.clear()
         self._index = {node.node_id: index for index, node in enumerate(self._ring)}
 
     def _note_devices(self, node: KnownNode) -> None:
         index = self._index[node.node_id]
         self._note_work(node.node_id, Work.of(node.devices.values()))
-        self._turns[index] = self._turn_floor(node)
+        self.reservations.changed.add(node.node_id)
         self._queues[index] = _queue_floor(node)
-        for (devices, bucket), row in self._rooms.items():
-            row[index] = _room_floor(node, devices, bucket)
+        for room in self._rooms.values():
+            room.changed(index, node.node_id)
+
+    def _note_turns(self, usual: Usual) -> None:
+        """Take over what was placed and answered since the last decision, and what is expected now of leases."""
+        changed = self.reservations.changed
+        if not self._usual.bounds(usual):
+            self._usual = usual.bound
+            self._turns = [self._turn_floor(node) for node in self._ring]
+        else:
+            for index in [self._index[each] for each in changed if each in self._index]:
+                self._turns[index] = self._turn_floor(self._ring[index])
+        changed.clear()
 
     def _turn_floor(self, node: KnownNode) -> float:
-        turns = (turn_ms(each, usual=self._usual) for each in node.devices.values())
-        return inf if node.draining else min(turns, default=inf)
+        if node.draining:
+            return inf
+        ahead = self.reservations.of(node.node_id).uses
+        return min(
+            (turn_ms(each, ahead.get(name, 0), self._usual) for name, each in node.devices.items()),
+            default=inf,
+        )
 
     def _note_work(self, node_id: str, work: Work) -> None:
         self._work = self._work.plus(self._works.pop(node_id, Work()), -1).plus(work)
@@ -250,7 +303,7 @@ class Candidates:
                 self._there[model_id].discard(node.node_id)
             row = self._loads.get(model_id)
             if row is not None:
-                row[index] = _load_floor(model)
+                self._note_load(model_id, index, _load_floor(model))
                 self._note_need(model)
 
     def _note_need(self, model: ModelView | None) -> None:
@@ -264,65 +317,7 @@ class Candidates:
         for model_id in node.models:
             self._there[model_id].discard(node.node_id)
             if model_id in self._loads:
-                self._loads[model_id][index] = inf
-
-
-class _Search:
-    """The best option found so far, and what may still be better."""
-
-    def __init__(self, ring: list[KnownNode], pricing: Pricing) -> None:
-        self._ring = ring
-        self._pricing = pricing
-        self.best: Option | None = None
-
-    @property
-    def end(self) -> float:
-        """Where what costs so much or more can't be better than the best; infinite where that is a last resort."""
-        best = self.best
-        if best is None or best.level != level_of(best.price_ms):
-            return inf
-        return level_end(best.level) / _SURELY
-
-    def is_below(self, least_ms: float) -> bool:
-        """Tell whether the best is better than any new place that costs so much or more."""
-        best = self.best
-        return least_ms == inf or (
-            best is not None and (best.level, best.rank) < (level_of(least_ms * _SURELY), NEW)
-        )
-
-    def run(self, floors: list[float], start: int, rank: int) -> None:
-        """Price nodes from the lowest floor up, on each level around the ring from ``start``, until none can be better.
-
-        ``floors``: the least that each may cost, infinite for those left out; changed here. ``rank``: the first
-        that any of them may have.
-        """
-        while (least := min(floors, default=inf) * _SURELY) < inf:
-            level = level_of(least)
-            if self.best is not None and self.best[:2] < (level, rank):
-                return
-            end = level_end(level) / _SURELY
-            for index in _from(start, [each for each, floor in enumerate(floors) if floor < end]):
-                node = self._ring[index]
-                bound = (level, rank, self._pricing.distance(node, start))
-                if self.best is not None and self.best[:3] < bound:
-                    return
-                option = self._pricing.price(node)
-                floors[index] = inf
-                if isinstance(option, Option) and (self.best is None or option.key < self.best.key):
-                    self.best = option
-
-
-def _from(start: int, indices: list[int]) -> list[int]:
-    """Return sorted indices from one on, around the ring."""
-    cut = bisect_left(indices, start)
-    return indices[cut:] + indices[:cut]
-
-
-def _main(node: KnownNode, names: Iterable[str]) -> list[DeviceView]:
-    """Return the devices where room may be made: those of the first one's kind."""
-    there = [node.devices[each] for each in names if each in node.devices]
-    there = [each for each in there if each.state is DeviceState.AVAILABLE]
-    return [each for each in there if each.kind is there[0].kind]
+                self._note_load(model_id, index, inf)
 
 
 def _queue_floor(node: KnownNode) -> float:
@@ -333,13 +328,3 @@ def _load_floor(model: ModelView | None) -> float:
     if model is None or model.refused is not None or model.file is FileLocation.ABSENT:
         return inf
     return load_ms(model, model.size_bytes or 0)
-
-
-def _room_floor(node: KnownNode, devices: tuple[str, ...], bucket: int) -> float:
-    size = int(2 ** (bucket / _SIZES_PER_OCTAVE) * _SURELY) if bucket >= 0 else 0
-    floor = inf
-    for device in _main(node, devices or node.order):
-        missing = 0 if device.available_bytes is None else size - device.available_bytes
-        cost = node.curve(device).cost_ms(missing) if missing > 0 else 0.0
-        floor = floor if cost is None else min(floor, cost)
-    return floor

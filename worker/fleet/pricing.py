@@ -45,8 +45,11 @@ class Usual(NamedTuple):
 UNMEASURED = Usual()
 """Where nothing was measured anywhere."""
 
-_BOUND = 1.2
+_BOUND = 1.05
 """How far what is expected may move before bounds that were made by it are made anew."""
+
+SURELY = 1 - 1e-9
+"""What a bound is taken times: sums may come out differently in their last bits."""
 
 _LEVELS_PER_OCTAVE = 14
 """Prices are estimates: those that differ by less than a twentieth are as good as each other."""

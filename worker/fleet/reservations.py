@@ -67,6 +67,8 @@ class Reservations:
         self._sums: dict[str, NodeHolds] = {}
         self._least: dict[str, _Revision] = {}
         self._seen: dict[str, _Revision] = {}
+        self.changed: set[str] = set()
+        """Nodes of which something else is held than when their owner emptied this last."""
 
     def add(self, key: str, choice: Choice, model_id: str | None, *, uses: bool = False) -> None:
         """Count a placement from now on; ``key``: such as the request's id, unique among those under way.
@@ -113,6 +115,7 @@ class Reservations:
         """Forget a node: what was placed there went with it."""
         for table in (self._held, self._taken, self._sums, self._least, self._seen):
             table.pop(node_id, None)
+        self.changed.add(node_id)
 
     def is_stale(self, node: KnownNode) -> bool:
         """Tell whether a node is known to be further than what its views told."""
@@ -139,6 +142,7 @@ class Reservations:
             return
         self._held[node_id][key] = held
         self._sums.pop(node_id, None)
+        self.changed.add(node_id)
         if held.takes_memory:
             self._taken[node_id].add(key)
         else:
@@ -148,6 +152,7 @@ class Reservations:
         held = self._held.get(node_id)
         if held is not None and held.pop(key, None) is not None:
             self._sums.pop(node_id, None)
+            self.changed.add(node_id)
             if not held:
                 del self._held[node_id]
             self._take_no_more(node_id, key)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,14 +13,16 @@ from protocol.vocabulary import DeviceKind, DeviceState, FileLocation, ModelStat
 from worker.fleet.candidates import Candidates
 from worker.fleet.changes import change
 from worker.fleet.known import KnownNode
+from worker.fleet.options import Option, Pricing
 from worker.fleet.placement import Placement, place, place_among
-from worker.fleet.pricing import level_of
+from worker.fleet.pricing import RoomCurve, level_of
 from worker.fleet.views import (
     Cause,
     Choice,
     DeviceView,
     ModelView,
     NodeView,
+    Passed,
     PlacementRequest,
     PriceStep,
     Step,
@@ -260,3 +263,63 @@ def test_names_that_no_node_knows_leave_nothing_behind() -> None:
     for name in ("m0", *(f"no-{number}" for number in range(9))):
         candidates.place(PlacementRequest(name))
     assert candidates._loads.keys() == {"m0"}
+
+
+def many(number: int) -> Candidates:
+    """Nodes that are all alike, with room for a model that none has."""
+    device = DeviceView("cuda:0", DeviceKind.CUDA, available_bytes=9, work_ms=1000.0, parallel=1)
+    known = (ModelView("m0", size_bytes=8, load_ms=100.0),)
+    candidates = Candidates(scanned=0)
+    for index in range(number):
+        candidates.update(NodeView(f"n{index}", "a", 1, (device,), known))
+    return candidates
+
+
+def test_nodes_that_are_busy_with_this_gateways_own_calls_are_not_priced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their views leave those out: only what was placed says that it is not their turn for long."""
+    candidates = many(40)
+    for node in candidates.nodes[1:]:
+        busy = Choice(node.node_id, "cuda:0", 1, Step.LOADED, 0.0, 0.0, 0.0, 0, "")
+        candidates.reservations.add(node.node_id, busy, "m9", uses=True)
+    priced: list[str] = []
+    price = Pricing.price
+
+    def noted(pricing: Pricing, node: KnownNode) -> Option | Passed:
+        priced.append(node.node_id)
+        return price(pricing, node)
+
+    monkeypatch.setattr(Pricing, "price", noted)
+    free = candidates.nodes[0].node_id
+    chosen = candidates.place(PlacementRequest("m0")).chosen
+    assert chosen is not None and chosen.node_id == free
+    assert priced == [free]
+    for node in candidates.nodes[1:]:
+        candidates.reservations.answered(node.node_id, node.node_id)
+    home = place_among(PlacementRequest("m0"), candidates.nodes, candidates.reservations, 0).chosen
+    assert candidates.place(PlacementRequest("m0")).chosen == home
+
+
+def test_what_room_costs_is_worked_out_where_a_decision_comes_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at every change of every node, of which a thousand nodes tell hundreds between two decisions."""
+    candidates = many(40)
+    candidates.place(PlacementRequest("m0"))
+    worked_out: list[str] = []
+    curve = KnownNode.curve
+
+    def noted(node: KnownNode, device: DeviceView) -> RoomCurve:
+        worked_out.append(node.node_id)
+        return curve(node, device)
+
+    monkeypatch.setattr(KnownNode, "curve", noted)
+    for node in candidates.nodes:
+        view = node.view()
+        full = replace(view.devices[0], available_bytes=0, prices=(PriceStep(9, 50.0),))
+        assert candidates.apply(change(view, replace(view, revision=2, devices=(full,))))
+    assert worked_out == []
+    placement = candidates.place(PlacementRequest("m0"))
+    assert len(set(worked_out)) == 40, "all are as good until it is known what room costs"
+    worked_out.clear()
+    assert candidates.place(PlacementRequest("m0")).chosen == placement.chosen
+    assert set(worked_out) == {placement.chosen and placement.chosen.node_id}
