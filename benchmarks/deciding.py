@@ -16,7 +16,8 @@ from protocol.record import Record
 from worker.core.clock import SystemClock
 from worker.core.consumers import MIB, Offer, Quote
 from worker.core.sure_lock import SureRLock
-from worker.eviction.release_planner import ReleaseNeed, plan_others
+from worker.eviction.release_need import ReleaseNeed
+from worker.eviction.release_planner import plan_others
 from worker.manager.consumer_table import ConsumerTable, Registration
 
 LIMIT_MS = 0.2

@@ -36,8 +36,12 @@ def test_ollama_and_comfyui_on_one_gpu(tmp_path: Path) -> None:
         words = [*shlex.split(broker.removesuffix("&"))[3:], "--simulated-device", "64MiB"]
         words = [str(tmp_path / word) if "." in word else word for word in words]
         with worker(*words, command=PYTHON) as up:
-            eventually(lambda: "server comfyui, said it answers" in up.stderr(), "comfyui to be followed")
-            eventually(lambda: "server ollama, said it answers" in up.stderr(), "ollama to be followed")
+            eventually(
+                lambda: "a model server answers, server comfyui" in up.stderr(), "comfyui to be followed"
+            )
+            eventually(
+                lambda: "a model server answers, server ollama" in up.stderr(), "ollama to be followed"
+            )
 
             def screen() -> str:
                 arguments = [*shlex.split(top)[3:-1], str(tmp_path / "broker.sock"), "--once"]

@@ -5,7 +5,7 @@ eviction strategy gives them (``planner``); how much of a need they meet, and ho
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate, chain
@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 from protocol.record import Record
 from protocol.results import KeptConsumer
-from worker.core.consumers import ENGINE_PREFIX, MIB, Offer, Quote, Release, told_bytes
+from worker.core.consumers import ENGINE_PREFIX, Offer, Quote, Release, told_bytes
 from worker.eviction.planner import (
-    NOTHING_NEEDED,
     Candidate,
     EvictionPlan,
     Need,
@@ -27,21 +26,8 @@ from worker.eviction.planner import (
     why_fixed,
 )
 from worker.eviction.price_curves import Curves, Step, Taken, cost_of, part, steps_of, take
-
-
-class ReleaseNeed(Record):
-    """What the plan is for."""
-
-    device_id: str
-    free_bytes: int
-    models_bytes: int = 0
-    """The part of it that only the worker's own can free, models and idle allocations: what is missing below its cap."""
-    forced: bool = False
-    """Free as much as can be where the whole cannot."""
-    host_headroom_bytes: int = 0
-    """Host memory that offloaded models may take."""
-    excluded: frozenset[str] = frozenset()
-    """Consumers that are not asked, by id."""
+from worker.eviction.release_need import ReleaseNeed
+from worker.eviction.release_reasons import kept_of, spared, told_price, why_not_asked, why_nothing
 
 
 class ReleasePlan(Record):
@@ -115,7 +101,7 @@ def plan_releases(
     in_others = int(sum([step.expected for step in merged]))
     ceiling = in_models + (min(in_others, max(0, wanted - own)) if wanted else in_others)
     meetable = ceiling >= wanted and in_models >= own
-    rest = _why_nothing(asked_for, given, ceiling + given)
+    rest = why_nothing(asked_for, given, ceiling + given)
     if need.forced and not meetable:
         own = min(own, in_models)
         ceiling = in_models + min(in_others, wanted - own)
@@ -149,8 +135,8 @@ def plan_releases(
         cost_ms=sum(each.cost_ms for each in releases)
         + sum(costs[each.model_id] for each in eviction.victims),
         releases=releases,
-        eviction=_spared(eviction, releases),
-        why_kept=partial(_kept, quotes, need, curves, names, rest),
+        eviction=spared(eviction, releases),
+        why_kept=partial(kept_of, quotes, need, curves, names, rest),
     )
 
 
@@ -184,29 +170,6 @@ class _First(Record):
         return self.others.because(candidate)
 
 
-def _why_fixed(quote: Quote, need: ReleaseNeed) -> str | None:
-    """Say why nothing is taken of a consumer whatever is needed; None if something may be."""
-    why = None
-    if quote.device_id != need.device_id:  # 1
-        why = f"it is on {quote.device_id}, memory is needed on {need.device_id}"
-    elif quote.consumer_id in need.excluded:  # 2
-        why = "it was asked before, or is excluded"
-    elif quote.consumer_id.startswith(ENGINE_PREFIX) and need.models_bytes > 0:
-        why = "below a cap of the worker's own it goes with its model"
-    elif quote.silent is not None:
-        why = quote.silent
-    elif quote.holding.spare_bytes <= 0:  # 3
-        held = quote.holding
-        why = (
-            f"of its {held.held_bytes} bytes {held.floor_bytes} are its floor and {held.in_use_bytes} in use"
-        )
-    elif not quote.offers:  # 4
-        why = "it offers nothing"
-    elif quote.expected_yield <= 0:
-        why = "nothing came back of what it promised before"
-    return why
-
-
 def _without_arenas(
     candidates: list[Candidate], quotes: Sequence[Quote], need: ReleaseNeed
 ) -> list[Candidate]:
@@ -215,7 +178,7 @@ def _without_arenas(
         return candidates
     offered = {
         quote.consumer_id: 0
-        if _why_fixed(quote, need)
+        if why_not_asked(quote, need)
         else int(sum(each.bytes for each in quote.offers) * quote.expected_yield)
         for quote in quotes
         if quote.consumer_id.startswith(ENGINE_PREFIX)
@@ -298,7 +261,7 @@ def _releases(
         by_consumer.setdefault(step.consumer, []).append((step, share))
     releases = []
     price, other = (
-        (inf, "") if following is None else (following[0], f"{following[1]} at {_told(following[0])}")
+        (inf, "") if following is None else (following[0], f"{following[1]} at {told_price(following[0])}")
     )
     for consumer, steps in by_consumer.items():
         quote, offers = quotes[consumer], list[Offer]()
@@ -315,7 +278,7 @@ def _releases(
                     offers.append(offer if offer.bytes <= left else part(offer, left))
                     left -= offers[-1].bytes
         size = sum([each.bytes for each in offers])
-        reason = f"{quote.consumer_id}: {told_bytes(size)} at {_told(cost / expected)}"
+        reason = f"{quote.consumer_id}: {told_bytes(size)} at {told_price(cost / expected)}"
         if other:
             reason += f", {'before' if cost <= price * expected else 'enough without'} {other}"
         because = (
@@ -355,57 +318,3 @@ def _next_price(
     if (others := curves.cheapest_but(asked)) is not None:
         left.append((others[0], quotes[others[1]].consumer_id))
     return min(left, default=None)
-
-
-def _spared(eviction: EvictionPlan, releases: tuple[Release, ...]) -> EvictionPlan:
-    """Say of models that stay because others give all that is needed, that this is why."""
-    if not releases or eviction.victims or not eviction.survivors:
-        return eviction
-    names = ", ".join(each.consumer_id for each in releases)
-    survivors = tuple(
-        replace(each, reason=f"stays: what is needed is had for less from {names}")
-        if each.reason == NOTHING_NEEDED
-        else each
-        for each in eviction.survivors
-    )
-    return replace(eviction, survivors=survivors)
-
-
-def _kept(
-    quotes: Sequence[Quote], need: ReleaseNeed, curves: Curves, asked: Container[str], rest: str | None
-) -> Iterator[KeptConsumer]:
-    """Say why nothing is taken of those of which nothing is: 1 to 4, ``rest`` (5 and 6), or 7."""
-    kept = list[tuple[bool, float, int, str | None]]()
-    prices = {consumer: price for price, consumer in curves.first_prices}
-    for index, quote in enumerate(quotes):
-        if quote.consumer_id not in asked and quote.holding.held_bytes > 0:
-            fixed = _why_fixed(quote, need)
-            price = None if fixed else prices.get(index)
-            if price is None and not fixed:  # what goes besides, or before all others, is on no curve
-                price = next((step.price for step in steps_of(index, quote, 0)), None)
-            kept.append((quote.device_id != need.device_id, inf if price is None else price, index, fixed))
-    for _, price, index, fixed in sorted(kept):
-        told = None if price == inf else round(price * MIB, 6)
-        dearer = "it offers too little" if told is None else f"enough is freed without it, at {_told(price)}"
-        quote = quotes[index]
-        yield KeptConsumer(quote.consumer_id, quote.kind, told, f"stays: {fixed or rest or dearer}")
-
-
-def _why_nothing(need: ReleaseNeed, given: int, ceiling_bytes: int) -> str | None:
-    """Say why nothing is taken of anyone that may be asked: 5 and 6; None where something is."""
-    why = None
-    if need.free_bytes <= 0:  # 5
-        why = "nothing has to be freed"
-    elif need.free_bytes <= given:
-        why = "idle allocations of the worker's own are enough"
-    elif need.free_bytes <= need.models_bytes:
-        why = "only the worker's own models can free what is missing below its cap"
-    elif need.forced:
-        pass
-    elif ceiling_bytes < need.free_bytes:  # 6
-        why = f"{need.free_bytes} bytes are needed and at most {ceiling_bytes} can be had"
-    return why
-
-
-def _told(price: float) -> str:
-    return f"{price * MIB:.3g} ms/MiB"

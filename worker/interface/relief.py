@@ -32,7 +32,8 @@ from worker.core.consumers import EXTERNAL, POOL, price_per_mib, told_bytes
 from worker.core.errors import DeviceUnavailableError, ModelBusyError, OutOfMemoryError
 from worker.core.records import ModelDemand, sum_if_known
 from worker.core.shortages import patiently
-from worker.eviction.release_planner import ReleaseNeed, idle_allocations, plan_others
+from worker.eviction.release_need import ReleaseNeed
+from worker.eviction.release_planner import idle_allocations, plan_others
 from worker.interface.lazy_models import LazyModels
 from worker.policy.model_goals import bytes_to_free
 from worker.policy.pressure import for_others, worst

@@ -10,7 +10,8 @@ from worker.core.consumers import Quote, Release
 from worker.core.errors import LimitExceededError, OutOfMemoryError
 from worker.core.records import HOST, AllocationRequest
 from worker.eviction.planner import Candidate, EvictionPlan, Need, Victim, plan_eviction
-from worker.eviction.release_planner import ReleaseNeed, ReleasePlan, plan_releases
+from worker.eviction.release_need import ReleaseNeed
+from worker.eviction.release_planner import ReleasePlan, plan_releases
 from worker.manager.eviction_memory import LastUse, ModelMemories
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_entry import ModelEntry

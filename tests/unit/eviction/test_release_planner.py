@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from worker.core.consumers import MIB, Holding, Offer, Quote, front_of
 from worker.eviction.planner import Candidate, Need, plan_eviction
-from worker.eviction.release_planner import ReleaseNeed, ReleasePlan, plan_releases
+from worker.eviction.release_need import ReleaseNeed
+from worker.eviction.release_planner import ReleasePlan, plan_releases
 
 CPU = "cpu"
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from worker.core.consumers import Holding, Offer, Quote
-from worker.eviction.release_planner import ReleaseNeed, ReleasePlan, plan_others
+from worker.eviction.release_need import ReleaseNeed
+from worker.eviction.release_planner import ReleasePlan, plan_others
 from worker.eviction.unmet_demand import REMEMBERED, UnmetDemand
 from worker.eviction.use_rate import HALF_LIFE_NS
 from worker.tools.simulate.consumer_replay import replay_planned

@@ -7,7 +7,8 @@ from worker.core.clock import NS_PER_S, FixedClock
 from worker.core.consumers import MIB, Offer, Quote
 from worker.core.sure_lock import SureRLock
 from worker.eviction.price_curves import steps_of
-from worker.eviction.release_planner import ReleaseNeed, plan_others
+from worker.eviction.release_need import ReleaseNeed
+from worker.eviction.release_planner import plan_others
 from worker.manager.consumer_table import ConsumerTable, Registration
 
 OFFERS = (Offer(MIB, 1.0, "", divisible=True), Offer(MIB, 4.0, "", divisible=True))

@@ -16,11 +16,10 @@ from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, FixedClock, SystemClock
-from worker.core.consumers import Offer
+from worker.core.consumers import Offer, Release
 from worker.core.errors import OutOfMemoryError
 from worker.core.models import ServerSpec
 from worker.core.records import HOST, AllocationRequest
-from worker.eviction.release_planner import Release
 from worker.servers.base import Seen, Served, ServerError, Step
 from worker.servers.consumer import ServerConsumer
 from worker.servers.known import OpenServer, open_server

@@ -30,18 +30,30 @@ class Killer:
         self._backend = backend
         child = backend._presence.child
         assert child is not None
-        self._send = child._pipe.send
-        child._pipe.send = self.send
+        self._write, self._exchange = child._pipe.write, child.answers._exchange
+        child._pipe.write, child.answers._exchange = self.write, self.exchange
 
-    def send(self, message: list[Any], **how: bool) -> None:
-        self.left -= 1
-        due = self.left == 0
-        self.done = self.done or due
+    def write(self, text: bytes) -> None:
+        due = self._is_due()
         if due and not self.after:
             self.pid = kill(self._backend)
-        self._send(message, **how)
+        self._write(text)
         if due and self.after:
             self.pid = kill(self._backend)
+
+    def exchange(self, text: bytes) -> Any:
+        if self._is_due():
+            if self.after:
+                self._write(text)
+            self.pid = kill(self._backend)
+            if self.after:
+                return None  # as a pipe of which nothing comes any more
+        return self._exchange(text)
+
+    def _is_due(self) -> bool:
+        self.left -= 1
+        self.done = self.done or self.left == 0
+        return self.left == 0
 
 
 def test_killed_at_random_points(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from protocol.record import Record
 from worker.core.clock import NS_PER_MS
 from worker.core.consumers import Holding, Quote, front_of
 from worker.eviction.entry_prices import PricedEntries
-from worker.eviction.release_planner import ReleaseNeed, ReleasePlan, plan_others
+from worker.eviction.release_need import ReleaseNeed
+from worker.eviction.release_planner import ReleasePlan, plan_others
 from worker.eviction.unmet_demand import UnmetDemand
 from worker.eviction.use_rate import HALF_LIFE_NS
 from worker.tools.simulate.consumer_trace import ConsumerTrace, Key

@@ -45,6 +45,12 @@ internal static unsafe class TensorTypes
         ["C64"] = 8,
         ["C32"] = 4,
         ["BOOL"] = 1,
+        ["F4_X2"] = 1,
+        ["BITS8"] = 1,
+        ["BITS16"] = 2,
+        ["BITS1X8"] = 1,
+        ["BITS2X4"] = 1,
+        ["BITS4X2"] = 1,
     };
 
     /// <summary>Throws for an offset in the middle of a value.</summary>
