@@ -117,7 +117,7 @@ class Candidates:
     def place(self, request: PlacementRequest, now_ns: int = 0) -> Placement:
         """Decide where a request goes, as ``placement.place`` does by these nodes and reservations.
 
-        At a thousand nodes in well below a millisecond, but for requests that name a device or a kind of device
+        At a thousand nodes mostly in well below a millisecond, but for requests that name a device or a kind of device
         without a node, which all nodes are priced for.
         """
         special = (request.node_id, request.device_id, request.kind) != (None, None, None)
