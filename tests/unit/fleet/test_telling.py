@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
@@ -20,12 +21,42 @@ MUCH = 2**30
 
 
 class Directory:
-    """Stands in for the actor: answers once it may."""
+    """Stands in for the actor: answers once it may; and has a node's threads end, which in its process never do."""
 
     def __init__(self) -> None:
         self.answers = threading.Event()
         self.told: list[Told] = []
         self.tell = SimpleNamespace(remote=self._tell)
+        self.node: Any = None
+        self._threads: list[threading.Thread] = []
+        self._over = False
+
+    def start_thread(self, run: Callable[[], None], name: str) -> None:
+        def ended() -> None:
+            with suppress(SystemExit):
+                run()
+
+        self._threads.append(threading.Thread(target=ended, name=name, daemon=True))
+        self._threads[-1].start()
+
+    def events(self) -> list[Any]:
+        """Ask the worker for its events: who tells does."""
+        if self._over:
+            raise SystemExit
+        return []
+
+    def restart(self) -> bool:
+        """Have the worker run: who looks does, and is there for as long as who tells."""
+        if self._over and sum(each.is_alive() for each in self._threads) < len(self._threads):
+            raise SystemExit
+        return True
+
+    def end(self) -> None:
+        self._over = True
+        self.answers.set()
+        while any(each.is_alive() for each in self._threads):
+            self.node.note_change()
+            self._threads[-1].join(0.05)
 
     def _tell(self, told: Told) -> Heard:
         self.answers.wait()
@@ -41,8 +72,9 @@ def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Directory]:
     found = Directory()
     monkeypatch.setattr(telling.ray, "get_actor", lambda *_: found)
     monkeypatch.setattr(telling.ray, "get", lambda answer, timeout: answer)
+    monkeypatch.setattr(telling, "start_thread", found.start_thread)
     yield found
-    found.answers.set()
+    found.end()
 
 
 def test_an_answer_shows_what_was_done_while_the_directory_is_dead(
@@ -64,9 +96,10 @@ def test_an_answer_shows_what_was_done_while_the_directory_is_dead(
 
     monkeypatch.setattr(telling, "Observer", Observer)
     worker: Any = SimpleNamespace(
-        restart=lambda: True, incarnation="a", ask=None, down_ms=0, take_events=list, put_back=lambda _: None
-    )
-    node = telling.Telling("n", Pace(), lambda _: None)
+        restart=directory.restart, incarnation="a", ask=None, down_ms=0,
+        take_events=directory.events, put_back=lambda _: None,
+    )  # fmt: skip
+    node = directory.node = telling.Telling("n", Pace(), lambda _: None)
     node.start(worker)
 
     def seen() -> NodeView:

@@ -109,10 +109,10 @@ class FramePipe:
         """Write a line, whole. OSError as ``send``."""
         self._begin_sending()
         try:
+            self.sent += 1  # before another thread can run: figures that are taken from here on tell of it
             written = _write(self._write_fd, text)
             if written != len(text):
                 self._write_rest(text, written)
-            self.sent += 1
         finally:
             self._end_sending()
 
@@ -124,10 +124,10 @@ class FramePipe:
         """
         self._begin_sending()
         try:
+            self.sent += 1  # before another thread can run: figures that are taken from here on tell of it
             written = _write(self._write_fd, text)
             if written != len(text):
                 self._write_rest(text, written)
-            self.sent += 1
         finally:
             self._end_sending()
         if self._came:

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 
 import pytest
 
+from tests.e2e.process import eventually
 from tests.unit.isolation import MIB, RIGS, isolated, kill, never, wait_for_another
 from worker.backends.isolation import figures_page
 from worker.backends.isolation.figures_page import DEVICES, PAGE_BYTES, FiguresReader, FiguresWriter
@@ -201,7 +202,8 @@ def test_figures_that_change_from_outside_are_told_of(
         for granted in (128 * MIB, 64 * MIB):
             backend.trim("sim:0")
             assert told.get(timeout=60) == "sim:0"
-            noted = backend.recent_readings("sim:0", None)
+            # What is told of while the call goes on that led to it is on the page again after the call.
+            noted = eventually(lambda: backend.recent_readings("sim:0", None), "figures of after the call")
             assert noted is not None
             assert noted[0].budget_bytes == granted
     assert told.empty()
