@@ -120,10 +120,10 @@ def test_a_signal_of_something_else(host: CpuBackend, tmp_path: Path) -> None:
 _IN_USE = """
 import ctypes, os, sys
 from worker.backends.host_memory import address_of
-from worker.backends.isolation import shared_maps, touch_guard
+from worker.backends.isolation import guarded_map, shared_maps, touch_guard
 from worker.core.errors import OutOfMemoryError, UnsupportedError
 path, size, refusals = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-map_anonymous, refused = shared_maps.map_anonymous, []
+map_anonymous, refused = guarded_map.map_anonymous, []
 
 def refuses(length, address):
     if len(refused) < refusals:
@@ -131,7 +131,7 @@ def refuses(length, address):
         raise (OutOfMemoryError("no memory"), MemoryError())[len(refused) % 2]
     return map_anonymous(length, address)
 
-shared_maps.map_anonymous = refuses
+guarded_map.map_anonymous = refuses
 maps = shared_maps.SharedMaps(touch_guard.TouchGuard())
 try:
     with maps.using(path, size) as view:
