@@ -66,21 +66,24 @@ class SessionPool(StayingStore):
         return super().close()
 
     def _write_again(self) -> None:
-        """Have on disk what it took no more of when that was put, where it takes it by now. While changing."""
-        if self._closed or self._file is None:
-            return
+        """Have on disk what it took no more of when that was put, one by one while it takes them. While changing."""
         with self._kind.lock:
-            behind = self._kind.behind_ns()
-            alone = [(each, self._memory.content(each)) for each in self._table if each.state == ALONE]
-        rows = [row_of(entry, data, None, behind) for entry, data in alone]
+            alone = [each for each in self._table if each.state == ALONE]
         with suppress(OutOfMemoryError):
-            if rows:
-                self._file.change(rows)
-            with self._kind.lock:
-                for entry, data in alone:
-                    there = self._table.same(entry)
-                    if there is not None:
-                        self._table.rewrite(there, data, self._band(there))
+            for each in alone:
+                self._write_once_more(each)
+
+    def _write_once_more(self, entry: Entry) -> None:
+        with self._kind.lock:
+            there, behind = self._table.same(entry), self._kind.behind_ns()  # wherever it lies by now
+            data = b"" if there is None else self._memory.content(there)
+        if there is None or self._closed or self._file is None:
+            return
+        self._file.change([row_of(there, data, None, behind)])
+        with self._kind.lock:
+            there = self._table.same(entry)
+            if there is not None:
+                self._table.rewrite(there, data, self._band(there))
 
     def _tell_uses(self) -> None:
         """Tell the file which sessions were used, so that a restart ends none before its time. While changing."""

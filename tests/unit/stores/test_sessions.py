@@ -210,15 +210,16 @@ def test_uses_that_the_disk_does_not_take_are_told_later(
 def test_a_session_that_is_not_to_last_is_kept_in_memory_where_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is given up to nothing until the disk takes it; one that is to last is refused, and says why."""
-    world = World(tmp_path)
+    """It is given up to nothing until the disk takes it, which is tried with one; one that is to last is refused, and says why."""
+    world, tried = World(tmp_path), list[list[str]]()
     pool: Any = world.stores.open("chats", HERE, StoreKind.SESSIONS, Options()).store
     lasting: Any = world.stores.open("kept", HERE, StoreKind.SESSIONS, Options(persist=True)).store
     kind, change = world.consumers.by_id["store:sessions:chats"], StoreFile.change
     assert pool.put(item("a", b'"first"')).reason is None
 
     def full(_file: StoreFile, writes: Any = (), deletes: Any = ()) -> None:
-        if list(writes):
+        if writes := list(writes):
+            tried.append([each.key for each in writes])
             raise OutOfMemoryError("the disk takes no more")
         change(_file, writes, deletes)
 
@@ -229,7 +230,9 @@ def test_a_session_that_is_not_to_last_is_kept_in_memory_where_the_disk_is_full(
         assert pool.put(item("b", b'"new"')).reason is None
         assert kind.offers(10**9) == () and kind.holding().spare_bytes == 0
         world.clock.move(120_000)
+        tried.clear()
         world.stores.tend()
+        assert len(tried) == 1 and len(tried[0]) == 1
         for key, data in (("a", b'"second"'), ("b", b'"new"')):
             assert pool._table.get(key).is_warm
             assert pool.get(key).content.data == data

@@ -4,32 +4,25 @@ What it can't read is the worker's to read, and to say why: a file that is anoth
 the disk does not give. ``TouchGuard`` has the process outlive the last two.
 """
 
-import mmap
 import os
 from contextlib import ExitStack, suppress
 
 from worker.backends.base import Range, Write
-from worker.backends.host_memory import address_of
+from worker.backends.isolation.guarded_map import GuardedMap
 from worker.backends.isolation.touch_guard import TouchGuard
 from worker.backends.mapped_file import file_identity, map_privately, read_ahead
-from worker.backends.raw_pages import map_anonymous
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _AHEAD_BYTES = 64 * 2**20
-_PAGE_BYTES = mmap.ALLOCATIONGRANULARITY
 
 
-class ModelFile:
+class ModelFile(GuardedMap):
     """One open file, which it owns once it could be mapped: OSError or ValueError. One thread's."""
 
     def __init__(self, descriptor: int, size_bytes: int) -> None:
-        # Mutable: what is being touched, as (first byte, bytes), how far is read ahead, and whether a touch failed.
-        self._touched = (0, 0)
+        super().__init__(descriptor, map_privately(descriptor, 0, size_bytes), 0)
+        # Mutable besides: how far is read ahead.
         self._ahead = 0
-        self.spoiled = False
-        self._map = map_privately(descriptor, 0, size_bytes)
-        self._descriptor = descriptor
-        self._address = address_of(self._map)
 
     def put(self, to: int, start: int, length: int, write: Write) -> bool:
         """Write a stretch of it to a place in the block. False where not all of it was there: what was written is nothing."""
@@ -37,27 +30,10 @@ class ModelFile:
         end = start + length
         if end + _AHEAD_BYTES // 2 > self._ahead:
             begin, self._ahead = max(start, self._ahead), end + _AHEAD_BYTES
-            read_ahead(self._descriptor, begin, self._ahead - begin)
+            read_ahead(self.descriptor, begin, self._ahead - begin)
         with memoryview(self._map) as whole, whole[start:end] as data:
             write(to, data)
         return not (self.spoiled or self.is_short())
-
-    def is_short(self) -> bool:
-        """Tell whether not all that is being touched is in the file any more."""
-        return os.fstat(self._descriptor).st_size < sum(self._touched)
-
-    def spoil(self) -> None:
-        """Put other memory in the place of what is being touched."""
-        start, length = self._touched
-        first = start // _PAGE_BYTES * _PAGE_BYTES
-        map_anonymous(-(-(start + length - first) // _PAGE_BYTES) * _PAGE_BYTES, self._address + first)
-        self.spoiled = True
-
-    def close(self) -> None:
-        """Give it up."""
-        with suppress(BufferError):  # a write that was cut short holds a view; its end unmaps
-            self._map.close()
-        os.close(self._descriptor)
 
 
 class ModelFiles:

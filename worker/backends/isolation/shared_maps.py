@@ -6,11 +6,10 @@ The host may cut such a file short at any time: ``TouchGuard`` has the process o
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from worker.backends.host_memory import address_of
+from worker.backends.isolation.guarded_map import GuardedMap
 from worker.backends.isolation.touch_guard import TouchGuard
-from worker.backends.raw_pages import map_anonymous
 from worker.core.errors import UnsupportedError
 from worker.core.sure_lock import SureLock
 
@@ -18,23 +17,21 @@ _KEPT = 64
 """Files that are mapped at once, at most, beside those in use."""
 
 
-class _Map:
-    """One file. Mutable: whether it does not lie there any more."""
+class _Map(GuardedMap):
+    """One file."""
 
     def __init__(self, path: str, size: int) -> None:
         self.path = path
         self.size = size
-        self.spoiled = False
         own = path.startswith("/proc/")  # the worker's descriptor: a link, and nobody else's to put there
-        self.descriptor = os.open(path, os.O_RDWR | (0 if own else getattr(os, "O_NOFOLLOW", 0)))
+        descriptor = os.open(path, os.O_RDWR | (0 if own else getattr(os, "O_NOFOLLOW", 0)))
         try:
-            found = os.fstat(self.descriptor)
+            found = os.fstat(descriptor)
             self._links, self._bytes = found.st_nlink, found.st_size
-            self._map = mmap.mmap(self.descriptor, size)
+            super().__init__(descriptor, mmap.mmap(descriptor, size), size)
         except BaseException:
-            os.close(self.descriptor)
+            os.close(descriptor)
             raise
-        self._address = address_of(self._map)
 
     @property
     def view(self) -> memoryview:
@@ -49,27 +46,12 @@ class _Map:
             message += " free the allocation and make it anew"
             raise UnsupportedError(message, path=self.path, size_bytes=self.size, left_bytes=left)
 
-    def is_short(self) -> bool:
-        """Tell whether not all of the file is there any more."""
-        return os.fstat(self.descriptor).st_size < self.size
-
-    def spoil(self) -> None:
-        """Put other memory in its place, at the same addresses."""
-        map_anonymous(self.size, self._address)
-        self.spoiled = True
-
     @property
     def is_freed(self) -> bool:
         """Whether the file was removed, which is kept by those alone who map it, or given up by its maker."""
         found = os.fstat(self.descriptor)
         given_up = not found.st_size or found.st_size > self._bytes
         return self.spoiled or found.st_nlink < self._links or given_up
-
-    def close(self) -> None:
-        """Give it up."""
-        with suppress(BufferError):  # a tensor over it is on its way out; its end unmaps
-            self._map.close()
-        os.close(self.descriptor)
 
 
 class SharedMaps:

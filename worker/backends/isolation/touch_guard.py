@@ -18,8 +18,11 @@ from worker.core.errors import OutOfMemoryError
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
 
-_SETTLED_MS = 50
-"""A touch that fails is tried again within microseconds: one that comes after this is of something else."""
+_SETTLED_S = 0.05
+"""So long after other memory is in a map's place, what is told of may still be touches from before."""
+
+_IN_VAIN = 2
+"""So often a touch may be told of for which there is no map in whose place memory could be put."""
 
 _TOLD_BYTES = 2**16
 """As many as such a pipe holds: a touch that is tried again and again fills it."""
@@ -84,11 +87,11 @@ class TouchGuard:
 
         False if there is none in whose place that was not done. OutOfMemoryError.
         """
-        # Without the lock: whoever holds it may be who waits. Maps in use are not closed.
-        used = [each for each in tuple(self._used) if not each.spoiled and (whole or each.is_short())]
-        for each in used:
-            each.spoil()
-        return bool(used)
+        with self._lock:  # maps in use are not closed, and no touch waits for this
+            used = [each for each in self._used if not each.spoiled and (whole or each.is_short())]
+            for each in used:
+                each.spoil()
+            return bool(used)
 
 
 if sys.platform == "win32":
@@ -148,19 +151,20 @@ else:
             poll = select.poll()
             poll.register(self._told, select.POLLIN)
             short_since: float | None = None
+            in_vain = 0
             while True:
                 try:
                     poll.poll()
-                    # What was told of may be mended by now: a touch that fails yet is told of again.
-                    if (
+                    if not self._is_told():
+                        continue
+                    # Nothing is short: a touch that fails yet is told of again, however long its disk takes for that.
+                    if self._spoil(whole=False) or (in_vain and self._spoil(whole=True)):
+                        in_vain = 0
+                        time.sleep(_SETTLED_S)
                         self._is_told()
-                        and not self._spoil(whole=False)
-                        and poll.poll(_SETTLED_MS)
-                        and self._is_told()
-                        and not self._spoil(whole=True)
-                        and poll.poll(_SETTLED_MS)
-                        and self._is_told()
-                    ):
+                    elif in_vain < _IN_VAIN:
+                        in_vain += 1
+                    else:
                         self._set(self._before)  # it is no map of ours that is touched again and again
                     short_since = None
                 except (OutOfMemoryError, MemoryError):

@@ -120,10 +120,10 @@ def test_a_signal_of_something_else(host: CpuBackend, tmp_path: Path) -> None:
 _IN_USE = """
 import ctypes, os, sys
 from worker.backends.host_memory import address_of
-from worker.backends.isolation import shared_maps, touch_guard
+from worker.backends.isolation import guarded_map, shared_maps, touch_guard
 from worker.core.errors import OutOfMemoryError, UnsupportedError
 path, size, refusals = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-map_anonymous, refused = shared_maps.map_anonymous, []
+map_anonymous, refused = guarded_map.map_anonymous, []
 
 def refuses(length, address):
     if len(refused) < refusals:
@@ -131,7 +131,7 @@ def refuses(length, address):
         raise (OutOfMemoryError("no memory"), MemoryError())[len(refused) % 2]
     return map_anonymous(length, address)
 
-shared_maps.map_anonymous = refuses
+guarded_map.map_anonymous = refuses
 maps = shared_maps.SharedMaps(touch_guard.TouchGuard())
 try:
     with maps.using(path, size) as view:
@@ -184,3 +184,91 @@ def test_a_map_in_use_is_looked_after_whatever_comes_meanwhile(tmp_path: Path, r
     assert ran.returncode == 0, (ran.returncode, ran.stderr)
     assert f"5 of {2 * MIB} bytes are left" in ran.stdout
     assert ran.stdout.endswith(f" {refusals}\n")
+
+
+_SLOW = """
+import os, signal
+from worker.backends.isolation import touch_guard
+from worker.core.sure_lock import SureEvent
+
+class Disk:
+    # It tells of a failed touch once a minute: so long after the one before that no wait for it sees the next.
+    def __init__(self):
+        self.left = 5
+    def register(self, *_):
+        pass
+    def poll(self, limit_ms=None):
+        if limit_ms is not None:
+            return []
+        if not self.left:
+            os._exit(3)
+        self.left -= 1
+        signal.raise_signal(signal.SIGBUS)
+        return [True]
+
+class Map:
+    spoiled = False
+    def is_short(self):
+        return False
+    def spoil(self):
+        print("spoiled", disk.left, flush=True)
+        os._exit(0)
+
+disk = Disk()
+touch_guard.select.poll = lambda: disk
+touch_guard.TouchGuard().begin(Map())
+SureEvent().wait()
+"""
+
+
+def test_a_disk_that_takes_long_to_fail() -> None:
+    """A touch that fails for good is ended when it is told of again, however much later that is."""
+    ran = subprocess.run(
+        [sys.executable, "-c", _SLOW], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (0, "spoiled 3\n"), ran.stderr
+
+
+_GOES = """
+import threading
+from worker.backends.isolation import touch_guard
+asked, ended, looked = threading.Event(), threading.Event(), threading.Event()
+
+class Short:
+    spoiled = False
+    def is_short(self):
+        asked.set()
+        ended.wait(0.1)  # as long as it takes, or for ever: who ends waits for this
+        return True
+    def spoil(self):
+        self.spoiled = True
+
+class Beside:
+    spoiled = False
+    closed = False
+    def is_short(self):
+        if self.closed:
+            print("asked a map that was closed", flush=True)
+        looked.set()
+        return False
+    def spoil(self):
+        pass
+
+guard, beside = touch_guard.TouchGuard(), Beside()
+guard.begin(Short())
+guard.begin(beside)
+touch_guard.signal.raise_signal(touch_guard.signal.SIGBUS)
+asked.wait()
+guard.end(beside)
+beside.closed = True
+ended.set()
+looked.wait()
+"""
+
+
+def test_a_map_that_goes_out_of_use_meanwhile() -> None:
+    """Nothing is put in the place of a map that may be closed by then."""
+    ran = subprocess.run(
+        [sys.executable, "-c", _GOES], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (0, ""), ran.stderr
