@@ -2,9 +2,9 @@
 
     python -m benchmarks.deciding
 
-Consumers are registered as hosts register theirs, with or without a history of hits, or are of this process; the needs lie
-between 1 MiB and 1 GiB. Beside the processor's time, which a busy machine makes longer, are the instructions of the
-interpreter, which are the same on every machine.
+Consumers are registered as hosts register theirs, with or without a history of hits; the needs lie between 1 MiB and 1 GiB. Beside
+the processor's time, which a busy machine makes longer, are the instructions of the interpreter, which are the same on every
+machine.
 """
 
 import random

@@ -6,18 +6,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
 from tests.e2e.process import ROOT, Worker, eventually
 from tests.rigs.fleet_cluster import START_SECONDS, FleetCluster, orphans
-from tests.rigs.fleet_host import MIB, NODES, SIMULATED, FleetHost, allocated, fleet, health
-from tests.rigs.model_files import write_model
+from tests.rigs.fleet_host import (
+    GATEWAY,
+    KILLS,
+    MIB,
+    NODES,
+    SIMULATED,
+    FleetHost,
+    allocated,
+    fleet,
+    health,
+    is_degraded,
+    node_of,
+    refusal,
+    write_models,
+)
 from worker.tools.attached import AttachedWorker, SourceError
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
@@ -34,13 +45,7 @@ def cluster() -> Iterator[FleetCluster]:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with two small models."""
-    folder = tmp_path_factory.mktemp("fleet-models")
-    for index, name in enumerate("ab"):
-        write_model(folder / f"{name}.safetensors", 8 * MIB, seed=index)
-    rows = [f"  - {{id: {name}, path: {name}.safetensors, loader: safetensors}}\n" for name in "ab"]
-    roles = "roles: {digests: {model: b}}\n"
-    (folder / "models.yaml").write_text("models:\n" + "".join(rows) + roles)
-    return folder
+    return write_models(tmp_path_factory.mktemp("fleet-models"))
 
 
 @pytest.fixture(scope="session")
@@ -69,10 +74,6 @@ def gateway(shared_gateway: Worker) -> Iterator[Worker]:
     )
     yield shared_gateway
     shared_gateway.call("memory.clear", {"clear_type": "all", "force": True})
-
-
-def node_of(name: str) -> str:
-    return name.partition("/")[0]
 
 
 @pytest.mark.usefixtures("gateway")
@@ -367,28 +368,16 @@ def test_nothing_is_placed_without_the_directory(cluster: FleetCluster, gateway:
     found.suspend()
     try:
         for each in NODES:
-            eventually(lambda: health(gateway, each) == "degraded", "the end of its lease", START_SECONDS)  # noqa: B023
+            eventually(partial(is_degraded, gateway, each), "the end of its lease", START_SECONDS)
             assert "reached the directory" in cluster.refusal(each)
-        refused = eventually(lambda: _refusal(gateway), "the leases' end", START_SECONDS)
+        refused = eventually(lambda: refusal(gateway), "the leases' end", START_SECONDS)
         named = gateway.call("memory.allocate", {"size_bytes": MIB, "device_id": "node-2/cpu"})
         assert gateway.call("memory.get_status")["devices"]
     finally:
         found.resume()
     assert (refused["code"], refused["executed"], refused["retryable"]) == ("device_unavailable", "no", True)
     gateway.call("memory.deallocate", {"allocation_id": named["allocation_id"]})
-    eventually(lambda: _refusal(gateway) is None, "placing again", START_SECONDS)
-
-
-def _refusal(gateway: Worker) -> dict[str, Any] | None:
-    reply = gateway.ask("memory.allocate", {"size_bytes": 4096})
-    if reply["success"]:
-        gateway.call("memory.deallocate", {"allocation_id": reply["data"]["allocation_id"]})
-        return None
-    return dict(reply["error"])
-
-
-WORKER, NODE, DIRECTORY, GATEWAY = "worker", "node", "directory", "gateway"
-KILLS = [WORKER] * 26 + [DIRECTORY] * 13 + [NODE] * 7 + [GATEWAY] * 4
+    eventually(lambda: refusal(gateway) is None, "placing again", START_SECONDS)
 
 
 def test_whatever_is_killed_every_request_is_answered(cluster: FleetCluster, models: Path) -> None:
@@ -400,20 +389,9 @@ def test_whatever_is_killed_every_request_is_answered(cluster: FleetCluster, mod
         for kind in kinds:
             host.ask_for_much()
             time.sleep(chance.uniform(0, 0.1))
-            if kind == GATEWAY:
-                host.kill_gateway()
-            else:
-                _kill(cluster, kind, chance)
+            host.kill(kind, chance)
         host.settle()
         eventually(host.adds_up, "the ledgers add up to what is live", START_SECONDS)
         eventually(lambda: not orphans(SIMULATED), "the end of workers whose node is gone")
     finally:
         host.close()
-
-
-def _kill(cluster: FleetCluster, kind: str, chance: random.Random) -> None:
-    """Kill one, if there is one just now."""
-    found = cluster.workers() if kind == WORKER else cluster.actors("Node" if kind == NODE else "Directory")
-    if found:
-        with suppress(psutil.NoSuchProcess):
-            chance.choice(sorted(found.items()))[1].kill()

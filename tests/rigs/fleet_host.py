@@ -2,17 +2,23 @@
 
 import itertools
 import os
+import random
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from tests.e2e.process import Worker, eventually
 from tests.rigs.fleet_cluster import START_SECONDS, FleetCluster
+from tests.rigs.model_files import write_model
 
 MIB = 2**20
 NODES = ("node-1", "node-2", "node-3")
 SIMULATED = f"256MiB,bandwidth_bytes_per_second={64 * MIB + os.getpid()}"
 """An option that no other run on this machine has: by it its workers are known."""
-
-
+WORKER, NODE, DIRECTORY, GATEWAY = "worker", "node", "directory", "gateway"
+KILLS = [WORKER] * 26 + [DIRECTORY] * 13 + [NODE] * 7 + [GATEWAY] * 4
 PASSING = {"device_unavailable", "allocation_not_found", "model_busy"}
 """What may be answered while something is lost; never a bug, nor nothing."""
 
@@ -22,6 +28,16 @@ def fleet(cluster: FleetCluster, models: Path, *more: str) -> Worker:
     options = ("fleet", "--address", cluster.address, "--simulated-device", SIMULATED,
                "--models", str(models / "models.yaml"), "--plugin", "tests.rigs.digest_plugin", "--plugin", "tests.rigs.turns_plugin", *more)  # fmt: skip
     return Worker(*options, environment=cluster.environment, patience=START_SECONDS)
+
+
+def write_models(folder: Path) -> Path:
+    """Write two small models into a folder, and a file that configures them."""
+    for index, name in enumerate("ab"):
+        write_model(folder / f"{name}.safetensors", 8 * MIB, seed=index)
+    rows = [f"  - {{id: {name}, path: {name}.safetensors, loader: safetensors}}\n" for name in "ab"]
+    roles = "roles: {digests: {model: b}}\n"
+    (folder / "models.yaml").write_text("models:\n" + "".join(rows) + roles)
+    return folder
 
 
 def allocated(gateway: Worker) -> int:
@@ -36,11 +52,31 @@ def health(gateway: Worker, node: str) -> str:
     return next(each["state"] for each in parts if each["name"] == f"node:{node}")
 
 
+def is_degraded(gateway: Worker, node: str) -> bool:
+    """Tell whether a node is there, and nothing is placed on it."""
+    return health(gateway, node) == "degraded"
+
+
+def refusal(gateway: Worker) -> dict[str, Any] | None:
+    """Return why nothing is placed anywhere; None where it is."""
+    reply = gateway.ask("memory.allocate", {"size_bytes": 4096})
+    if reply["success"]:
+        gateway.call("memory.deallocate", {"allocation_id": reply["data"]["allocation_id"]})
+        return None
+    return dict(reply["error"])
+
+
+def node_of(name: str) -> str:
+    """Return the node of a device or an id."""
+    return name.partition("/")[0]
+
+
 class FleetHost:
     """Asks for more than it waits for, and keeps account of what it was answered."""
 
     def __init__(self, cluster: FleetCluster, models: Path, gateways: int) -> None:
         """Start as many gateways as will be had, side by side: most of a start is waiting."""
+        self._cluster = cluster
         self._spare = [fleet(cluster, models) for _ in range(gateways)]
         self._numbers = itertools.count(1)
         for each in self._spare:
@@ -64,11 +100,18 @@ class FleetHost:
             self.gateway.send("memory.get_allocations", {"limit": 10}),
         ]
 
-    def kill_gateway(self) -> None:
-        """Kill it, and ask another: what the first one had is freed by the nodes."""
-        self.gateway.process.kill()
-        self.gateway.__exit__()
-        self._take_another()
+    def kill(self, kind: str, chance: random.Random) -> None:
+        """Kill one of a kind, if there is one just now. After a gateway another is asked: nodes free what the first one had."""
+        if kind == GATEWAY:
+            self.gateway.process.kill()
+            self.gateway.__exit__()
+            self._take_another()
+            return
+        cluster = self._cluster
+        found = cluster.workers() if kind == WORKER else cluster.actors(kind.capitalize())
+        if found:
+            with suppress(psutil.NoSuchProcess):
+                chance.choice(sorted(found.items()))[1].kill()
 
     def settle(self) -> None:
         """Wait for all answers, and for all nodes."""

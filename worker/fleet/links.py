@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import ray
@@ -14,6 +15,7 @@ from worker.fleet.freeing import Freeing
 from worker.fleet.names import outward
 from worker.fleet.node_worker import UNDONE
 from worker.fleet.words import Answered, Asked, Guard, Place, packed, unpacked
+from worker.stream.failures import wire_error
 from worker.stream.work import Call
 
 LOST = (
@@ -87,11 +89,15 @@ class Link:
 
     def cancel(self, call_id: str) -> None:
         """Have a request cancelled."""
-        self.handle.cancel.remote(call_id)
+        unwaited(self.handle.cancel.remote(call_id), "cancelling on a node")
 
     def drain(self) -> None:
         """Have nothing more placed there."""
-        self.handle.drain.remote(draining=True)
+        unwaited(self.handle.drain.remote(draining=True), "draining a node")
+
+    def leave(self) -> Any:
+        """Have all freed that the gateway has there. Returns what Ray answers once it is."""
+        return unwaited(self.handle.leave.remote(self._gateway), "leaving a node")
 
     def lost(self, error: Exception, action: str) -> NodeLostError:
         """Note that the node is lost, and make the error of a request that was on its way."""
@@ -154,6 +160,18 @@ class Pending:
                 return step
             call.report(*step)
         raise AssertionError
+
+
+def unwaited(ref: Any, doing: str) -> Any:
+    """Have a bug in what nobody asks for the answer of logged: Ray is told to say nothing of such (``surroundings``)."""
+
+    def ended(answer: "Future[object]") -> None:
+        error = answer.exception()
+        if error is not None and not isinstance(error, LOST):
+            wire_error(error, doing, None)
+
+    ref.future().add_done_callback(ended)
+    return ref
 
 
 def why_of(error: Exception) -> str:

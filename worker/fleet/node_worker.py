@@ -136,13 +136,22 @@ class NodeWorker:
             self._events = [*events, *self._events][-4096:]
 
     def release(self, gateway: str, *, leased_too: bool) -> None:
-        """Free what a gateway has here; what is leased only where it said itself that it is done."""
-        allocations, consumers = self.possessions.take(gateway, leased_too=leased_too)
+        """Free what a gateway has here; what is leased only where it said itself that it is done.
+
+        Where something can't be freed just now, that and what comes after it stays the gateway's, for the next time.
+        """
+        allocations, consumers = self.possessions.of(gateway, leased_too=leased_too)
         work = [("memory.deallocate", {"allocation_id": each, "force": True}) for each in allocations]
         work += [("memory.unregister_consumer", {"consumer_id": each}) for each in consumers]
         for action, data in work:
-            with contextlib.suppress(WorkerError, WorkerExitedError):
+            try:
                 self.ask(action, data)
+            except WorkerExitedError:
+                break  # all of it goes with the worker
+            except WorkerError as error:
+                if error.retryable:
+                    break
+            self.possessions.note(gateway, action, {}, data)
         if work:
             self._on_change()
 

@@ -47,19 +47,15 @@ class Possessions:
         with self._lock:
             self._allocations.pop(allocation_id, None)
 
-    def take(self, gateway: str, *, leased_too: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return a gateway's allocations and consumers, and forget that they are its; the leased only where asked for."""
+    def of(self, gateway: str, *, leased_too: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return a gateway's allocations and consumers; the leased only where asked for."""
         with self._lock:
             allocations = tuple(
                 each
                 for each, (whose, leased) in self._allocations.items()
                 if whose == gateway and (leased_too or not leased)
             )
-            for each in allocations:
-                del self._allocations[each]
             consumers = tuple(each for each, whose in self._consumers.items() if whose == gateway)
-            for each in consumers:
-                del self._consumers[each]
         return allocations, consumers
 
     def gateways(self) -> frozenset[str]:

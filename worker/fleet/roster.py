@@ -17,7 +17,7 @@ from worker.fleet.cluster import Cluster, Machine
 from worker.fleet.freeing import Freeing
 from worker.fleet.holdings import LATEST
 from worker.fleet.known import KnownNode
-from worker.fleet.links import LOST, PROCESS_LOST, Link, why_of
+from worker.fleet.links import LOST, PROCESS_LOST, Link, unwaited, why_of
 from worker.fleet.names import in_order, joined, split
 from worker.fleet.placement import Placement
 from worker.fleet.pricing import load_ms
@@ -286,8 +286,8 @@ class Roster:
         """Have every node free what this gateway has there, and leave."""
         with self._changed:
             self._closed = True
-        refs = [link.handle.leave.remote(self.gateway) for link in self.reachable()]
-        refs.append(self.directory.leave.remote(self.gateway))
+        refs = [link.leave() for link in self.reachable()]
+        refs.append(unwaited(self.directory.leave.remote(self.gateway), "leaving the directory"))
         ray.wait(refs, num_returns=len(refs), timeout=patience)
 
     # ---- following ----
@@ -349,7 +349,7 @@ class Roster:
         """Take a node back that is there after all: it was not to be reached, and the host was told that all is gone."""
         lost = self._lost.get(name)
         if lost is not None and time.monotonic() - lost.noticed_at > LEASE_SECONDS and name in self._links:
-            self._links[name].handle.leave.remote(self.gateway)
+            self._links[name].leave()
             self._bring_back(name)
 
     def _bring_back(self, name: str) -> None:

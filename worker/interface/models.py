@@ -1,24 +1,22 @@
 """Models, over several devices: the part of the interface that a worker without any never builds."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 from protocol.results import (
     ClearResult,
     GetModelStatusResult,
-    KeptModel,
     LoadModelResult,
-    ModelOptimizeResult,
     ModelStatus,
     ReloadModelsResult,
     UnloadedModel,
 )
-from protocol.vocabulary import HealthState, OptimizationLevel, UnloadMode
+from protocol.vocabulary import HealthState, UnloadMode
 from worker.core.actions import Recommended
 from worker.core.cancellation import CancelToken
 from worker.core.errors import InvalidRequestError
 from worker.core.health import PartHealth
 from worker.core.models import ModelSpec, Role
-from worker.core.records import ModelDemand, Report
+from worker.core.records import Report
 from worker.eviction.planner import EvictionPlan
 from worker.interface.model_optimize import ModelOptimizer, merged
 from worker.interface.model_plan import ModelPlanner
@@ -49,6 +47,8 @@ class ModelInterface:
         self._manager = core.manager
         self._table = core.manager.models
         self._optimizer = ModelOptimizer(core, worker, monitor)
+        self.optimize = self._optimizer.optimize
+        self.kept = self._optimizer.kept
         self.plan = ModelPlanner(core, worker, monitor).plan
         self.planned = worker.models.plans.kept.get
         self._monitor = monitor
@@ -58,6 +58,7 @@ class ModelInterface:
         self.reserve_making_headroom = worker.headroom.reserve_making_headroom
         self.bring_back = worker.bring_back
         self.evictable_bytes = worker.models.plans.evictable_bytes
+        self.everything = worker.models.plans.everything
         self.close = worker.close
 
     def health(self) -> Iterator[PartHealth]:
@@ -130,28 +131,6 @@ class ModelInterface:
     ) -> ClearResult:
         """Unload what may go, and add that to what was cleared before."""
         return merged(cleared, self._optimizer.clear(device_ids, token, forced=forced))
-
-    def optimize(
-        self, device_ids: tuple[str, ...], demand: ModelDemand, token: CancelToken
-    ) -> ModelOptimizeResult:
-        """Unload models until the goals are met."""
-        return self._optimizer.optimize(device_ids, demand, token)
-
-    def everything(self, device_id: str) -> EvictionPlan:
-        """Return what would go if as much was to be freed on a device as unloading models can free."""
-        return self.worker.models.plans.everything(device_id)
-
-    def kept(
-        self,
-        plan: EvictionPlan,
-        device_id: str,
-        level: OptimizationLevel,
-        said: Mapping[str, str],
-        *,
-        dry_run: bool,
-    ) -> Iterator[KeptModel]:
-        """Say why models stay that ``memory.optimize`` at a level leaves where they are, or would."""
-        return self._optimizer.kept(plan, device_id, level, said, dry_run=dry_run)
 
     # ---- questions ----
 

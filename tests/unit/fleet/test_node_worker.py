@@ -1,8 +1,14 @@
 """A node's worker, which is a real one."""
 
+import asyncio
+from typing import Any
+
 import psutil
+import pytest
 
 from tests.e2e.process import eventually
+from worker.client.calls import CallOptions
+from worker.core.errors import DeadlineExceededError
 from worker.fleet.node_worker import NodeWorker
 
 
@@ -18,5 +24,31 @@ def test_a_worker_that_dies_is_started_again_and_how_long_there_was_none_is_know
         assert node.restart()
         assert node.incarnation > first
         assert node.down_ms > 20  # no Python starts faster
+    finally:
+        node.close()
+
+
+def test_what_can_not_be_freed_just_now_is_freed_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that is gone frees nothing itself: what its node forgets of it stays as long as the worker."""
+    node = NodeWorker(("--simulated-device", "1MiB"), lambda: None)
+
+    def allocate(device_id: str) -> str:
+        asked = {"size_bytes": 4096, "device_id": device_id}
+        made, _ = asyncio.run(node.call(device_id, "memory.allocate", asked, CallOptions(), "gone"))
+        return str(made["data"]["allocation_id"])
+
+    def busy(*_: Any) -> None:
+        raise DeadlineExceededError("the time for it is over")
+
+    try:
+        freed, _ = allocate("cpu"), allocate("sim:0")
+        node.ask("memory.deallocate", {"allocation_id": freed})  # it is not there: that is final
+        with monkeypatch.context() as patched:
+            patched.setattr(node, "ask", busy)
+            node.release("gone", leased_too=False)
+        assert node.possessions.gateways() == {"gone"}
+        node.release("gone", leased_too=False)
+        assert not node.possessions.gateways()
+        assert node.ask("memory.get_allocations")["allocations"] == []
     finally:
         node.close()

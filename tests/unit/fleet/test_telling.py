@@ -54,9 +54,12 @@ class Directory:
     def end(self) -> None:
         self._over = True
         self.answers.set()
-        while any(each.is_alive() for each in self._threads):
+        eventually(self._ended, "the end of the node's threads")
+
+    def _ended(self) -> bool:
+        if self.node is not None:
             self.node.note_change()
-            self._threads[-1].join(0.05)
+        return not any(each.is_alive() for each in self._threads)
 
     def _tell(self, told: Told) -> Heard:
         self.answers.wait()
