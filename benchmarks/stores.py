@@ -77,10 +77,10 @@ def main() -> None:
     for name, (low, high) in SIZES.items():
         heading(f"Half of 256 MiB asked back, {name}", "what was asked for; the rate of malloc_trim")
         names = ("ours", "cachetools", "trimmed", "bare huge", "bare small")
-        sides = [partial(_apart, side, low, high) for side in names]
+        runs = [partial(_apart, side, low, high) for side in names]
         seen: list[list[tuple[float, float]]] = [[] for _ in names]
         for _ in range(ROUNDS):
-            for side, into in zip(sides, seen, strict=True):
+            for side, into in zip(runs, seen, strict=True):
                 into.append(side())
         (ours, our_rate), (plain, _), (trimmed, trim_rate), (_, huge_rate), (_, small_rate) = (
             tuple(statistics.median(column) for column in zip(*each, strict=True)) for each in seen
@@ -95,7 +95,7 @@ def main() -> None:
         print(f"what went cost {more:.1%} more than exactly the cheapest, {of_all:.2%} of what all are worth")
     listing()
     for size in (1024, 16_384):
-        with sides_of(size) as others:
+        with sides() as others:
             _latency(size, others)
 
 
@@ -297,12 +297,12 @@ class Redis:
 
 
 @contextmanager
-def sides_of(_size: int) -> Iterator[dict[str, Side]]:
+def sides() -> Iterator[dict[str, Side]]:
     """Make what is compared."""
     folder = Path(tempfile.mkdtemp())
     server = None
     try:
-        sides: dict[str, Side] = {"cachetools": Plain(), "SQLite used directly": Sqlite(folder)}
+        made: dict[str, Side] = {"cachetools": Plain(), "SQLite used directly": Sqlite(folder)}
         if shutil.which("redis-server"):
             path = folder / "redis"
             command = [
@@ -319,8 +319,8 @@ def sides_of(_size: int) -> Iterator[dict[str, Side]]:
             server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             while not path.exists():
                 time.sleep(0.01)
-            sides["Redis on a socket"] = Redis(path)
-        yield sides
+            made["Redis on a socket"] = Redis(path)
+        yield made
     finally:
         if server is not None:
             server.terminate()
