@@ -48,11 +48,11 @@ class Blocks:
         child = presence.enter(device_id, token)
         try:
             undo = ("free", allocation_id)
-            made = child.ask("allocate", (allocation_id, packed_request(request)), token, undo)
             try:
+                made = child.ask("allocate", (allocation_id, packed_request(request)), token, undo)
                 block = block_of(made)
                 self._held.add(child, allocation_id, Held(request, block.actual_bytes, False))  # noqa: FBT003 - by its place it takes half as long
-            except MemoryError:  # of this process: there it is made
+            except MemoryError:  # of this process, maybe as it read the answer: there it may be made
                 child.begin(*undo)
                 raise
         except (EndedError, DeviceLostError) as error:

@@ -307,3 +307,21 @@ def test_threads_that_are_short_fail_a_call_and_not_its_process(monkeypatch: pyt
         backend.readings("sim:0")
         assert backend.recent_readings("sim:0", None) is not None
         assert backend.pid == pid
+
+
+def test_memory_that_is_short_as_an_answer_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The block that the process made is given up there: no caller learned of it."""
+    read = frames.loads
+    with isolated() as backend:
+        backend.probe()
+
+        def loads(_text: bytes) -> object:
+            monkeypatch.setattr(frames, "loads", read)
+            raise MemoryError
+
+        monkeypatch.setattr(frames, "loads", loads)
+        with pytest.raises(MemoryError):
+            backend.allocate("a", AllocationRequest("sim:0", 4096), never())
+        assert backend.live() == frozenset()
+        backend.allocate("a", AllocationRequest("sim:0", 4096), never())
+        assert backend.live() == {"a"}
