@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import closing
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -85,21 +86,20 @@ class Filling:
                         piece[1].set_exception(error)
         else:
             self._loaded.set_result(block)
-        finally:
-            self._files.close()
 
     def _fill(self, view: memoryview | None, write: Write) -> None:
         self._ready.set_result(None)
         if view is not None:
             write = partial(_place, view)
-        while (piece := self._pieces.get()) is not None:
-            put, done = piece
-            try:
-                result = put(write)
-            except BaseException as error:
-                done.set_exception(error)
-                raise
-            done.set_result(result)
+        with closing(self._files):  # whoever is told of the load's end finds none of their maps
+            while (piece := self._pieces.get()) is not None:
+                put, done = piece
+                try:
+                    result = put(write)
+                except BaseException as error:
+                    done.set_exception(error)
+                    raise
+                done.set_result(result)
         if not self._whole:
             raise NotWholeError
 

@@ -30,7 +30,7 @@ class HeldBlocks:
 
     def besides(self, names: frozenset[str]) -> dict[str, Held]:
         """Return all but these."""
-        return {name: block for name, block in self.blocks.items() if name not in names}
+        return {name: block for name, block in tuple(self.blocks.items()) if name not in names}
 
     def device_of(self, name: str) -> str | None:
         """Return where a block is; None if it went with its process. KeyError for one that never was."""

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from protocol.vocabulary import Executed
 from tests.rigs.model_files import spec, write_model
 from tests.unit.isolation import MIB, ask, content_of, isolated, kill, never
 from worker.backends.isolated import IsolatedBackend
-from worker.backends.isolation import loading
+from worker.backends.isolation import filling, loading
 from worker.core.cancellation import CancelToken
 from worker.core.errors import CancelledError, DeviceUnavailableError, ModelLoadFailedError
 from worker.core.models import ModelSpec
@@ -219,6 +220,35 @@ def test_a_process_that_dies_while_it_reads(tmp_path: Path) -> None:
         with pytest.raises(DeviceUnavailableError) as raised:
             load(backend, file, end)
         assert raised.value.executed is Executed.NO
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_load_has_no_file_open_once_it_has_ended(monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+    """Neither one that is done, nor one that was given up: they are closed before the backend says what became of it."""
+    told: list[str] = []
+
+    class Files:
+        def __init__(self, _guard: Any) -> None:
+            pass
+
+        def close(self) -> None:
+            told.append("closed")
+
+    class Backend:
+        def load(self, _handle: str, _request: Any, fill: Any, _token: Any) -> str:
+            try:
+                fill(None, None)
+            finally:
+                told.append("ended")
+            return "block"
+
+    monkeypatch.setattr(filling, "ModelFiles", Files)
+    backend: Any = Backend()
+    guard: Any = None
+    made = filling.Filling(backend, "m", ask(1), never(), guard)
+    made.wait_until_ready()
+    assert made.finish(whole=whole) == ("block" if whole else None)
+    assert told == ["closed", "ended"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says whose pages are whose")
