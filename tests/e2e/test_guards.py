@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import gettempdir
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
@@ -328,13 +328,8 @@ def test_every_question_is_answered_with_few_descriptors() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone may start a process as another user")
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_a_start_without_threads_is_told_in_a_sentence(tmp_path: Path, threads: int) -> None:
+def test_a_start_without_threads_is_told_in_a_sentence(threads: int) -> None:
     """Wherever in the start they run out, models or none: one line, and exit status 2."""
-    (tmp_path / "models.yaml").write_text("models: {a: {path: x}}")
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder == Path(gettempdir()):
-            break
-        folder.chmod(0o755)
     limited = (
         "prlimit",
         f"--nproc={threads}:{threads}",
@@ -343,10 +338,14 @@ def test_a_start_without_threads_is_told_in_a_sentence(tmp_path: Path, threads: 
         "--regid=61234",
         "--clear-groups",
     )
-    command = (*limited, sys.executable, "-m", "worker", "--models", str(tmp_path / "models.yaml"))
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT, check=False
-    )
+    with TemporaryDirectory() as folder:  # the other user can't enter the one that pytest makes
+        models = Path(folder) / "models.yaml"
+        models.write_text("models: {a: {path: x}}")
+        Path(folder).chmod(0o755)
+        command = (*limited, sys.executable, "-m", "worker", "--models", str(models))
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT, check=False
+        )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "memory-worker: error: the system starts no more threads just now; try again\n"
 

@@ -17,7 +17,7 @@ from worker.fleet.order import Order
 from worker.fleet.pace import Pace
 from worker.fleet.pieces import read_piece, write_piece
 from worker.fleet.telling import Telling
-from worker.fleet.words import GATEWAY_SECONDS, NAMESPACE, Answered, Asked, packed, unpacked
+from worker.fleet.words import GATEWAY_SECONDS, LOOK_SECONDS, NAMESPACE, Answered, Asked, packed, unpacked
 
 _HIDING = (
     "CUDA_VISIBLE_DEVICES",
@@ -145,9 +145,10 @@ class Node:
         """Free what gateways have that are gone, but what is leased; end where none is left and no lease is."""
         if gateways is None:
             return
-        for each in self._worker.possessions.gateways() - frozenset(gateways):
-            self._worker.release(each, leased_too=False)
         now = time.monotonic()
+        gone = self._worker.possessions.gateways() - frozenset(gateways)
+        for each in gone:  # for less than a lease lasts: nothing is told meanwhile
+            self._worker.release(each, leased_too=False, until=now + LOOK_SECONDS)
         if gateways:
             self._used_at = now
         if self._used_at + GATEWAY_SECONDS < now and not self._worker.possessions.any_leased():

@@ -5,6 +5,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import orjson
@@ -135,10 +136,11 @@ class NodeWorker:
         with self._lock:
             self._events = [*events, *self._events][-4096:]
 
-    def release(self, gateway: str, *, leased_too: bool) -> None:
+    def release(self, gateway: str, *, leased_too: bool, until: float = inf) -> None:
         """Free what a gateway has here; what is leased only where it said itself that it is done.
 
-        Where something can't be freed just now, that and what comes after it stays the gateway's, for the next time.
+        Where something can't be freed just now, or it is ``until`` by ``time.monotonic``, the rest stays the gateway's, for
+        the next time.
         """
         allocations, consumers = self.possessions.of(gateway, leased_too=leased_too)
         work = [("memory.deallocate", {"allocation_id": each, "force": True}) for each in allocations]
@@ -152,6 +154,8 @@ class NodeWorker:
                 if error.retryable:
                     break
             self.possessions.note(gateway, action, {}, data)
+            if time.monotonic() >= until:
+                break
         if work:
             self._on_change()
 

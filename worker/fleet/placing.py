@@ -157,8 +157,11 @@ class _Attempt:
         self._refused: dict[str, WorkerError] = {}
         self._stale = 0
         self._passed: tuple[Passed, ...] = ()
+        before = (
+            roster.freeing.numbers()
+        )  # first: what is answered from here on, the decision may not know of
         self._trying = self._next()
-        self._freed = frozenset[int]() if self._trying else roster.freeing.numbers()
+        self._freed = frozenset[int]() if self._trying else before
 
     def run(self, call: Call) -> Any:
         """Wait for the answer, trying one node after the other. Raises the best node's refusal where all refuse.

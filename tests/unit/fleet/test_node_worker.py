@@ -41,12 +41,15 @@ def test_what_can_not_be_freed_just_now_is_freed_the_next_time(monkeypatch: pyte
         raise DeadlineExceededError("the time for it is over")
 
     try:
-        freed, _ = allocate("cpu"), allocate("sim:0")
+        freed, *_ = (allocate(each) for each in ("cpu", "sim:0", "cpu"))
         node.ask("memory.deallocate", {"allocation_id": freed})  # it is not there: that is final
         with monkeypatch.context() as patched:
             patched.setattr(node, "ask", busy)
             node.release("gone", leased_too=False)
         assert node.possessions.gateways() == {"gone"}
+        node.release("gone", leased_too=False, until=0.0)
+        node.release("gone", leased_too=False, until=0.0)
+        assert len(node.ask("memory.get_allocations")["allocations"]) == 1
         node.release("gone", leased_too=False)
         assert not node.possessions.gateways()
         assert node.ask("memory.get_allocations")["allocations"] == []

@@ -1,6 +1,5 @@
 """What a gateway knows of its nodes, and what becomes of that where one is lost and comes back. Ray itself is stood in for."""
 
-import time
 from dataclasses import replace
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -9,7 +8,6 @@ from typing import Any
 import pytest
 
 from protocol.vocabulary import DeviceKind, ModelState
-from tests.e2e.process import eventually
 from worker.fleet.changes import change
 from worker.fleet.views import (
     Cause,
@@ -89,14 +87,18 @@ def test_a_worker_was_away_for_as_long_as_its_node_says(told: Told) -> None:
     assert told.back[0] >= 0.7
 
 
-def test_a_process_was_away_since_its_node_was_heard_of_last(told: Told) -> None:
+def test_a_process_was_away_since_its_node_was_heard_of_last(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its first worker knows of none before it; the gateway may hear of that one before Ray tells of the end."""
+    from worker.fleet import roster
+
+    now = [1000.0]
+    monkeypatch.setattr(roster, "time", SimpleNamespace(monotonic=lambda: now[0]))
     told.answer("memory.get_status", 1)
-    heard = time.monotonic()
-    eventually(lambda: time.monotonic() > heard + 0.05, "some time")
+    now[0] += 7
     told.hear(view("2"))
-    assert told.losses == ["its process died, or can't be reached"]
-    assert told.back[0] >= 0.05
+    assert (told.losses, told.back) == (["its process died, or can't be reached"], [7.0])
 
 
 def test_a_node_that_is_lost_is_placed_on_once_it_is_back(told: Told) -> None:
