@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 import ray
@@ -165,7 +164,7 @@ class Pending:
 def unwaited(ref: Any, doing: str) -> Any:
     """Have a bug in what nobody asks for the answer of logged: Ray is told to say nothing of such (``surroundings``)."""
 
-    def ended(answer: "Future[object]") -> None:
+    def ended(answer: Any) -> None:
         error = answer.exception()
         if error is not None and not isinstance(error, LOST):
             wire_error(error, doing, None)
