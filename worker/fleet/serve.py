@@ -37,7 +37,6 @@ from worker.stream.job_runner import JobRunner
 from worker.stream.stdio_loop import StdioLoop
 from worker.telemetry.system import SystemMemory
 
-_START_SECONDS = 120.0
 _LEAVE_SECONDS = 8.0
 """How long nodes may take to free what this gateway has; less than the loop waits for all of closing."""
 
@@ -72,7 +71,7 @@ def serve_fleet(own: Namespace, options: tuple[str, ...], read_fd: int, write_fd
         cluster.close()
 
     try:
-        following.start(_START_SECONDS)
+        following.start(own_node)
     except WorkerError as error:
         close()
         raise FleetError(error.message) from None
