@@ -157,9 +157,7 @@ class _Attempt:
         self._refused: dict[str, WorkerError] = {}
         self._stale = 0
         self._passed: tuple[Passed, ...] = ()
-        before = (
-            roster.freeing.numbers()
-        )  # first: what is answered from here on, the decision may not know of
+        before = roster.freeing.numbers()  # first: the decision may not know of what is answered from here on
         self._trying = self._next()
         self._freed = frozenset[int]() if self._trying else before
 
