@@ -1,5 +1,6 @@
 """A fleet's gateway, put together: the stream as for any worker, and nodes on Ray in place of devices."""
 
+import gc
 import secrets
 from argparse import Namespace
 from collections.abc import Callable
@@ -97,6 +98,7 @@ def serve_fleet(own: Namespace, options: tuple[str, ...], read_fd: int, write_fd
     runner.start()
     views.start(clients, health)
     log("info", "serving", version=__version__, nodes=roster.names())
+    gc.freeze()  # what is there by now stays: no collection looks at it again
     loop.run(gateway.prepare)
     raise AssertionError
 
