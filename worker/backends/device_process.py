@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,8 @@ class _Server:
         self._tokens: dict[int, CancelToken] = {}
         self._callers: dict[int, Caller] = {}
         self._fillings: dict[str, Filling] = {}
+        self._given_up: list[Filling] = []
+        """Those that the worker gave up, until they have ended: what they wait for may hang."""
         self._figures = FiguresWriter(
             self._slots.page, setup["life"], self._readings, lambda: pipe.sent, notices.tell
         )
@@ -157,7 +160,13 @@ class _Server:
             self._figures.follow()
 
     def _readings(self, device_id: str) -> Readings:
-        return self._backend.readings(device_id)
+        readings = self._backend.readings(device_id)
+        if self._given_up:
+            asked = [each.request for each in tuple(self._given_up)]
+            stuck = sum(each.size_bytes for each in asked if each.device_id == device_id)
+            resident = max(0, readings.resident_bytes - stuck)
+            readings = replace(readings, resident_bytes=resident, stuck_bytes=stuck)
+        return readings
 
     # ---- what can be called ----
 
@@ -231,8 +240,15 @@ class _Server:
         return self._fillings[handle].put_file(place, tuple(identity), ranges)
 
     def _do_filled(self, _: CancelToken, handle: str, whole: bool) -> object:  # noqa: FBT001 - a message has arguments without names
-        block = self._fillings.pop(handle).finish(whole=whole)
-        return None if block is None else packed_block(block)
+        filling = self._fillings.pop(handle)
+        if whole:
+            return packed_block(filling.finish())
+        self._given_up.append(filling)
+        try:
+            filling.give_up()
+        finally:
+            self._given_up.remove(filling)
+        return None
 
     def _do_unload(self, _: CancelToken, handle: str) -> object:
         return self._backend.unload(handle)
@@ -252,7 +268,7 @@ class _Server:
 
     def _do_check_restart(self, _: CancelToken, more: list[int]) -> None:
         if isinstance(self._backend, ChecksRestart):
-            self._backend.check_restart(more)
+            self._backend.check_restart(more, frozenset(each.handle for each in tuple(self._given_up)))
 
     def _do_trim(self, _: CancelToken, device_id: str) -> object:
         return self._backend.trim(device_id)

@@ -157,22 +157,20 @@ class _Attempt:
         self._refused: dict[str, WorkerError] = {}
         self._stale = 0
         self._passed: tuple[Passed, ...] = ()
-        before = (
-            roster.freeing.numbers()
-        )  # first: what is answered from here on, the decision may not know of
+        before = roster.freeing.numbers()  # first: the decision may not know of what is answered from here on
         self._trying = self._next()
         self._freed = frozenset[int]() if self._trying else before
 
     def run(self, call: Call) -> Any:
         """Wait for the answer, trying one node after the other. Raises the best node's refusal where all refuse.
 
-        Where it went nowhere, it is placed anew once what was to be given back before it is.
+        Where it went nowhere, it is placed anew once what was to be given back before it is, and once another node is started.
         """
         if self._freed:
             self._roster.freeing.wait(self._freed, call.token)
             self._trying = self._next()
-        while self._trying is not None:
-            key, choice, pending = self._trying
+        while (trying := self._trying or self._on_another(call)) is not None:
+            key, choice, pending = trying
             self._trying = None
             try:
                 return self._answer(key, choice, pending, call)
@@ -187,6 +185,13 @@ class _Attempt:
         return self._last_resort(call)
 
     # ---- inside ----
+
+    def _on_another(self, call: Call) -> tuple[str, Choice, Pending] | None:
+        """Try it on a node that is being started, once it is; None where it goes on none of them."""
+        trying = None
+        while trying is None and self._roster.await_start(call.token):
+            trying = self._next()
+        return trying
 
     def _next(self) -> tuple[str, Choice, Pending] | None:
         request = PlacementRequest(

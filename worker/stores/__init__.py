@@ -16,7 +16,7 @@ What there is to build a kind of:
   ``key_order.py`` lists keys in their order, ``due.py`` finds it by its end, and ``table.EntryTable`` is all of that.
 - ``entries.EntryKind`` and ``index.EntryStore``: entries by key with a bound, prices, lifetimes and tags. A cache is this
   and nothing more. ``held.py`` is what a store does in memory, ``prices.py`` what an entry is worth, ``giving.py`` what goes first,
-  ``releasing.py`` how a segment does.
+  ``releasing.py`` how a segment does, ``owner.py`` what a store knows of its kind.
 - ``kept.py``: stores of what can't be made again.
 - ``Tools`` (base.py): the clock, where consumers are added, and where files go.
 

@@ -102,12 +102,14 @@ class Blocks:
         with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token=token) as child:
             undo = ("filled", handle, False)
             child.call("load", handle, packed_request(request), token=token, undo=undo)
+            loading = Loading(child, self._slots, handle, token)
             try:
-                with Loading(child, self._slots, handle, token) as loading:
+                with loading:
                     fill(None, loading)
             except BaseException:
                 giving_up = child.begin("filled", handle, False)  # noqa: FBT003 - as on the wire
-                child.answers.wait(giving_up, LAST_WORD_S)
+                if not loading.hangs:
+                    child.answers.wait(giving_up, LAST_WORD_S)
                 raise
             made = child.call("filled", handle, True, token=token, undo=("unload", handle))  # noqa: FBT003 - a message has no names
             try:
