@@ -58,9 +58,7 @@ class _Seen:
     """What a device showed at one moment."""
 
     def __init__(self, readings: Readings | None) -> None:
-        free = None if readings is None else readings.free_bytes
-        self.free_bytes = None if readings is None or free is None else free - readings.cached_bytes
-        """Caches that are kept not counted."""
+        self.free_bytes = None if readings is None else _left_bytes(readings)
         self.process_bytes = None if readings is None else readings.process_held_bytes
 
 
@@ -230,6 +228,17 @@ class ReleaseRound:
 
     def _is_ours(self, consumer: Consumer) -> bool:
         return self._device_id == HOST and consumer.consumer_id in self._ours
+
+
+def _left_bytes(readings: Readings) -> int | None:
+    """Return what is left of a device, caches that are kept not counted.
+
+    Less than nothing where memory was moved out of it: what is given back is filled with that, and is not free then.
+    """
+    total, used, demoted = readings.total_bytes, readings.used_bytes, readings.process_demoted_bytes
+    if total is not None and used is not None and demoted is not None:
+        return total - used - demoted
+    return None if readings.free_bytes is None else readings.free_bytes - readings.cached_bytes
 
 
 def _claimed(said: object) -> int:
