@@ -67,13 +67,13 @@ class Answers:
         self._numbers = itertools.count(1)
         self._lock = SureLock()
         self.look_up = pipe.wake
-        # All mutable state: the calls on their way, the right to read, what ended them, and whether there is more to read.
-        # Whoever takes a call out is who answers it.
+        # All mutable state: the calls on their way, the right to read, what ended them, whether there is more to read, and
+        # whether the process is gone, when ``end`` alone reads. Whoever takes a call out is who answers it.
         self._calls: dict[int, Call] = {}
         self._right = deque([True])
         """What is in it is taken out by who reads, and put back: a lock that no caller waits for, at a third of the price."""
         self._end: Ending | None = None
-        self._more = True
+        self._more, self._gone = True, False
         self.reading = 0
         """The call whose answer is waited for without a limit of time."""
         self._is_watched = False
@@ -184,7 +184,7 @@ class Answers:
         """Wait for an answer, and read for all who wait while no other caller does. False if it did not come in time."""
         end = math.inf if seconds is None else time.monotonic() + seconds
         while call.answer is None:
-            if self._more and self._begin_reading():
+            if self._more and not self._gone and self._begin_reading():
                 try:
                     in_time = self._read_for(call, end)
                 finally:
@@ -243,7 +243,7 @@ class Answers:
 
     def read_what_came(self) -> None:
         """Hand out answers that no caller waits for, unless somebody reads."""
-        if self._more and self._begin_reading():
+        if self._more and not self._gone and self._begin_reading():
             try:
                 self._read_for(None, 0)
             finally:
@@ -251,7 +251,7 @@ class Answers:
 
     def stop_waiting(self) -> None:
         """Note that the process is gone: whoever waits for an answer that it may not have given looks up."""
-        self._is_watched = False
+        self._gone, self._is_watched = True, False
         ALARM.forget(self)
         self._pipe.stop_waking()
 
@@ -386,7 +386,7 @@ class Answers:
             woken.clear()
             if call.answer is not None:
                 return True
-        if not self._right or not self._more:
+        if not self._right or self._gone or not self._more:
             woken.wait(min(max(0, end - time.monotonic()), _LOOK_AGAIN_S))
         return time.monotonic() < end
 
