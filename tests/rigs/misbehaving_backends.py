@@ -239,3 +239,11 @@ class HasNoThreads(_Simulated):
 
     def _refuse(self, *_: object) -> None:
         raise OutOfMemoryError("the system starts no more threads just now; try again", resource="threads")
+
+
+class SaysMuch(_Simulated):
+    """Says more of itself than a pipe holds."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Say so."""
+        return ("x" * 2**20,)

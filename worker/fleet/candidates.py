@@ -213,14 +213,9 @@ class Candidates:
     def _load_row(self, model_id: str) -> list[float]:
         row = self._loads.get(model_id)
         if row is None:
-            models = [node.models.get(model_id) for node in self._ring]
-            row = list(map(_load_floor, models))
+            row = [node.load_floors.get(model_id, inf) for node in self._ring]
             if min(row, default=inf) < inf:  # a name that no node knows leaves nothing behind
                 self._loads[model_id] = row
-                known = [each for each in models if each is not None]
-                devices = {each.devices for each in known}
-                size = min(each.size_bytes or 0 for each in known)
-                self._needs[model_id] = size, devices.pop() if len(devices) == 1 else None
         return row
 
     def _order(self, model_id: str) -> tuple[list[float], list[int]]:
@@ -254,8 +249,8 @@ class Candidates:
         self._ring.insert(index, node)
         self._turns.insert(index, self._turn_floor(node))
         self._queues.insert(index, _queue_floor(node))
-        for model_id, row in self._loads.items():
-            row.insert(index, _load_floor(node.models.get(model_id)))
+        for row in self._loads.values():
+            row.insert(index, inf)
         for room in self._rooms.values():
             room.insert(index, node.node_id)
         self._reindex()
@@ -320,16 +315,25 @@ class Candidates:
                 self._there[model_id].add(node.node_id)
             elif model_id in self._there:
                 self._there[model_id].discard(node.node_id)
-            row = self._loads.get(model_id)
-            if row is not None:
-                self._note_load(model_id, index, _load_floor(model))
+            floor = _load_floor(model)
+            if floor < inf:
+                node.load_floors[model_id] = floor
+            else:
+                node.load_floors.pop(model_id, None)
+            if model is not None:
                 self._note_need(model)
+            if model_id in self._loads:
+                self._note_load(model_id, index, floor)
 
-    def _note_need(self, model: ModelView | None) -> None:
-        if model is not None:
-            size, devices = self._needs.get(model.model_id, (model.size_bytes or 0, model.devices))
-            same = model.devices if devices == model.devices else None
-            self._needs[model.model_id] = min(size, model.size_bytes or 0), same
+    def _note_need(self, model: ModelView) -> None:
+        size, known = model.size_bytes or 0, self._needs.get(model.model_id)
+        if known is None:
+            self._needs[model.model_id] = size, model.devices
+        elif size < known[0] or known[1] not in {None, model.devices}:
+            self._needs[model.model_id] = (
+                min(size, known[0]),
+                model.devices if known[1] == model.devices else None,
+            )
 
     def _forget_models(self, node: KnownNode) -> None:
         index = self._index[node.node_id]

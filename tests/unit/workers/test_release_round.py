@@ -23,10 +23,12 @@ class Memory:
         self.clock = FixedClock()
         self.questions = Questions(self.clock)
         self.free, self.process = 0, 1000
+        self.looks: list[str] = []
         self.seen: Readings | None = None
         """What a device shows whose memory the system moves out; None for one that has none of that."""
 
-    def readings(self, _device_id: str) -> Readings:
+    def readings(self, _device_id: str, *, recent: bool = False) -> Readings:
+        self.looks.append("recent" if recent else "now")
         plain = replace(NO_READINGS, free_bytes=self.free, process_used_bytes=self.process)
         return self.seen or plain
 
@@ -94,6 +96,7 @@ def test_each_is_told_from_the_other(here_lies: bool, there_lies: bool) -> None:
         "elsewhere": (100, 0 if there_lies else 100),
     }
     assert not refused
+    assert memory.looks == ["recent", "now"], "one look shows what all of them gave by then"
 
 
 FULL = replace(

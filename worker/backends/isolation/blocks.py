@@ -49,7 +49,7 @@ class Blocks:
         try:
             undo = ("free", allocation_id)
             try:
-                made = child.ask("allocate", (allocation_id, packed_request(request)), token, undo)
+                made = child.answers.call("allocate", (allocation_id, packed_request(request)), token, undo)
                 block = block_of(made)
                 self._held.add(child, allocation_id, Held(request, block.actual_bytes, False))  # noqa: FBT003 - by its place it takes half as long
             except MemoryError:  # of this process, maybe as it read the answer: there it may be made
@@ -80,7 +80,7 @@ class Blocks:
         try:
             returned = self._drop_displaced(name) if displaced.any else None
             if returned is None:
-                returned = child.ask(do, (name,))
+                returned = child.answers.call(do, (name,))
                 self._held.blocks.pop(name, None)
         except (EndedError, DeviceLostError) as error:  # gone is gone, in whichever way
             raise presence.meaning(error, child, device_id, Executed.YES, None) from None

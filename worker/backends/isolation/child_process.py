@@ -75,7 +75,7 @@ class ChildProcess:
         self.pid = self._process.pid
         self.answers = answers = Answers(self._pipe, self._write_broken, self.kill)
         """The calls on their way."""
-        self.ask, self.finish = answers.call, answers.result
+        self.finish = answers.result
         try:
             self._listened = start_thread(self._listen, "device-stderr")
             self._watched = start_thread(self._watch, "device-end")
@@ -96,7 +96,7 @@ class ChildProcess:
         A process that has not answered after ``patience_s`` hangs, and is killed. ``undo`` is called if the token has
         ended and the call is done in the end.
         """
-        return self.ask(do, arguments, token, undo, patience_s)
+        return self.answers.call(do, arguments, token, undo, patience_s)
 
     def begin(
         self, do: str, *arguments: Any, token: CancelToken | None = None, on_report: OnReport | None = None,
