@@ -1,7 +1,7 @@
 """Whether the CUDA backend tells the truth on a real GPU, in under ten minutes: a line a check, PASS, FAIL or INFO.
 
-``python -m benchmarks.cuda_check [CHECK…]``, in a clone of the project. Needs torch's CUDA build, ``nvidia-smi`` and, for
-``conformance``, pytest. Each check has a process of its own, says its goal with its figures, and the witness is the driver's
+``python -m benchmarks.cuda_check [CHECK…]``, in a clone of the project, with what it requires installed. Needs torch's CUDA
+build, ``nvidia-smi`` and, for ``conformance``, pytest. Each check has a process of its own, says its goal with its figures, and the witness is the driver's
 own figure. Exits with 1 where one fails. ROCm has no ``nvidia-smi``: there the checks that need it say so.
 """
 

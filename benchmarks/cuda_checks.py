@@ -327,6 +327,8 @@ def conformance() -> None:
             "-q",
             "-p",
             "no:cacheprovider",
+            "-W",
+            "default",  # what a machine's torch and driver warn of says nothing of the backend
             f"--junit-xml={report}",
             *CONFORMANCE,
         ]

@@ -1,14 +1,12 @@
 """Loading 768 MiB of weights onto a device in a process of its own, against the same device in this one."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from benchmarks.harness import heading, interleaved, row, seconds
 from benchmarks.isolation import cpu_ns, fresh_token, isolated_device, on_one_cpu
-from benchmarks.model_load import write_model
+from benchmarks.model_load import cold, model_of
 from worker.backends.base import DeviceBackend
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.simulated import simulated_in_process
@@ -23,10 +21,7 @@ ROUNDS = 9
 
 def main() -> None:
     """Print the ratios."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        write_model(path, SIZE)
-        spec = ModelSpec("model", "safetensors", path, path.parent)
+    with model_of(SIZE) as (path, spec):
         here, apart = simulated_in_process(0, total_bytes=4 * SIZE), isolated_device()
         apart.probe()
         for each in (here, apart):
@@ -43,7 +38,7 @@ def main() -> None:
         _compare("on all CPUs", load, apart, here)
         _compare("on all CPUs, by processor time", partial(_processor, spec), apart, here)
         if hasattr(os, "posix_fadvise"):
-            _compare("not in the page cache", partial(_cold, spec), apart, here)
+            _compare("not in the page cache", lambda each: cold(path, partial(load, each)), apart, here)
         apart.close()
         here.close()
 
@@ -73,15 +68,6 @@ def _processor(spec: ModelSpec, backend: DeviceBackend) -> float:
     before = sum(map(cpu_ns, pids))
     _load(spec, backend)
     return (sum(map(cpu_ns, pids)) - before) / 1e9
-
-
-def _cold(spec: ModelSpec, backend: DeviceBackend) -> float:
-    """Have the file dropped from the page cache first: it is all clean."""
-    if spec.path is None:
-        raise AssertionError(spec)
-    with spec.path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return _load(spec, backend)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import mmap
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -33,10 +34,7 @@ COLD_ROUNDS = 7
 
 def main() -> None:
     """Print the ratios."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        write_model(path, GIB)
-        spec = ModelSpec("model", "safetensors", path, path.parent)
+    with model_of(GIB) as (path, spec):
         backend = CpuBackend(SystemMemory().read, time.monotonic_ns, 0, path.parent)
         load_mapped, load_copy = partial(_load_mapped, spec, backend), partial(_load_copy, spec, touch=True)
         map_file, map_memory = partial(_map_file, path), _map_memory
@@ -45,7 +43,7 @@ def main() -> None:
         for each in warm:
             each()
         mapped, in_place, placed, memory, copied, touched = interleaved(ROUNDS, *warm)
-        from_disk = (partial(_cold, path, each) for each in (load_mapped, map_file, load_copy))
+        from_disk = (partial(cold, path, each) for each in (load_mapped, map_file, load_copy))
         mapped_cold, in_place_cold, touched_cold = interleaved(COLD_ROUNDS, *from_disk)
     heading("load of 1 GiB, `map`, then each byte read, GiB/s", "mmap of the file, each byte read in place")
     row("file in the page cache", 1 / mapped, 1 / in_place, "GiB/s", ">= 0.9")
@@ -63,8 +61,23 @@ def main() -> None:
     )
 
 
-def write_model(path: Path, size_bytes: int) -> None:
-    """Write a model of so many bytes in tensors, and have it on the disk."""
+@contextmanager
+def model_of(size_bytes: int) -> Iterator[tuple[Path, ModelSpec]]:
+    """Have a model of so many bytes in tensors on the disk: its file, and what names it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        _write_model(path, size_bytes)
+        yield path, ModelSpec("model", "safetensors", path, path.parent)
+
+
+def cold(path: Path, work: Callable[[], float]) -> float:
+    """Do it once the file has been dropped from the page cache: it is all clean."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return work()
+
+
+def _write_model(path: Path, size_bytes: int) -> None:
     size = size_bytes // TENSORS
     header = orjson.dumps(
         {
@@ -84,12 +97,6 @@ def write_model(path: Path, size_bytes: int) -> None:
             file.write(content)
         file.flush()
         os.fsync(file.fileno())  # only clean pages can be dropped from the cache
-
-
-def _cold(path: Path, work: Callable[[], float]) -> float:
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return work()
 
 
 def _load_mapped(spec: ModelSpec, backend: CpuBackend) -> float:

@@ -29,7 +29,7 @@ def main() -> None:
         fleet(sys.argv[2:], claim)
     arguments = parse(sys.argv[1:])
     if arguments.command == "doctor":
-        from worker.tools.output import claim_output  # noqa: PLC0415 - only for what was asked for
+        from worker.core.output import claim_output  # noqa: PLC0415 - only for what was asked for
 
         out = claim_output()
         from worker.tools.doctor import examine  # noqa: PLC0415 - libraries are imported from here on
@@ -59,7 +59,7 @@ def _run_tool(name: str, arguments: "list[str]") -> int:
         from worker.tools.mcp import main as mcp  # noqa: PLC0415 - its library claims the output
 
         return mcp(arguments)
-    from worker.tools.output import claim_output  # noqa: PLC0415 - only for what was asked for
+    from worker.core.output import claim_output  # noqa: PLC0415 - only for what was asked for
 
     if name == "report":
         from worker.tools.report.command import main as report  # noqa: PLC0415 - only for what was asked for

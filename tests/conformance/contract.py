@@ -105,9 +105,9 @@ class BackendContract:
             backend.allocate("warm", ask(device_id, size), token)
             backend.free("warm")
         backend.trim(device_id)
-        before = rss()
+        before = rss(backend)
         backend.allocate("a", ask(device_id, size, Initialize.NONE), token)
-        assert rss() - before < 4 * MIB
+        assert rss(backend) - before < 4 * MIB
         if device_id == "cpu":
             assert backend.readings(device_id).resident_bytes == 0
             backend.write("a", 0, memoryview(b"x"), token)
@@ -184,7 +184,7 @@ class BackendContract:
     @pytest.mark.parametrize("nth", [1, 2])
     def test_cancelled_allocation(self, backend: DeviceBackend, device_id: str, nth: int) -> None:
         """An allocation that is cancelled, at whatever step, leaves nothing behind."""
-        before, resident = backend.readings(device_id), rss()
+        before, resident = backend.readings(device_id), rss(backend)
         try:
             backend.allocate("a", ask(device_id, 128 * MIB + 1), CancelledAt(nth))
         except CancelledError:
@@ -193,7 +193,7 @@ class BackendContract:
                 lambda: backend.readings(device_id).resident_bytes == before.resident_bytes,
                 "what a process made after it was given up is given back",
             )
-            assert rss() - resident < 4 * MIB
+            assert rss(backend) - resident < 4 * MIB
         else:
             assert (device_id != "cpu", nth) == (True, 2), "only a device that is done at once may be"
 

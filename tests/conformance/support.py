@@ -1,5 +1,6 @@
 """What the conformance tests share: requests, contents, and witnesses of what is taken."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from protocol.vocabulary import Initialize
 from worker.backends.base import DeviceBackend
+from worker.backends.isolated import IsolatedBackend
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
 from worker.core.records import AllocationRequest
@@ -15,10 +17,10 @@ from worker.core.records import AllocationRequest
 MIB = 2**20
 
 
-def rss() -> int:
-    """Return the resident bytes of this process and of the devices' processes below it."""
-    ours = psutil.Process()
-    return sum(int(each.memory_info().rss) for each in (ours, *ours.children()))
+def rss(backend: DeviceBackend) -> int:
+    """Return the resident bytes of this process and of the device's own; no other's below it, which comes and goes."""
+    pid = backend.pid if isinstance(backend, IsolatedBackend) else None
+    return sum(int(psutil.Process(each).memory_info().rss) for each in {os.getpid(), pid or os.getpid()})
 
 
 def all_of(size: int, *, never_shrinks: bool) -> object:
@@ -31,7 +33,7 @@ def taken(backend: DeviceBackend, device_id: str) -> int:
     if device_id.startswith("dml"):
         return backend.readings(device_id).process_used_bytes or 0
     if not device_id.startswith("cuda"):
-        return rss()
+        return rss(backend)
     import torch
 
     free, total = torch.cuda.mem_get_info(device_id)

@@ -3,6 +3,7 @@
 import psutil
 
 from tests.e2e.process import MIB, eventually, worker
+from tests.e2e.simulated import place
 
 
 def test_child_processes_are_counted() -> None:
@@ -79,6 +80,23 @@ def test_memory_that_is_the_machines() -> None:
         assert device["available_bytes"] <= cpu["available_bytes"] + 64 * MIB
         refused = started.refused("memory.allocate", {"size_bytes": 2**39, "device_id": "sim:0"})
         assert refused["code"] in {"out_of_memory", "limit_exceeded"}
+
+
+def test_a_cap_on_the_machines_memory_holds_what_integrated_devices_have_of_it() -> None:
+    """What is allocated on either counts towards it, once."""
+    with worker("--simulated-device", "1GiB,integrated=1", "--limit-bytes", "96MiB") as started:
+        first = place(started, 64 * MIB, "sim:0")
+        cpu, device = started.call("memory.get_status")["devices"]
+        assert (cpu["available_bytes"], device["available_bytes"]) == (32 * MIB, 32 * MIB)
+        assert (cpu["allocated_bytes"], device["allocated_bytes"]) == (0, 64 * MIB)
+        for device_id in ("cpu", "sim:0"):
+            refused = started.refused("memory.allocate", {"size_bytes": 33 * MIB, "device_id": device_id})
+            assert refused["code"] == "limit_exceeded"
+        place(started, 32 * MIB)
+        started.call("memory.deallocate", {"allocation_id": first})
+        assert [each["available_bytes"] for each in started.call("memory.get_status")["devices"]] == [
+            64 * MIB
+        ] * 2
 
 
 def test_who_is_on_a_device() -> None:

@@ -173,6 +173,13 @@ def test_a_model_is_used_where_it_is_loaded(gateway: Worker) -> None:
     assert states == ["unloaded"]
 
 
+def test_a_model_is_loaded_on_the_device_that_it_is_declared_for(gateway: Worker) -> None:
+    """Placement chooses the node; the declaration says where on it, as it does for an engine's model."""
+    loaded = gateway.call("memory.load_model", {"model_id": "on-cpu"})
+    assert loaded["device_id"].endswith("/cpu")
+    gateway.call("memory.unload_model", {"model_id": "on-cpu"})
+
+
 def test_what_a_node_answered_is_known_at_once(gateway: Worker) -> None:
     """No view of a node has to come first: not of a load on a device that was named, nor of what was unloaded or cleared."""
     for turn in range(9):

@@ -1,6 +1,7 @@
 """The command ``fleet``: a Ray of its own, its end, and what it says where it can't start."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ def test_it_starts_ray_and_ends_with_its_input(tmp_path: Path) -> None:
     record = tmp_path / "run.jsonl"
     options = ("--nodes", "2", "--log-level", "info", "--record", str(record))
     with Worker("fleet", *options, patience=START_SECONDS) as started:
+        eventually(lambda: started.call("worker.get_health")["state"] == "ok", "both nodes", START_SECONDS)
         devices = started.call("memory.get_status")["devices"]
         assert [each["device_id"] for each in devices] == ["node-1/cpu", "node-2/cpu"]
         assert sum(each["budget_bytes"] for each in devices) <= devices[0]["total_bytes"]
@@ -29,6 +31,34 @@ def test_it_starts_ray_and_ends_with_its_input(tmp_path: Path) -> None:
         eventually(lambda: all(gone(each.pid) for each in family), "the end of all that it started")
         assert all(isinstance(json.loads(each), dict) for each in started.stderr().splitlines())
     assert sorted(each.name for each in tmp_path.iterdir()) == ["run.node-1.jsonl", "run.node-2.jsonl"]
+
+
+def test_it_serves_as_soon_as_its_own_node_is_there(tmp_path: Path) -> None:
+    """Others are told of as being started, and not waited for by what can be answered without them; what names one, or fits nowhere yet, waits."""
+    late = tmp_path / "late"
+    os.mkfifo(late)
+    options = ("--nodes", "2", "--plugin", "tests.rigs.late_plugin", "--record", str(tmp_path / "run.jsonl"))
+    with Worker("fleet", *options, patience=START_SECONDS, environment={"LATE_NODE": str(late)}) as started:
+        parts = {each["name"]: each["state"] for each in started.call("worker.get_health")["parts"]}
+        assert (parts["node:node-1"], parts["node:node-2"]) == ("ok", "starting")
+        devices = started.call("memory.get_status")["devices"]
+        assert [(each["device_id"], each["state"]) for each in devices] == [
+            ("node-1/cpu", "available"),
+            ("node-2/cpu", "probing"),
+        ]
+        assert started.call("memory.get_usage")["devices"]
+        assert started.call("memory.allocate", {"size_bytes": 4096})["device_id"] == "node-1/cpu"
+        named = started.send("memory.allocate", {"size_bytes": 4096, "device_id": "node-2/cpu"})
+        too_large = started.send("memory.allocate", {"size_bytes": 2**50})
+        cleared = started.send("memory.clear", {"clear_type": "cache"})
+        started.call("memory.get_status")
+        assert not any(map(started.replies, (named, too_large, cleared)))
+        late.write_bytes(b"")
+        assert started.reply(named)["success"]
+        assert "passed_over" in str(started.reply(too_large))
+        assert started.reply(cleared)["success"]
+        started.close_input()
+        assert started.exit_code(20) == 0
 
 
 def test_what_it_started_goes_with_it() -> None:

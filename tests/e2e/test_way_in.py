@@ -175,15 +175,23 @@ def test_doctor_for_machines(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_an_output_that_takes_nothing(tmp_path: Path) -> None:
-    """What could not be printed is no success."""
+@pytest.mark.parametrize(
+    "command", ["doctor", "--help", "--version", "report --help", "top --record RUN", "mcp"]
+)
+def test_an_output_that_takes_nothing(tmp_path: Path, command: str) -> None:
+    """What could not be printed is no success, and one line says so."""
+    record = tmp_path / "run.jsonl"
+    run("-m", "memory_worker", "--record", str(record), folder=tmp_path)
+    asked = {"method": "initialize", "id": 1, "jsonrpc": "2.0", "params": {"protocolVersion": "2024-11-05",
+             "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}}  # fmt: skip
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "memory_worker", "doctor"],
+            [sys.executable, "-m", "memory_worker", *command.replace("RUN", str(record)).split()],
+            input=json.dumps(asked).encode() + b"\n",
             stdout=full,
             stderr=subprocess.PIPE,
             cwd=ROOT,
             check=False,
         )
     assert done.returncode == 1
-    assert b"No space left on device" in done.stderr
+    assert done.stderr == b"not all of it could be written to stdout: No space left on device\n"

@@ -146,6 +146,14 @@ def test_a_device_reads_model_files_by_itself(windows: WindowsPython) -> None:
         assert f"{name} PASSED" in said(done), said(done)
 
 
+def test_a_device_maps_sections_by_itself(windows: WindowsPython) -> None:
+    """One view for as long as a section lives, which it does not prolong."""
+    tests = "tests/unit/backends/isolation/test_section_maps.py"
+    done = windows.run(["-m", "pytest", "-q", "-p", "no:cacheprovider", tests], root=ROOT)
+    assert done.returncode == 0, said(done)
+    assert "4 passed" in said(done), said(done)
+
+
 def test_a_device_in_a_process_of_its_own(windows: WindowsPython) -> None:
     """Pipes, a named map and a new process carry a device's contents over; a missing torch_directml is named."""
     options = ["-m", "worker", "--isolate", "simulated", "--simulated-device", "256MiB,pooled=1"]

@@ -99,7 +99,7 @@ class StandIn:
             case "fails":
                 raise EngineError("the file is of a make that nobody knows")
             case "raises":
-                raise RuntimeError("[ShapeInferenceError] axis 7")
+                raise RuntimeError("[ShapeInferenceError]\n axis 7\n")
             case "lacks memory":
                 raise EngineError("insufficient memory (attempted to allocate 2048.00 MB)")
             case "waits":

@@ -31,10 +31,11 @@ def fleet(cluster: FleetCluster, models: Path, *more: str) -> Worker:
 
 
 def write_models(folder: Path) -> Path:
-    """Write two small models into a folder, and a file that configures them."""
+    """Write two small models into a folder, and a file that configures them, one of them also for the CPU alone."""
     for index, name in enumerate("ab"):
         write_model(folder / f"{name}.safetensors", 8 * MIB, seed=index)
     rows = [f"  - {{id: {name}, path: {name}.safetensors, loader: safetensors}}\n" for name in "ab"]
+    rows.append("  - {id: on-cpu, path: a.safetensors, loader: safetensors, device: cpu}\n")
     roles = "roles: {digests: {model: b}}\n"
     (folder / "models.yaml").write_text("models:\n" + "".join(rows) + roles)
     return folder

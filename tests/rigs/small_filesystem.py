@@ -25,3 +25,9 @@ def small_filesystem(folder: Path, size_bytes: int, *options: str) -> Iterator[P
     finally:
         command = ["umount", "-l", str(folder)]
         subprocess.run(command, check=True)
+
+
+def make_read_only(folder: Path) -> None:
+    """Have one take no writes any more. Nothing may have a file of it open for writing."""
+    command = ["mount", "-o", "remount,ro", str(folder)]
+    subprocess.run(command, check=True)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_INFLIGHT, PressureLevel, SharedMemoryKind
 from worker import __version__
+from worker.core.output import Parser
 from worker.core.text import nearest, printable, size_bytes
 
 _AUTO_LEVELS = (PressureLevel.MODERATE, PressureLevel.HIGH, PressureLevel.CRITICAL)
@@ -205,7 +206,7 @@ def _command(text: str) -> str:
 
 def parse(arguments: list[str]) -> Arguments:
     """Read the command line. Exits with a message on stderr, and 2, if it cannot be understood."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m memory_worker",
         usage="python -m memory_worker [OPTION...] [COMMAND]",
         description="Knows, in bytes, where an AI application's memory is, and makes room before it runs out."

@@ -36,6 +36,10 @@ class AddressSpace:
         del self._sorted[bisect_left(self._sorted, entry)]
         return entry[1]
 
+    def size_of(self, key: str) -> int:
+        """Return how long a range is; 0 for one that is not in use."""
+        return self._by_key.get(key, (0, 0))[1]
+
     def compact(self) -> int:
         """Move all ranges to the low end. Returns how many moved."""
         moved, address = 0, 0

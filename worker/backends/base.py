@@ -255,10 +255,10 @@ class CopiesWhole(DeviceBackend, Protocol):
 
 @runtime_checkable
 class SharesFiles(Protocol):
-    """What a backend has besides if some of its blocks are files that any process of this user's can map."""
+    """What a backend has besides if some of its blocks are files, or sections, that any process of this user's can map."""
 
     def shared_file(self, allocation_id: str) -> str | None:
-        """Return where a block lies; None for one that is no file."""
+        """Return where a block lies, or its section's name; None for one that no other process can map."""
         ...
 
 
@@ -279,8 +279,11 @@ class MapsSharedFiles(Protocol):
 class ChecksRestart(Protocol):
     """What a backend has besides if a new process could turn out to have less memory than this one."""
 
-    def check_restart(self, more: list[int]) -> None:
-        """Raise OutOfMemoryError unless what lives here, and more blocks of these sizes, would fit into a new one now."""
+    def check_restart(self, more: list[int], besides: frozenset[str]) -> None:
+        """Raise OutOfMemoryError unless what lives here would fit into a new one now, with more blocks of these sizes.
+
+        ``besides`` ends with this process: loads that were given up and hang.
+        """
         ...
 
 

@@ -173,10 +173,12 @@ class CpuBackend:
         return buffer.view
 
     def shared_file(self, allocation_id: str) -> str | None:
-        """Return what a device's process can map: the file that a host maps, or what was copied often. None for others."""
+        """Return what a device's process can map: what a host maps, or what was copied often. None for others."""
         buffer = self._buffers[allocation_id]
         if isinstance(buffer, MappableBuffer):
             return buffer.path_to_copy()
+        if isinstance(buffer, SharedSection):
+            return buffer.name
         return str(buffer.path) if isinstance(buffer, SharedBuffer) and buffer.view is None else None
 
     def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:

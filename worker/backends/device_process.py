@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from worker.backends.isolation.call import QUESTIONS, WORK
 from worker.backends.isolation.caller import Caller
 from worker.backends.isolation.codec import packed, packed_block, packed_error, packed_readings, request_of
 from worker.backends.isolation.figures_page import FiguresWriter
-from worker.backends.isolation.frames import AS_LINE, FramePipe, Message, any_values_line, dumps, line
+from worker.backends.isolation.frames import FramePipe, Message, any_values_line, line
 from worker.backends.isolation.shared_maps import SharedMaps
 from worker.backends.isolation.slots import Slots
 from worker.backends.isolation.touch_guard import TouchGuard
@@ -43,9 +44,6 @@ _QUICK_BYTES = 2**20
 
 _REQUEST, _SIZE = 1, 1
 """Where a call to allocate has its request, and that its size."""
-
-_CALL = 4
-"""Fields of a call: a word about one has fewer."""
 
 _DO = "_do_"
 
@@ -83,6 +81,8 @@ class _Server:
         self._tokens: dict[int, CancelToken] = {}
         self._callers: dict[int, Caller] = {}
         self._fillings: dict[str, Filling] = {}
+        self._given_up: list[Filling] = []
+        """Those that the worker gave up, until they have ended: what they wait for may hang."""
         self._figures = FiguresWriter(
             self._slots.page, setup["life"], self._readings, lambda: pipe.sent, notices.tell
         )
@@ -90,14 +90,15 @@ class _Server:
     def serve(self) -> None:
         """Take calls, and answer those at once that are quick, while no other runs: they can't be cancelled."""
         tokens, calls, never = self._tokens, self._calls, self._never
-        receive, exchange, is_read = self._pipe.receive, self._pipe.exchange, self._figures.is_read
+        receive, answer, is_read = self._pipe.receive, self._pipe.answer, self._figures.is_read
         message = receive()
         while message is not None:
-            if len(message) != _CALL:
+            try:
+                number, do, arguments, left_ns = message
+            except ValueError:  # a word about a call has fewer fields
                 self._heed(*message)
                 message = receive()
                 continue
-            number, do, arguments, left_ns = message
             if tokens or not (
                 do in _QUICK or (do == "allocate" and arguments[_REQUEST][_SIZE] <= _QUICK_BYTES)
             ):
@@ -106,18 +107,14 @@ class _Server:
                 continue
             token = never if left_ns is None else CancelToken(time.monotonic_ns, _deadline_ns(left_ns))
             try:
-                answer = [number, calls[do](token, *arguments)]
+                text = line([number, calls[do](token, *arguments)])
             except BaseException as error:  # noqa: BLE001 - it is the worker's to deal with
-                answer = [number, None, packed_error(error)]
-            try:
-                text = dumps(answer, None, AS_LINE)
-            except BaseException:  # noqa: BLE001 - it is written otherwise, or said why not
-                text = _line(do, answer)
+                text = _failed(number, error)
             try:
                 if do in QUESTIONS or not is_read():
-                    message = exchange(text)
+                    message = answer(text)
                 else:
-                    self._pipe.write(text)
+                    self._pipe.put(text)
                     self._figures.follow()
                     message = receive()
             except OSError:  # the worker is gone
@@ -141,28 +138,35 @@ class _Server:
             token = self._tokens[number] = CancelToken(time.monotonic_ns, _deadline_ns(left_ns))
             self._submit(self._answer, message, token)
         except (OutOfMemoryError, MemoryError) as error:
-            self._say(number, do, [number, None, packed_error(error)])
+            self._say(number, do, _failed(number, error))
 
     def _answer(self, message: Message, token: CancelToken) -> None:
         number, do, arguments, _ = message
         try:
             answer = [number, self._calls[do](token, *arguments)]
+            text = any_values_line(answer) if do == WORK else line(answer)
         except BaseException as error:  # noqa: BLE001 - it is the worker's to deal with
-            answer = [number, None, packed_error(error)]
-        self._say(number, do, answer)
+            text = _failed(number, error)
+        self._say(number, do, text)
 
-    def _say(self, number: int, do: str, answer: Message) -> None:
-        """Send the answer to a call that could be cancelled until now."""
-        self._tokens.pop(number, None)
+    def _say(self, number: int, do: str, text: bytes) -> None:
+        """Send the answer to a call. It counts as running until then, so that the thread that reads calls writes none."""
         try:
-            self._pipe.write(_line(do, answer))
+            self._pipe.write(text)
         except OSError:
             os._exit(0)  # the worker is gone
+        self._tokens.pop(number, None)
         if do not in QUESTIONS:
             self._figures.follow()
 
     def _readings(self, device_id: str) -> Readings:
-        return self._backend.readings(device_id)
+        readings = self._backend.readings(device_id)
+        if self._given_up:
+            asked = [each.request for each in tuple(self._given_up)]
+            stuck = sum(each.size_bytes for each in asked if each.device_id == device_id)
+            resident = max(0, readings.resident_bytes - stuck)
+            readings = replace(readings, resident_bytes=resident, stuck_bytes=stuck)
+        return readings
 
     # ---- what can be called ----
 
@@ -236,8 +240,15 @@ class _Server:
         return self._fillings[handle].put_file(place, tuple(identity), ranges)
 
     def _do_filled(self, _: CancelToken, handle: str, whole: bool) -> object:  # noqa: FBT001 - a message has arguments without names
-        block = self._fillings.pop(handle).finish(whole=whole)
-        return None if block is None else packed_block(block)
+        filling = self._fillings.pop(handle)
+        if whole:
+            return packed_block(filling.finish())
+        self._given_up.append(filling)
+        try:
+            filling.give_up()
+        finally:
+            self._given_up.remove(filling)
+        return None
 
     def _do_unload(self, _: CancelToken, handle: str) -> object:
         return self._backend.unload(handle)
@@ -257,7 +268,7 @@ class _Server:
 
     def _do_check_restart(self, _: CancelToken, more: list[int]) -> None:
         if isinstance(self._backend, ChecksRestart):
-            self._backend.check_restart(more)
+            self._backend.check_restart(more, frozenset(each.handle for each in tuple(self._given_up)))
 
     def _do_trim(self, _: CancelToken, device_id: str) -> object:
         return self._backend.trim(device_id)
@@ -280,13 +291,10 @@ def _deadline_ns(left_ns: int | None) -> int | None:
     return None if left_ns is None else time.monotonic_ns() + left_ns
 
 
-def _line(do: str, answer: Message) -> bytes:
-    """Return an answer as it is written, or that its result is one that no message can hold."""
-    try:
-        return any_values_line(answer) if do == WORK else line(answer)
-    except Exception as error:  # noqa: BLE001 - it is the worker's to deal with
-        failed = [answer[0], None, packed_error(error)]
-        return patiently(lambda: line(failed))
+def _failed(number: int, error: BaseException) -> bytes:
+    """Return as it is written why a call failed, or that its result is one that no message can hold."""
+    answer = [number, None, packed_error(error)]
+    return patiently(lambda: line(answer))
 
 
 def _leave_signals_to_the_worker(parent: int) -> None:

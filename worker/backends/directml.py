@@ -185,10 +185,10 @@ class DirectMlBackend(LoadsThroughCopies):
         self._device(device_id).check_present()
         return None
 
-    def check_restart(self, more: list[int]) -> None:
+    def check_restart(self, more: list[int], besides: frozenset[str]) -> None:
         """Raise OutOfMemoryError unless what is here would fit into a new process by today's figures."""
         for device in self._devices.values():
-            device.check_restart(more)
+            device.check_restart(more, besides)
 
     def notes(self) -> tuple[str, ...]:
         """Say which allocator is on and what that means, and where figures are missing."""

@@ -127,11 +127,11 @@ class AdapterMemory:
             returned = self._memory.dropped(size)
             return min(size, returned or self._memory.trim()) if at_once else returned
 
-    def check_restart(self, more: list[int]) -> None:
-        """Raise OutOfMemoryError unless all buffers, and these, would fit into a new process now."""
+    def check_restart(self, more: list[int], besides: frozenset[str]) -> None:
+        """Raise OutOfMemoryError unless all other buffers, and these, would fit into a new process now."""
         with self._calling():
             reading = self._read()
-            sizes = [*more, *(size for _, size in self._tensors.values())]
+            sizes = [*more, *(size for name, (_, size) in self._tensors.items() if name not in besides)]
             if self._memory.fits_anew(sizes, reading):
                 return
         message = (

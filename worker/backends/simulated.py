@@ -192,10 +192,10 @@ class SimulatedBackend(LoadsThroughCopies):
         with self._lock:
             return Defragmented(self._space.compact(), 0)
 
-    def check_restart(self, more: list[int]) -> None:
-        """Raise OutOfMemoryError unless what is here and these would fit: a new process has the same size."""
+    def check_restart(self, more: list[int], besides: frozenset[str]) -> None:
+        """Raise OutOfMemoryError unless what else is here and these would fit: a new process has the same size."""
         with self._lock:
-            needed = self._space.used_bytes + sum(more)
+            needed = self._space.used_bytes - sum(map(self._space.size_of, besides)) + sum(more)
         if needed > self._capacity:
             message = f"{self.device_id} has {self._capacity} bytes, and {needed} would be on it"
             raise OutOfMemoryError(message, device_id=self.device_id, requested_bytes=needed)

@@ -106,6 +106,14 @@ class Readings(Record):
     there. Not in ``used_bytes``."""
     process_demoted_bytes: int | None = None
     """Part of this process's device memory that was moved to the system's. Not in ``process_used_bytes``."""
+    stuck_bytes: int = 0
+    """What loads hold that were given up and hang: another process in place of the device's gives it back. No part of
+    ``resident_bytes``."""
+
+    @property
+    def restart_helps(self) -> bool:
+        """Whether another process in place of the device's would give something back, or join it."""
+        return self.restart_returns_bytes is not None or self.stuck_bytes > 0
 
     @property
     def process_held_bytes(self) -> int | None:

@@ -2,7 +2,8 @@
 
 The ``__exit__`` of threading's own takes a tuple of its arguments, which has to be made first. Here it is Python's,
 which costs: on the way of every request ``acquire``, ``try`` and ``finally: release`` stand in its place. Neither
-needs memory, and they cost half of what a ``with`` block of threading's own does.
+needs memory, and they cost half of what a ``with`` block of threading's own does; those of ``lock`` a little less yet, for
+Python finds methods faster than attributes that can be called.
 """
 
 import _thread
@@ -14,10 +15,10 @@ from typing import Any
 class SureLock:
     """As ``threading.Lock``."""
 
-    __slots__ = ("acquire", "locked", "release")
+    __slots__ = ("acquire", "lock", "locked", "release")
 
     def __init__(self) -> None:
-        lock = threading.Lock()
+        self.lock = lock = threading.Lock()
         self.acquire = lock.acquire
         self.release = lock.release
         self.locked = lock.locked

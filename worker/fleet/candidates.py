@@ -36,16 +36,17 @@ class Candidates:
         self._scanned = scanned
         # All mutable state: the nodes on the ring, where each is, and where each model is loaded or about to be; the
         # rows, a figure a node in the order of the ring, those of models and sizes made when they are asked for, and loads also in
-        # their own order; and of models that have rows the smallest size and the devices, None for different ones; what devices measured of
+        # their own order, and the nodes whose turns are longer than their row says; and of models that have rows the smallest size and the devices, None for different ones; what devices measured of
         # leases, and the least that is expected by it.
         self.reservations = Reservations()
         self._ring: list[KnownNode] = []
         self._index: dict[str, int] = {}
         self._there: defaultdict[str, set[str]] = defaultdict(set)
         self._turns: list[float] = []
+        self._short = set[str]()
         self._queues: list[float] = []
         self._loads: dict[str, list[float]] = {}
-        self._orders: dict[str, list[tuple[float, int]]] = {}
+        self._orders: dict[str, list[int]] = {}
         self._rooms: dict[tuple[tuple[str, ...], int], Rooms] = {}
         self._works: dict[str, Work] = {}
         self._work = Work()
@@ -111,6 +112,7 @@ class Candidates:
                 del row[index]
             for room in self._rooms.values():
                 room.remove(index, node_id)
+            self._short.discard(node_id)
             self._reindex()
         self.reservations.lost(node_id)
 
@@ -131,8 +133,7 @@ class Candidates:
             self._search_room(search, request.required_bytes or 0)
         else:
             there = self._where(request.model_id)
-            floors = {each: self._there_floor(self._ring[each], request) for each in there}
-            search.run(floors, pricing.start, 0)
+            self._search_there(search, request, there)
             self._search_loads(search, request, there)
         if search.best is None:  # at most on another kind of device, which rows leave out
             return place_among(request, self._ring, self.reservations, now_ns)
@@ -146,14 +147,21 @@ class Candidates:
         )
         return [self._index[each] for each in names if each in self._index]
 
-    def _there_floor(self, node: KnownNode, request: PlacementRequest) -> float:
-        """Return the least until a model can be used on a node that has it, or is about to."""
-        model_id = request.model_id or ""
-        turn = self._turns[self._index[node.node_id]] if request.new_use else 0.0
+    def _search_there(self, search: Search, request: PlacementRequest, there: Iterable[int]) -> None:
+        """Search the nodes that have a model, or are about to: the least there is until it is ready, and its turn has come."""
+        ready = {each: self._ready_ms(self._ring[each], request.model_id or "") for each in there}
+        if not request.new_use:
+            search.run(ready, search.pricing.start, 0)
+            return
+        floors = {each: max(self._turns[each], least) for each, least in ready.items()}
+        search.run(floors, search.pricing.start, 0, lambda each: self._late_turn(each, ready[each]))
+
+    def _ready_ms(self, node: KnownNode, model_id: str) -> float:
+        """Return until when a model is loaded on a node that has it, or is about to."""
         model, begun = node.models.get(model_id), self.reservations.of(node.node_id).loads.get(model_id)
         if model is None or model.state is ModelState.LOADED:
-            return turn
-        return max(turn, model.ready_in_ms if begun is None else begun.wait_ms + begun.load_ms)
+            return 0.0
+        return model.ready_in_ms if begun is None else begun.wait_ms + begun.load_ms
 
     def _search_room(self, search: Search, size_bytes: int) -> None:
         room, held = self._room_row((), size_bytes), set(self._held())
@@ -165,7 +173,7 @@ class Candidates:
     def _search_loads(self, search: Search, request: PlacementRequest, there: Iterable[int]) -> None:
         """Search the nodes where a model has to be loaded, but those where its load alone costs too much."""
         model_id = request.model_id or ""
-        order = self._order(model_id)
+        row, order = self._order(model_id)
         size, devices = self._needs.get(model_id, (0, ()))
         size = size if request.required_bytes is None else request.required_bytes
         room = None if devices is None else self._room_row(devices, size)
@@ -174,25 +182,24 @@ class Candidates:
         turns, rooms = self._turns if request.new_use else zeros, zeros if room is None else list(room.floors)
         for index in held:
             rooms[index] = 0.0
+
+        def late(index: int) -> float:
+            more = 0.0 if room is None or index in held else room.late(index)
+            return more + self._late_turn(index, row[index] + queues[index]) if request.new_use else more
+
         floors: dict[int, float] = {}
         taken = 0
-        while taken < len(order) and not search.is_below(order[taken][0]):
-            begin, most = taken, level_end(level_of(order[taken][0]) + _AT_A_TIME)
-            taken = bisect_left(order, (min(most, search.end),), begin + 1)
-            below = level_of(order[taken][0] * SURELY) if taken < len(order) else inf
+        while taken < len(order) and not search.is_below(row[order[taken]]):
+            begin, most = taken, level_end(level_of(row[order[taken]]) + _AT_A_TIME)
+            taken = bisect_left(order, min(most, search.end), begin + 1, key=row.__getitem__)
+            below = level_of(row[order[taken]] * SURELY) if taken < len(order) else inf
             floors |= {
                 index: rooms[index]
-                + (turn if (turn := turns[index]) > (wait := load + queues[index]) else wait)
-                for load, index in order[begin:taken]
+                + (turn if (turn := turns[index]) > (wait := row[index] + queues[index]) else wait)
+                for index in order[begin:taken]
                 if index not in there
             }
-            search.run(
-                floors,
-                search.pricing.load_start,
-                NEW,
-                lambda each: 0.0 if room is None or each in held else room.late(each),
-                below,
-            )
+            search.run(floors, search.pricing.load_start, NEW, late, below)
 
     def _held(self) -> Iterable[int]:
         """Return the nodes whose room is not as their views say."""
@@ -206,36 +213,28 @@ class Candidates:
     def _load_row(self, model_id: str) -> list[float]:
         row = self._loads.get(model_id)
         if row is None:
-            models = [node.models.get(model_id) for node in self._ring]
-            row = list(map(_load_floor, models))
+            row = [node.load_floors.get(model_id, inf) for node in self._ring]
             if min(row, default=inf) < inf:  # a name that no node knows leaves nothing behind
                 self._loads[model_id] = row
-                known = [each for each in models if each is not None]
-                devices = {each.devices for each in known}
-                size = min(each.size_bytes or 0 for each in known)
-                self._needs[model_id] = size, devices.pop() if len(devices) == 1 else None
         return row
 
-    def _order(self, model_id: str) -> list[tuple[float, int]]:
-        """Return what loading a model takes and where, in order; but nodes where it can't be loaded."""
-        order = self._orders.get(model_id)
-        if order is None:
-            order = sorted(zip(self._load_row(model_id), range(len(self._ring)), strict=True))
-            del order[bisect_left(order, (inf,)) :]
+    def _order(self, model_id: str) -> tuple[list[float], list[int]]:
+        """Return what loading a model takes on each node, and in that order the nodes where it can be loaded."""
+        row, order = self._load_row(model_id), self._orders.get(model_id)
+        if order is None:  # of numbers alone: a thousand pairs have Python look for garbage
+            order = sorted((each for each, load in enumerate(row) if load < inf), key=row.__getitem__)
             if order:
                 self._orders[model_id] = order
-        return order
+        return row, order
 
     def _note_load(self, model_id: str, index: int, load: float) -> None:
-        row = self._loads[model_id]
-        if row[index] != load:
-            order = self._orders.get(model_id)
-            if order is not None:
-                if row[index] < inf:
-                    del order[bisect_left(order, (row[index], index))]
-                if load < inf:
-                    insort(order, (load, index))
-            row[index] = load
+        row, order = self._loads[model_id], self._orders.get(model_id)
+        before, row[index] = row[index], load
+        if order is not None and before != load:
+            if before < inf:
+                order.remove(index)
+            if load < inf:
+                insort(order, index, key=row.__getitem__)
 
     def _room_row(self, devices: tuple[str, ...], size_bytes: int) -> Rooms:
         bucket = bucket_of(size_bytes)
@@ -250,8 +249,8 @@ class Candidates:
         self._ring.insert(index, node)
         self._turns.insert(index, self._turn_floor(node))
         self._queues.insert(index, _queue_floor(node))
-        for model_id, row in self._loads.items():
-            row.insert(index, _load_floor(node.models.get(model_id)))
+        for row in self._loads.values():
+            row.insert(index, inf)
         for room in self._rooms.values():
             room.insert(index, node.node_id)
         self._reindex()
@@ -269,15 +268,30 @@ class Candidates:
             room.changed(index, node.node_id)
 
     def _note_turns(self, usual: Usual) -> None:
-        """Take over what was placed and answered since the last decision, and what is expected now of leases."""
+        """Take over what was placed and answered since the last decision, and what is expected now of leases.
+
+        Where turns are longer than was expected, what they were is still the least: each is worked out once a decision comes to it.
+        """
         changed = self.reservations.changed
         if not self._usual.bounds(usual):
             self._usual = usual.bound
-            self._turns = [self._turn_floor(node) for node in self._ring]
-        else:
-            for index in [self._index[each] for each in changed if each in self._index]:
-                self._turns[index] = self._turn_floor(self._ring[index])
+            changed.update(self._index)
+        elif not self._usual.is_close(usual):
+            self._usual = self._usual.higher(usual.bound)
+            self._short.update(self._index)
+        for index in [self._index[each] for each in changed if each in self._index]:
+            self._turns[index] = self._turn_floor(self._ring[index])
+        self._short -= changed
         changed.clear()
+
+    def _late_turn(self, index: int, least_ms: float) -> float:
+        """Work a node's turn out. Returns by how much what takes that long, or the least that is given, is longer now."""
+        node, before = self._ring[index], self._turns[index]
+        if node.node_id not in self._short:
+            return 0.0
+        self._short.discard(node.node_id)
+        now = self._turns[index] = self._turn_floor(node)
+        return max(now, least_ms) - max(before, least_ms)
 
     def _turn_floor(self, node: KnownNode) -> float:
         if node.draining:
@@ -301,16 +315,25 @@ class Candidates:
                 self._there[model_id].add(node.node_id)
             elif model_id in self._there:
                 self._there[model_id].discard(node.node_id)
-            row = self._loads.get(model_id)
-            if row is not None:
-                self._note_load(model_id, index, _load_floor(model))
+            floor = _load_floor(model)
+            if floor < inf:
+                node.load_floors[model_id] = floor
+            else:
+                node.load_floors.pop(model_id, None)
+            if model is not None:
                 self._note_need(model)
+            if model_id in self._loads:
+                self._note_load(model_id, index, floor)
 
-    def _note_need(self, model: ModelView | None) -> None:
-        if model is not None:
-            size, devices = self._needs.get(model.model_id, (model.size_bytes or 0, model.devices))
-            same = model.devices if devices == model.devices else None
-            self._needs[model.model_id] = min(size, model.size_bytes or 0), same
+    def _note_need(self, model: ModelView) -> None:
+        size, known = model.size_bytes or 0, self._needs.get(model.model_id)
+        if known is None:
+            self._needs[model.model_id] = size, model.devices
+        elif size < known[0] or known[1] not in {None, model.devices}:
+            self._needs[model.model_id] = (
+                min(size, known[0]),
+                model.devices if known[1] == model.devices else None,
+            )
 
     def _forget_models(self, node: KnownNode) -> None:
         index = self._index[node.node_id]

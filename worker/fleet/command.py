@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import NoReturn
 
 from worker.app.options import fail, parse
+from worker.core.output import Parser
 
 _NODES_MAX = 64
 
@@ -41,7 +42,7 @@ def fleet(arguments: list[str], claim: Callable[[], tuple[int, int]]) -> NoRetur
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m memory_worker fleet",
         description="Many workers as one: speaks the same protocol on stdin and stdout, with devices named NODE/DEVICE."
         " Every other option goes to each node's worker: see python -m memory_worker --help.",

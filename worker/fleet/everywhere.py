@@ -14,7 +14,7 @@ from worker.fleet.asked import Data, How, Run
 from worker.fleet.links import Pending, meta_of
 from worker.fleet.merging import MERGES, Answers, worst_level
 from worker.fleet.names import ALL, joined, split
-from worker.fleet.roster import Roster
+from worker.fleet.roster import STARTING, Roster
 from worker.fleet.views import DeviceView
 from worker.metrics.history import History
 from worker.stream.work import Call
@@ -58,8 +58,9 @@ class Everywhere:
     def _send(
         self, name: str, data: Data, how: How, wanted: Collection[str | None] | None = None
     ) -> list[Pending]:
-        """Ask all nodes, the gateway's own first; of them those alone that are wanted."""
-        links = sorted(self._roster.reachable(), key=lambda each: each.node_id != self._own)
+        """Ask all nodes, the gateway's own first; of them those alone that are wanted. What only asks waits for none to start."""
+        there = self._roster.reachable(starting=ACTIONS[name].changes)
+        links = sorted(there, key=lambda each: each.node_id != self._own)
         return [link.send(name, data, how.meta) for link in links if wanted is None or link.node_id in wanted]
 
     def _answers(self, name: str, pending: list[Pending], call: Call) -> Answers:
@@ -121,7 +122,8 @@ class Everywhere:
 
     def _status(self, data: Data, how: How) -> Run:
         """Ask the nodes of a page alone; devices that do not answer are in it by what is known of them."""
-        devices, after = [each for each, _ in self._roster.devices()], data.get("after")
+        states, after = dict(self._roster.devices()), data.get("after")
+        devices = list(states)
         if after is not None:
             devices = devices[devices.index(after) + 1 :] if after in devices else []
         limit = data.get("limit") or len(devices)
@@ -133,7 +135,7 @@ class Everywhere:
         def run(call: Call) -> Data:
             answers = self._answers("memory.get_status", pending, call)
             rows = {row["device_id"]: row for each in answers.values() for row in each["devices"]}
-            shown = [rows.get(each) or self._unanswered(each) for each in page]
+            shown = [rows.get(each) or self._unanswered(each, states[each]) for each in page]
             host = (answers.get(self._own) or {"host": _NO_HOST})["host"]
             return {
                 "devices": shown,
@@ -145,17 +147,15 @@ class Everywhere:
 
         return run
 
-    def _unanswered(self, device: str) -> Data:
+    def _unanswered(self, device: str, state: DeviceState) -> Data:
         node, device_id = split(device)
-        view = self._roster.view(node or "")
+        view, why = self._roster.view(node or ""), self._roster.why_lost(node or "")
         found = next((each for each in (view.devices if view else ()) if each.device_id == device_id), None)
-        why = self._roster.why_lost(node or "")
-        return _row(
-            device,
-            found,
-            DeviceState.UNAVAILABLE if why is None else DeviceState.LOST,
-            why or "it does not answer",
-        )
+        if why is not None:
+            return _row(device, found, DeviceState.LOST, why)
+        if view is None and state is DeviceState.PROBING:
+            return _row(device, found, state, STARTING)
+        return _row(device, found, DeviceState.UNAVAILABLE, "it does not answer")
 
     def _allocations(self, data: Data, _how: How) -> Run:
         """List node by node: a page ends with a node's last, and ``next`` names where the next one begins."""

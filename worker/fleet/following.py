@@ -12,7 +12,7 @@ from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent
 from worker.fleet.links import LOST
 from worker.fleet.roster import Roster
-from worker.fleet.words import Since
+from worker.fleet.words import START_SECONDS, Since
 from worker.stream.failures import wire_error
 
 _PATIENCE_SECONDS = 0.5
@@ -29,18 +29,27 @@ class Following:
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
         self._since = Since()
-        self._looked = 0.0
+        self._look_at = 0.0
         self._question: Any = None
         self._ended: SureEvent | None = None
 
-    def start(self, patience: float) -> None:
-        """Start every node that is not there, and wait until each has told of itself. Raises what one did not start for."""
-        deadline = time.monotonic() + patience
-        self._roster.look_for_machines()
+    def start(self, own: str) -> None:
+        """Start the gateway's own node, and wait until it has told of itself; then the others, which are not waited for.
+
+        DeviceUnavailableError with the reason where its own does not start.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        self._roster.look_for_machines(only=own)  # alone: side by side each takes as long as all of them
+        self._roster.plugins = frozenset(self._actions_of(own, deadline)) - ACTIONS.keys()
+        self._look_at = deadline
+        while self._roster.view(own) is None:
+            if time.monotonic() >= deadline:
+                raise DeviceUnavailableError(
+                    f"{own} started, and did not tell of itself in {START_SECONDS:.0f} s"
+                )
+            self._step()
+        self._look()
         self._ended = start_thread(self._run, "fleet-following")
-        for name in self._roster.names():
-            self._roster.plugins |= frozenset(self._actions_of(name, deadline)) - ACTIONS.keys()
-        self._roster.all_told(deadline)
 
     def close(self, patience: float) -> None:
         """Have every node free what this gateway has there, and follow nothing any more."""
@@ -51,7 +60,7 @@ class Following:
     # ---- inside ----
 
     def _actions_of(self, name: str, deadline: float) -> tuple[str, ...]:
-        """Ask a node what its worker can do; one that is killed meanwhile is started again, unless its machine is gone."""
+        """Ask a node what its worker can do; one that is killed meanwhile is started again."""
         while True:
             handle = self._roster.handle(name)
             try:
@@ -59,32 +68,37 @@ class Following:
             except (*LOST, ray.exceptions.GetTimeoutError) as error:
                 if time.monotonic() >= deadline or _CREATION in str(error):
                     raise DeviceUnavailableError(f"{name} did not start: {_last_words(error)}") from None
-                if self._roster.forget_gone(name):
-                    return ()
                 time.sleep(_PATIENCE_SECONDS)
             else:
                 actions: tuple[str, ...] = found["actions"]
                 return actions
 
     def _run(self) -> None:
-        """Follow until the roster is closed: the guard of this thread."""
+        """Follow until the roster is closed."""
         while not self._roster.closed:
-            try:
-                self._follow()
-            except LOST:  # the directory is started again by Ray
-                self._question = None
-                time.sleep(_PATIENCE_SECONDS / 5)
-            except Exception as error:  # noqa: BLE001 - a bug: the thread must not end
-                wire_error(error, "following the directory", None)
-                self._question = None
-                time.sleep(_PATIENCE_SECONDS)
+            self._step()
+
+    def _step(self) -> None:
+        """Wait for what is told next: the guard of this thread."""
+        try:
+            self._follow()
+        except LOST:  # the directory is started again by Ray
+            self._question = None
+            time.sleep(_PATIENCE_SECONDS / 5)
+        except Exception as error:  # noqa: BLE001 - a bug: the thread must not end
+            wire_error(error, "following the directory", None)
+            self._question = None
+            time.sleep(_PATIENCE_SECONDS)
+
+    def _look(self) -> None:
+        self._look_at = time.monotonic() + _MACHINES_SECONDS
+        with suppress(*LOST, ValueError):
+            self._roster.look_for_machines()
 
     def _follow(self) -> None:
         roster = self._roster
-        if time.monotonic() - self._looked > _MACHINES_SECONDS:
-            self._looked = time.monotonic()
-            with suppress(*LOST, ValueError):
-                roster.look_for_machines()
+        if time.monotonic() > self._look_at:
+            self._look()
         if self._question is None:
             self._question = roster.directory.follow.remote(roster.gateway, self._since, _PATIENCE_SECONDS)
         awaited = [self._question, *roster.watches()]

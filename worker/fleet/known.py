@@ -16,6 +16,7 @@ class KnownNode:
         "draining",
         "incarnation",
         "leased_until_ns",
+        "load_floors",
         "models",
         "node_id",
         "order",
@@ -38,6 +39,8 @@ class KnownNode:
         self.down_ms = view.down_ms
         self.place = spread(self.node_id)
         """By which nodes stand on their ring."""
+        self.load_floors: dict[str, float] = {}
+        """The least that loading each model takes that can be loaded: its owner's, which looks there in place of the views."""
         self._curves: dict[str, RoomCurve] = {}
         self._names: dict[str, str] | None = None
 

@@ -1,12 +1,28 @@
 """What the host is told of nodes: their own events, and, where one is lost, what went with it."""
 
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from protocol.vocabulary import EventName
 from worker.fleet.channel import Publish
 from worker.fleet.holdings import Holdings
 from worker.fleet.names import joined, outward
 from worker.fleet.views import NodeView
+
+
+class OnLost(Protocol):
+    """What is told of a node that is lost."""
+
+    def __call__(self, node: str, why: str, view: NodeView, before: str, *, again: bool = False) -> None:
+        """Tell of it."""
+        ...
+
+
+class Lost(NamedTuple):
+    """Why a node is lost, since when it is, and when that was noticed, by ``time.monotonic``."""
+
+    why: str
+    since: float
+    noticed_at: float
 
 
 class Losses:

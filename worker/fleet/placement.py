@@ -119,6 +119,7 @@ def told(request: PlacementRequest, option: Option) -> Choice:
         option.room_ms,
         option.size_bytes,
         reason,
+        is_default=option.device_id == option.node.default_device_id,
     )
 
 

@@ -11,6 +11,7 @@ from worker.core.errors import (
     ModelLoadFailedError,
     OutOfMemoryError,
     OverloadedError,
+    UnsupportedError,
     WorkerError,
 )
 from worker.fleet.asked import Data, How, Run
@@ -152,32 +153,35 @@ class _Attempt:
         self._roster, self._own, self._name, self._how = roster, own, name, how
         self._request, self._data = request, data
         self._fallback = name == "memory.load_model" and data.get("allow_fallback", True)
-        # All mutable state: who refused, with what, how often a view was stale, the try that is under
-        # way, and, where there is none, what may give memory back that was asked for before.
+        # All mutable state: who refused, with what, how often a view was stale, whether the node is to choose the device, the
+        # try that is under way, and, where there is none, what may give memory back that was asked for before.
         self._refused: dict[str, WorkerError] = {}
         self._stale = 0
+        self._unnamed = False
         self._passed: tuple[Passed, ...] = ()
-        before = (
-            roster.freeing.numbers()
-        )  # first: what is answered from here on, the decision may not know of
+        before = roster.freeing.numbers()  # first: the decision may not know of what is answered from here on
         self._trying = self._next()
         self._freed = frozenset[int]() if self._trying else before
 
     def run(self, call: Call) -> Any:
         """Wait for the answer, trying one node after the other. Raises the best node's refusal where all refuse.
 
-        Where it went nowhere, it is placed anew once what was to be given back before it is.
+        Where it went nowhere, it is placed anew once what was to be given back before it is, and once another node is started.
         """
         if self._freed:
             self._roster.freeing.wait(self._freed, call.token)
             self._trying = self._next()
-        while self._trying is not None:
-            key, choice, pending = self._trying
+        while (trying := self._trying or self._on_another(call)) is not None:
+            key, choice, pending = trying
             self._trying = None
             try:
                 return self._answer(key, choice, pending, call)
             except _StaleError:
                 pass
+            except UnsupportedError as error:
+                if self._chooses_itself(choice) or error.executed is not Executed.NO:
+                    raise
+                self._unnamed = True  # it is to be where its declaration says: its node knows
             except _ELSEWHERE as error:
                 if error.executed is not Executed.NO:
                     raise
@@ -187,6 +191,13 @@ class _Attempt:
         return self._last_resort(call)
 
     # ---- inside ----
+
+    def _on_another(self, call: Call) -> tuple[str, Choice, Pending] | None:
+        """Try it on a node that is being started, once it is; None where it goes on none of them."""
+        trying = None
+        while trying is None and self._roster.await_start(call.token):
+            trying = self._next()
+        return trying
 
     def _next(self) -> tuple[str, Choice, Pending] | None:
         request = PlacementRequest(
@@ -220,11 +231,17 @@ class _Attempt:
         if self._name not in {"memory.allocate", "memory.load_model"}:
             return self._data
         inner = dict(self._data)
-        if choice.step not in {Step.LOADED, Step.LOADING}:
+        if choice.step not in {Step.LOADED, Step.LOADING} and not self._chooses_itself(choice):
             inner["device_id"] = choice.device_id
         if self._fallback:
             inner["allow_fallback"] = False  # the model itself elsewhere is better than another here
         return inner
+
+    def _chooses_itself(self, choice: Choice) -> bool:
+        """Tell whether the node is named no device: a model's declaration, or its engine, may say which."""
+        if self._name == "memory.load_model":
+            return choice.is_default or self._unnamed
+        return self._name != "memory.allocate"
 
     def _answer(self, key: str, choice: Choice, pending: Pending, call: Call) -> Any:
         found = _settled(self._roster, key, pending, call)

@@ -34,12 +34,17 @@ class Usual(NamedTuple):
         return Usual(self.work_ms / _BOUND, self.parallel * _BOUND)
 
     def bounds(self, other: "Usual") -> bool:
-        """Tell whether no turn is longer by this than by another, and not much shorter."""
+        """Tell whether no turn is longer by this than by another."""
+        return self.work_ms <= other.work_ms and other.parallel <= self.parallel
+
+    def is_close(self, other: "Usual") -> bool:
+        """Tell whether turns are not much longer by another."""
         slack = _BOUND * _BOUND
-        return (
-            self.work_ms <= other.work_ms <= self.work_ms * slack
-            and other.parallel <= self.parallel <= other.parallel * slack
-        )
+        return other.work_ms <= self.work_ms * slack and self.parallel <= other.parallel * slack
+
+    def higher(self, other: "Usual") -> "Usual":
+        """Return what makes turns as long as this or another does, whichever is longer."""
+        return Usual(max(self.work_ms, other.work_ms), min(self.parallel, other.parallel))
 
 
 UNMEASURED = Usual()

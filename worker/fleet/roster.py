@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import ray
 
-from protocol.vocabulary import DeviceState, HealthState, ModelState
+from protocol.vocabulary import DeviceKind, DeviceState, HealthState, ModelState
+from worker.core.cancellation import CancelToken, wait_for_change
 from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
 from worker.core.health import PartHealth
 from worker.core.log import log
@@ -18,27 +19,24 @@ from worker.fleet.freeing import Freeing
 from worker.fleet.holdings import LATEST
 from worker.fleet.known import KnownNode
 from worker.fleet.links import LOST, PROCESS_LOST, Link, unwaited, why_of
+from worker.fleet.losses import Lost, OnLost
 from worker.fleet.names import in_order, joined, split
 from worker.fleet.placement import Placement
 from worker.fleet.pricing import load_ms
-from worker.fleet.views import Choice, NodeChange, NodeView, PlacementRequest, Step, others_only
-from worker.fleet.words import LEASE_SECONDS, Answered, Guard, News, Since
+from worker.fleet.views import (
+    Choice,
+    DeviceView,
+    NodeChange,
+    NodeView,
+    PlacementRequest,
+    Step,
+    others_only,
+)
+from worker.fleet.words import LEASE_SECONDS, START_SECONDS, Answered, Guard, News, Since
 
-
-class OnLost(Protocol):
-    """What is told of a node that is lost."""
-
-    def __call__(self, node: str, why: str, view: NodeView, before: str, *, again: bool = False) -> None:
-        """Tell of it."""
-        ...
-
-
-class Lost(NamedTuple):
-    """Why a node is lost, since when it is, and when that was noticed, by ``time.monotonic``."""
-
-    why: str
-    since: float
-    noticed_at: float
+STARTING = "it is being started"
+_UNTOLD = (DeviceView("cpu", DeviceKind.CPU, state=DeviceState.PROBING),)
+"""What a node has that never told of itself."""
 
 
 class Roster:
@@ -58,7 +56,7 @@ class Roster:
         self._on_event, self._on_lost, self._on_back = on_event, on_lost, on_back
         self._changed = SureCondition()
         # All mutable state, under its lock: to each node the link that it is reached by since it was last back, the last
-        # views and what was placed that none shows yet, which nodes are lost and since when, when each was heard of last, and what ends with a link.
+        # views and what was placed that none shows yet, which nodes are lost and since when, when each was heard of last or its start began, and what ends with a link.
         self._links: dict[str, Link] = {}
         self._machines_now: dict[str, Machine] = {}
         self._candidates = Candidates()
@@ -97,10 +95,23 @@ class Roster:
         with self._changed:
             return self._links[node_id].handle
 
-    def reachable(self) -> tuple[Link, ...]:
-        """Return the nodes that are not lost."""
+    def reachable(self, *, starting: bool = False) -> tuple[Link, ...]:
+        """Return the nodes that are not lost; on request also those that are being started, which answer once they are."""
         with self._changed:
-            return tuple(self._links[each] for each in in_order(self._links) if each not in self._lost)
+            left_out = self._lost.keys() if starting else {*self._lost, *self._starting()}
+            return tuple(self._links[each] for each in in_order(self._links) if each not in left_out)
+
+    def await_start(self, token: CancelToken) -> bool:
+        """Wait until a node more has told of itself, or is lost. False at once where none is being started. Raises what the token raises."""
+        with self._changed:
+            starting = self._starting()
+            while starting and self._starting() >= starting:
+                wait_for_change(self._changed, token)
+        return bool(starting)
+
+    def _starting(self) -> set[str]:
+        """Return the nodes that did not tell of themselves yet."""
+        return {each for each in self._links.keys() - self._lost.keys() if self._candidates.get(each) is None}
 
     def why_lost(self, node_id: str) -> str | None:
         """Say why a node is lost; None for one that is not."""
@@ -128,24 +139,31 @@ class Roster:
             return next((found for each in nodes if (found := each.meant(name)) is not None), None)
 
     def devices(self) -> tuple[tuple[str, DeviceState], ...]:
-        """Return every device in the fleet's names, and its state."""
+        """Return every device in the fleet's names, and its state; of a node that never told of itself, what every node has."""
         with self._changed:
-            return tuple(
-                (joined(name, each.device_id), DeviceState.LOST if name in self._lost else each.state)
-                for name, known in self._known().items()
-                for each in known.devices.values()
-            )
+            known, lost = self._known(), frozenset(self._lost)
+            found = {
+                name: tuple(known[name].devices.values()) if name in known else _UNTOLD
+                for name in in_order({*self._links, *known})
+            }
+        return tuple(
+            (joined(name, each.device_id), DeviceState.LOST if name in lost else each.state)
+            for name, devices in found.items()
+            for each in devices
+        )
 
     def health(self) -> Iterator[PartHealth]:
         """Tell of each node whether it can be asked and placed on."""
         with self._changed:
             lost = dict(self._lost)
             leases = {each.node_id: each.leased_until_ns or 0 for each in self._candidates.nodes}
-            names = in_order(self._links)
+            names, starting = in_order(self._links), self._starting()
         for name in names:
             state, said = HealthState.OK, None
             if name in lost:
                 state, said = HealthState.FAILED, f"lost: {lost[name].why}"
+            elif name in starting:
+                state, said = HealthState.STARTING, f"{STARTING}: nothing is placed there yet"
             elif leases.get(name, 0) < time.monotonic_ns():
                 state, said = (
                     HealthState.DEGRADED,
@@ -266,22 +284,6 @@ class Roster:
         if known is not None:
             self._on_lost(node_id, why, known.view(), before or known.incarnation + LATEST)
 
-    def all_told(self, deadline: float) -> None:
-        """Wait until every node has told of itself, or the time is over, by ``time.monotonic``."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: all(map(self._candidates.get, self._links)), deadline - time.monotonic()
-            )
-
-    def forget_gone(self, name: str) -> bool:
-        """Forget a node that never told of itself, where its machine is gone. Returns whether that is so."""
-        gone = name not in self._machines()
-        if gone:
-            with self._changed:
-                self._links.pop(name, None)
-                self._lost.pop(name, None)
-        return gone
-
     def close(self, patience: float) -> None:
         """Have every node free what this gateway has there, and leave."""
         with self._changed:
@@ -341,7 +343,7 @@ class Roster:
         self._candidates.update(said)
         if known is None:
             self._candidates.renew(name, 0)  # until the directory says how long it lasts
-        if again and name in self._lost and name in self._links:
+        if (again or known is None) and name in self._lost and name in self._links:
             self._bring_back(name)
         return True
 
@@ -378,12 +380,17 @@ class Roster:
         link = self._links[name] = Link(name, handle, self.gateway, self.freeing, self.heard, self.lose)
         self._watches[handle.watch.remote()] = link
 
-    def look_for_machines(self) -> None:
-        """Start a node on every machine that has none, also where one came back."""
+    def look_for_machines(self, only: str | None = None) -> None:
+        """Start a node on every machine that has none, also where one came back; those that do not start in time are lost."""
+        with self._changed:
+            for name in self._starting():
+                if self._heard_at[name] + START_SECONDS < time.monotonic():
+                    self._lose(name, f"it did not start in {START_SECONDS:.0f} s")
         for name, machine in self._machines().items():
-            if self._machines_now.get(name) == machine:
+            if self._machines_now.get(name) == machine or only not in {None, name}:
                 continue
             handle = self._cluster.node(machine, self._options)
             with self._changed:
                 self._machines_now[name] = machine
+                self._heard_at.setdefault(name, time.monotonic())
                 self._link(name, handle)

@@ -1,5 +1,6 @@
 """A fleet's gateway, put together: the stream as for any worker, and nodes on Ray in place of devices."""
 
+import gc
 import secrets
 from argparse import Namespace
 from collections.abc import Callable
@@ -37,7 +38,6 @@ from worker.stream.job_runner import JobRunner
 from worker.stream.stdio_loop import StdioLoop
 from worker.telemetry.system import SystemMemory
 
-_START_SECONDS = 120.0
 _LEAVE_SECONDS = 8.0
 """How long nodes may take to free what this gateway has; less than the loop waits for all of closing."""
 
@@ -72,7 +72,7 @@ def serve_fleet(own: Namespace, options: tuple[str, ...], read_fd: int, write_fd
         cluster.close()
 
     try:
-        following.start(_START_SECONDS)
+        following.start(own_node)
     except WorkerError as error:
         close()
         raise FleetError(error.message) from None
@@ -98,6 +98,7 @@ def serve_fleet(own: Namespace, options: tuple[str, ...], read_fd: int, write_fd
     runner.start()
     views.start(clients, health)
     log("info", "serving", version=__version__, nodes=roster.names())
+    gc.freeze()  # what is there by now stays: no collection looks at it again
     loop.run(gateway.prepare)
     raise AssertionError
 

@@ -10,12 +10,10 @@ import memory_worker
 def prepare(*, alone: bool) -> None:
     """Set what is not set. A cluster that is ``alone`` on this machine lets in who has a token that no one else can read."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
-    os.environ.setdefault(
-        "RAY_IGNORE_UNHANDLED_ERRORS", "1"
-    )  # of a cancelled transfer's pieces; others are logged (``links.unwaited``)
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # nodes ask for no GPU, and use all there are
+    # Of a cancelled transfer's pieces; others are logged (``links.unwaited``).
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    # Nodes ask for no GPU, and use all there are.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault(
         "RAY_COLOR_PREFIX", "0"
     )  # what it says becomes lines of the log, which are for programs too

@@ -179,6 +179,8 @@ class Choice(Record):
     """What it takes of the device; 0 for what is there already."""
     reason: str
     """In words, for people."""
+    is_default: bool = False
+    """Whether it is the device that its node takes by itself, unless the model's declaration says another."""
 
     @property
     def price_ms(self) -> float:

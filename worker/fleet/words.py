@@ -16,6 +16,8 @@ LEASE_SECONDS = 5.0
 """How long a node admits placements, and is placed on, after it last reached the directory. Placing twice is bounded by it."""
 LOOK_SECONDS = 1.0
 """A node looks at its worker at least so often."""
+START_SECONDS = 120.0
+"""How long a node may take until it first tells of itself: then it is lost, until it does."""
 GATEWAY_SECONDS = 10.0
 """A gateway that has not asked the directory for so long is gone: what it had without a lease is freed."""
 

@@ -119,7 +119,7 @@ class Instructor:
         bind("memory.clear", self._clear, self._claims_of_devices, intervenes=True)
         bind("memory.defragment", self._defragment, self._claims_of_devices, intervenes=True)
         bind("memory.optimize", self._optimize, self._claims_of_optimizing, intervenes=True)
-        bind("memory.get_model_status", models.get_model_status)
+        bind("memory.get_model_status", models.get_model_status, models.claims_of_get_model_status)
         bind("memory.model_optimize", models.model_optimize, self._claims_of_optimizing, intervenes=True)
         bind("memory.get_pressure", self._get_pressure)
         bind("memory.get_analytics", self._get_analytics)

@@ -70,6 +70,11 @@ class ModelHandlers:
         """Read the file of models again."""
         return self._memory.models.reload()
 
+    def claims_of_get_model_status(self, _: p.GetModelStatusParams) -> Claims:
+        """Return that it touches nothing, and is quick unless files are being read, which is waited for."""
+        models = self._memory.built_models  # there from the start where any are declared
+        return (), models is None or models.were_read
+
     def claims_of_reload_models(self, _: p.ReloadModelsParams) -> Claims:
         """Return that one reading follows the other, and that none is quick."""
         return (Claim("file of models", exclusive=True),), False

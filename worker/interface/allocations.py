@@ -117,8 +117,8 @@ class Allocations:
             elsewhere = request.memory_type is MemoryType.EXTERNAL or isinstance(error, NoFileRoomError)
             if elsewhere or self._is_gone(device_id):
                 raise
-            error.details["evictable_bytes"] = self._evictable_bytes(device_id)
             if not make_room:
+                error.details["evictable_bytes"] = self._evictable_bytes(device_id)
                 raise
             return self._allocate_making_headroom(allocation_id, request, token, gone)
 
@@ -161,9 +161,10 @@ class Allocations:
         try:
             reservation = models.reserve_making_headroom(allocation_id, request, token, gone, plan)  # 4
             try:
-                largest = backend.readings(device_id).largest_block_bytes
-                if largest is not None and largest < request.size_bytes:
-                    backend.defragment(device_id)
+                if self._tells_pieces(device_id):
+                    largest = backend.readings(device_id).largest_block_bytes
+                    if largest is not None and largest < request.size_bytes:
+                        backend.defragment(device_id)
             except BaseException:
                 self._manager.allocations.release(reservation)
                 raise
@@ -211,6 +212,11 @@ class Allocations:
                 self._worker.free(allocation.allocation_id)
 
     # ---- inside ----
+
+    def _tells_pieces(self, device_id: str) -> bool:
+        """Tell whether a device says in which pieces its memory lies: one that does, does always."""
+        seen = self._manager.samples.latest(device_id)
+        return seen is None or seen.largest_block_bytes is not None
 
     def _is_gone(self, device_id: str) -> bool:
         return self._manager.devices.info(device_id).state is not DeviceState.AVAILABLE

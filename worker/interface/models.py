@@ -141,6 +141,11 @@ class ModelInterface:
         return self._optimizer.status(model_id, device_ids)
 
     @property
+    def were_read(self) -> bool:
+        """Whether no model's file is just being read."""
+        return self.worker.estimates.wait(0)
+
+    @property
     def refused_roles(self) -> tuple[Role, ...]:
         """The roles that stand for nothing, each with the reason."""
         return self._table.refused_roles

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from protocol.record import Record
@@ -161,14 +160,14 @@ def reading(spec: ModelSpec) -> Iterator[None]:
 
 
 @contextmanager
-def naming(spec: ModelSpec, path: Path, *, among: int) -> Iterator[None]:
-    """Name the file that is blamed, where it is one among several of the model's."""
+def naming(spec: ModelSpec, name: str | None) -> Iterator[None]:
+    """Name the file that is blamed; None where that is the one that is declared."""
     try:
         yield
     except ModelLoadFailedError as error:
-        if among == 1:
+        if name is None:
             raise
-        raise load_failed(spec, f"{path.name}: {error.details['cause']}") from error
+        raise load_failed(spec, f"{name}: {error.details['cause']}") from error
 
 
 def reason_of(error: ModelLoadFailedError) -> str:

@@ -84,11 +84,13 @@ def read_header(file: PositionalFile) -> GgufHeader:
     version = text.number("<I")
     if version not in _VERSIONS:
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
-        what = (
-            "is for machines of the other byte order" if swapped in _VERSIONS else "is not one that is known"
-        )
+        what, advice = "is not one that is known", "convert it anew"
+        if swapped in _VERSIONS:
+            what = "is for machines of the other byte order"
+        elif version > max(_VERSIONS):
+            advice = f"update memory-worker, or convert it to version {max(_VERSIONS)}"
         message = f"its version {version} {what}"
-        raise GgufError(message, "convert it anew")
+        raise GgufError(message, advice)
     tensors, keys = text.number("<Q"), text.number("<Q")
     text.count(tensors + keys)
     values = dict(_keys(text, keys))

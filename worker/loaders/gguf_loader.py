@@ -91,7 +91,8 @@ def _prefixes_of(spec: ModelSpec, params: Mapping[str, Any]) -> PrefixCache | No
 def _opened(spec: ModelSpec) -> Opened:
     """Read all headers, and what is declared. ModelLoadFailedError with the cause."""
     files = model_files(spec)
-    headers = [_header_of(spec, path, len(files.real)) for path in files.real]
+    named = zip(files.real, files.names(spec), strict=True)
+    headers = [_header_of(spec, path, name) for path, name in named]
     parts = headers[0].values.get("split.count", 1)
     if len(headers) == 1 and isinstance(parts, int) and parts > 1:
         return _opened(_with_all_parts(spec, files, parts))
@@ -104,9 +105,9 @@ def _opened(spec: ModelSpec) -> Opened:
     return Opened(files, headers[0], weights, _params_of(spec, headers[0]))
 
 
-def _header_of(spec: ModelSpec, path: Path, among: int) -> GgufHeader:
+def _header_of(spec: ModelSpec, path: Path, name: str | None) -> GgufHeader:
     with (
-        naming(spec, path, among=among),
+        naming(spec, name),
         closing(PositionalFile(*open_file(spec, path))) as file,
         reading(spec),
     ):

@@ -30,6 +30,11 @@ _MAX_SHARDS = 10_000
 _MAX_REVISION_CHARACTERS = 256
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx")
 """What a folder is searched for, in this order; which loader a file is for, its contents say."""
+_OF_LOADERS = {
+    "safetensors": (".safetensors",), "torch": (".bin", ".pt", ".pth"), "torch.jit": (".pt", ".pth"),
+    "gguf": (".gguf",), "onnx": (".onnx",),
+}  # fmt: skip
+"""What it is searched for first where a loader is declared: beside an ONNX model may be a ``.bin`` with its weights."""
 _STEMS = ("model", "pytorch_model", "diffusion_pytorch_model")
 """What the hub's libraries call the one file of a model; what else is beside it is no part of it."""
 _OF = re.compile(r"-(\d+)-of-(\d+)\.\w+$")
@@ -47,6 +52,12 @@ class ModelFiles(Record):
     """Where they, and what names them, are found: links in these are followed each time."""
     index: dict[str, str] | None = None
     """The file of each tensor, by name, where an index says that."""
+
+    def names(self, spec: ModelSpec) -> tuple[str | None, ...]:
+        """Return what to call each file; None for the one that is declared, and is all there is."""
+        if self.declared == (spec.path,):
+            return (None,)
+        return tuple(each.name for each in self.declared[-len(self.real) :])
 
 
 def confined(path: Path, root: Path) -> Path:
@@ -155,9 +166,14 @@ def _confined(spec: ModelSpec, path: Path | None) -> Path:
         real = confined(path, spec.model_root)
     except ValueError as error:
         raise load_failed(spec, str(error)) from error
-    if (spec.model_root / path).is_symlink() and not real.exists():
-        raise load_failed(spec, _nowhere(real))
+    check_link(spec, path, real)
     return real
+
+
+def check_link(spec: ModelSpec, path: Path, real: Path) -> None:
+    """See that a path below the model root, where it is a link, leads to something. ModelLoadFailedError."""
+    if spec.model_root is not None and (spec.model_root / path).is_symlink() and not real.exists():
+        raise load_failed(spec, _nowhere(real))
 
 
 def _nowhere(real: Path) -> str:
@@ -178,14 +194,16 @@ def _chosen(spec: ModelSpec, names: list[str]) -> list[str]:
     """
     names = [name for name in names if not name.startswith(".")]  # such as macOS' own, ._model.safetensors
     indexes = [name for name in names if name.endswith(_INDEX)]
-    for suffix in _SUFFIXES:
+    own = _OF_LOADERS.get(spec.loader or "", ())
+    suffixes = (*own, *(each for each in _SUFFIXES if each not in own))
+    for suffix in suffixes:
         whole = _known(names, suffix)
         if whole is not None:
             return [whole]
         named = [name for name in indexes if name.endswith(f"{suffix}{_INDEX}")]
         if named and any(name.endswith(suffix) for name in names):
             return [_one_index(spec, named)]
-    for suffix in _SUFFIXES:
+    for suffix in suffixes:
         found = [name for name in names if name.endswith(suffix)]
         shards = [name for name in found if _OF.search(name)]
         if shards:

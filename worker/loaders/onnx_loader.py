@@ -1,16 +1,18 @@
 """ONNX models: read here as far as their header, run by onnxruntime in an engine process."""
 
 import os
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
 from worker.backends.engines.base import EngineLaunch
 from worker.core.models import ModelSpec
 from worker.loaders.base import load_failed, naming, reading
-from worker.loaders.file_kind import HEAD_BYTES, check_kind
-from worker.loaders.model_path import confined, model_files, open_file
+from worker.loaders.file_kind import HEAD_BYTES, check_kind, head_of, not_a_model
+from worker.loaders.model_path import check_link, confined, model_files, open_file
 from worker.loaders.onnx_header import OnnxHeader, read_header
 from worker.loaders.onnx_params import checked, device_of
+from worker.loaders.positional_file import PositionalFile
 
 _READ_BYTES = 64 * 1024
 REMEDIES = {
@@ -58,10 +60,11 @@ def _read(spec: ModelSpec) -> tuple[OnnxHeader, Path, Path]:
             spec,
             f"an ONNX model is one file, with what lies beside it, and there are {len(found.real)}: declare that one",
         )
-    descriptor, size, _ = open_file(spec, found.real[0])
-    with open(descriptor, "rb", buffering=_READ_BYTES) as file, reading(spec):  # noqa: PTH123 - a descriptor
-        check_kind("onnx", file.read(HEAD_BYTES), size)
-        return read_header(file, size), found.real[0], found.declared[0]
+    with naming(spec, found.names(spec)[0]):
+        descriptor, size, _ = open_file(spec, found.real[0])
+        with open(descriptor, "rb", buffering=_READ_BYTES) as file, reading(spec):  # noqa: PTH123 - a descriptor
+            check_kind("onnx", file.read(HEAD_BYTES), size)
+            return read_header(file, size), found.real[0], found.declared[0]
 
 
 def _external(spec: ModelSpec, header: OnnxHeader, declared: Path) -> tuple[Path, ...]:
@@ -75,13 +78,20 @@ def _external(spec: ModelSpec, header: OnnxHeader, declared: Path) -> tuple[Path
             real = confined(declared.parent / location, spec.model_root)
         except ValueError as error:
             raise load_failed(spec, f"it has weights in {each.location!r}: {error}") from error
+        with naming(spec, each.location):
+            check_link(spec, declared.parent / location, real)
         if not real.exists():
             raise load_failed(spec, f"its weights are in {each.location!r}, which is not there: download it")
-        with naming(spec, location, among=2):
-            descriptor, size, _ = open_file(spec, real)
-        os.close(descriptor)
-        if size < each.end_bytes:
-            short = f"{each.location!r} has {size} bytes, and its weights reach to {each.end_bytes}"
-            raise load_failed(spec, f"{short}: its download did not end; download it again")
+        with naming(spec, each.location):
+            _check_length(spec, real, each.end_bytes)
         found.append(real)
     return tuple(found)
+
+
+def _check_length(spec: ModelSpec, path: Path, end_bytes: int) -> None:
+    """See that a file of weights reaches so far; what is shorter may be something else, which is told."""
+    descriptor, size, _ = open_file(spec, path)
+    with closing(PositionalFile(descriptor, size, path)) as file, reading(spec):
+        if size < end_bytes:
+            short = f"it has {size} bytes, and the weights reach to {end_bytes}: its download did not end; download it again"
+            raise load_failed(spec, not_a_model(head_of(file), size) or short)

@@ -80,20 +80,20 @@ def _by_contents(spec: ModelSpec) -> str:
     from worker.loaders.file_kind import ZIP, head_of, loader_for, not_a_model  # noqa: PLC0415 - only where none is named
     from worker.loaders.positional_file import PositionalFile  # noqa: PLC0415 - only for such a file
 
-    files = model_files(spec).real
-    with naming(spec, files[0], among=len(files)):
-        with closing(PositionalFile(*open_file(spec, files[0]))) as file, reading(spec):
+    files = model_files(spec)
+    with naming(spec, files.names(spec)[0]):
+        with closing(PositionalFile(*open_file(spec, files.real[0]))) as file, reading(spec):
             head = head_of(file)
             is_script = head.startswith(ZIP) and _is_script(file)
         found = not_a_model(head, file.size_bytes)
         if found is not None:
             raise load_failed(spec, found)
-    loader = "torch.jit" if is_script else loader_for(head)
-    if loader is None:
-        raise load_failed(
-            spec,
-            f"its contents are none that a loader knows: correct its path, or name its loader: {', '.join(loader_names())}",
-        )
+        loader = "torch.jit" if is_script else loader_for(head)
+        if loader is None:
+            raise load_failed(
+                spec,
+                f"its contents are none that a loader knows: correct its path, or name its loader: {', '.join(loader_names())}",
+            )
     return loader
 
 

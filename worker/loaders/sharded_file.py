@@ -22,12 +22,14 @@ def open_files(spec: ModelSpec, open_one: OpenOne) -> WeightFile:
     """Open all files of a model, which has no params. ModelLoadFailedError with the cause; then nothing stays open."""
     Params(spec, str(spec.loader)).check()
     files = model_files(spec)
+    names = files.names(spec)
     if len(files.real) == 1:
-        return open_one(spec, files.real[0])
+        with naming(spec, names[0]):
+            return open_one(spec, files.real[0])
     with ExitStack() as opened:
         shards: list[WeightFile] = []
-        for path in files.real:
-            with naming(spec, path, among=len(files.real)):
+        for path, name in zip(files.real, names, strict=True):
+            with naming(spec, name):
                 shards.append(open_one(spec, path))
             opened.callback(shards[-1].close)
         whole = ShardedFile(spec, tuple(shards), tuple(path.name for path in files.real), files.index)

@@ -4,7 +4,7 @@ from contextlib import closing
 
 from worker.backends.engines.base import EngineLaunch
 from worker.core.models import ModelSpec
-from worker.loaders.base import load_failed, reading
+from worker.loaders.base import load_failed, naming, reading
 from worker.loaders.file_kind import ZIP, check_kind, head_of
 from worker.loaders.model_path import model_files, open_file
 from worker.loaders.params import Params
@@ -40,17 +40,18 @@ class TorchScriptLoader:
 
 
 def _size(spec: ModelSpec) -> int:
-    files = model_files(spec).real
-    if len(files) != 1:
+    files = model_files(spec)
+    if len(files.real) != 1:
         raise load_failed(
-            spec, f"a TorchScript archive is one file, and there are {len(files)}: declare one of them"
+            spec, f"a TorchScript archive is one file, and there are {len(files.real)}: declare one of them"
         )
-    with closing(PositionalFile(*open_file(spec, files[0]))) as file, reading(spec):
-        head = head_of(file)
-        check_kind("torch", head, file.size_bytes)  # an archive of torch's, too
-        size = script_bytes(file) if head.startswith(ZIP) else None
-    if size is None:
-        raise load_failed(
-            spec, "it is no TorchScript archive (torch.jit.save): declare the loader torch, or none"
-        )
+    with naming(spec, files.names(spec)[0]):
+        with closing(PositionalFile(*open_file(spec, files.real[0]))) as file, reading(spec):
+            head = head_of(file)
+            check_kind("torch", head, file.size_bytes)  # an archive of torch's, too
+            size = script_bytes(file) if head.startswith(ZIP) else None
+        if size is None:
+            raise load_failed(
+                spec, "it is no TorchScript archive (torch.jit.save): declare the loader torch, or none"
+            )
     return size

@@ -120,47 +120,62 @@ class EvictionPlans:
     ) -> Plan:  # fmt: skip
         """Keep a plan, to be taken up as it is; the lock is held since it was made."""
         with self._changed:
-            planned = []
-            for victim in victims:
-                entry = self._table.get(victim.model_id)
-                if entry.residence is None:
-                    raise AssertionError(victim)
-                planned.append(PlannedVictim(victim, entry.residence.handle, entry.use_count))
-            return self.kept.add(device_id, required_bytes, model_id, tuple(planned), releases)
+            return self.kept.add(device_id, required_bytes, model_id, self.as_they_are(victims), releases)
+
+    def as_they_are(self, victims: Iterable[Victim]) -> tuple[PlannedVictim, ...]:
+        """Note how victims are; the lock is held since they were chosen."""
+        planned = []
+        for victim in victims:
+            entry = self._table.get(victim.model_id)
+            if entry.residence is None:
+                raise AssertionError(victim)
+            planned.append(PlannedVictim(victim, entry.residence.handle, entry.use_count))
+        return tuple(planned)
 
     def check(self, plan: Plan, *, released: bool = True) -> None:
         """Raise PlanStaleError where a plan can't be carried out exactly as it was said any more.
 
-        Unless what it takes of others was ``released``, it counts for what is expected of it.
-
-        1. It was taken up by another, or its time is over.
-        2. A victim is not there any more, is in use or pinned, was used since, or host memory can't take it.
-        3. More has to go than it said: headroom was used meanwhile.
-        4. Less has to go: headroom was made meanwhile.
+        Unless what it takes of others was ``released``, it counts for what is expected of it. It was taken up by another,
+        or its time is over; or its victims are not exactly those that have to go.
         """
         with self._changed:
-            self.kept.get(plan.plan_id)  # 1
-            for each in plan.victims:  # 2
+            self.kept.get(plan.plan_id)
+            expected = () if released else (each.expected_bytes for each in plan.releases if not each.counted)
+            why = self.why_stale(plan.device_id, plan.required_bytes, plan.victims, sum(expected))
+            if why is not None:
+                raise plan.stale(why)
+
+    def why_stale(
+        self, device_id: str, required_bytes: int, victims: Sequence[PlannedVictim], expected_bytes: int = 0
+    ) -> str | None:
+        """Say why victims that were planned are not exactly those that have to go by now; None where they are.
+
+        1. One is not there any more, is in use or pinned, was used since, or host memory can't take it.
+        2. More has to go than they have: headroom was used meanwhile, or others gave less than was expected.
+        3. Less has to go: headroom was made meanwhile.
+        ``expected_bytes`` are still to come from others.
+        """
+        with self._changed:
+            for each in victims:  # 1
                 entry = self._table.get(each.victim.model_id)
                 there = entry.residence is not None and entry.residence.handle == each.handle
                 if not there or entry.state is not ModelState.LOADED:
-                    raise plan.stale(f"model {entry.model_id!r} is not there any more")
+                    return f"model {entry.model_id!r} is not there any more"
                 if entry.in_use or entry.pinned or entry.use_count != each.use_count:
-                    raise plan.stale(f"model {entry.model_id!r} was used or pinned since")
+                    return f"model {entry.model_id!r} was used or pinned since"
             offloaded = [
-                each.victim.freed_bytes for each in plan.victims if each.victim.mode is UnloadMode.OFFLOAD
+                each.victim.freed_bytes for each in victims if each.victim.mode is UnloadMode.OFFLOAD
             ]
             if offloaded and self._manager.pressure.missing_bytes(HOST, sum(offloaded)):
-                raise plan.stale("host memory has no headroom any more for what it would offload")
-            missing = self._manager.pressure.missing_bytes(plan.device_id, plan.required_bytes)
-            if not released:
-                expected = (each.expected_bytes for each in plan.releases if not each.counted)
-                missing = max(0, missing - sum(expected))
-            freed = [each.victim.freed_bytes for each in plan.victims]
-            if sum(freed) < missing:  # 3
-                raise plan.stale(f"{missing - sum(freed)} bytes more are missing on {plan.device_id} by now")
-            if freed and sum(freed) - min(freed) >= missing:  # 4
-                raise plan.stale(f"fewer models have to go on {plan.device_id} by now")
+                return "host memory has no headroom any more for what it would offload"
+            missing = self._manager.pressure.missing_bytes(device_id, required_bytes)
+            missing = max(0, missing - expected_bytes)
+            freed = [each.victim.freed_bytes for each in victims]
+            if sum(freed) < missing:  # 2
+                return f"{missing - sum(freed)} bytes more are missing on {device_id} by now"
+            if freed and sum(freed) - min(freed) >= missing:  # 3
+                return f"fewer models have to go on {device_id} by now"
+            return None
 
     def does_not_fit(
         self, request: AllocationRequest, asked: Mapping[str, str] = MappingProxyType({})

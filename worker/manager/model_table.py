@@ -13,6 +13,7 @@ from worker.core.sure_lock import SureCondition
 from worker.eviction.entry_prices import ExpectedUses
 from worker.manager.due_table import DueTable
 from worker.manager.model_entry import IN_TRANSIT, ModelEntry, Residence, loaded_from
+from worker.manager.plan_table import PlannedVictim
 
 COMES_BACK = "it is loaded again when it is used"
 """What is said of a model that was lost."""
@@ -61,6 +62,8 @@ class ReleasesToMake(Record):
     """Headroom that is not there unless consumers give these back, and devices show it."""
 
     releases: tuple[Release, ...]
+    victims: tuple[PlannedVictim, ...]
+    """The models that are to go then."""
 
 
 class ModelTable:

@@ -82,7 +82,7 @@ class ModelManager:
         3. Something may go, and by the plan over all consumers' ``quotes`` it is the worker's own models alone: their
            evictions are pending, and it is held.
         4. The plan takes something of others, but for those ``asked`` in vain: they are to give it back first, and
-           no model goes until they have answered and the device shows what came of it.
+           no model goes until they have answered and the device shows what came of it. Then ``go_on``.
         5. Leases may end until ``until_ns``: wait for one.
         6. Out of memory, or over a limit, with what could be evicted, and who was asked in vain.
         With a plan that is taken up, 3 to 6 are: its victims, which may all go and have to; else PlanStaleError. What it
@@ -109,12 +109,26 @@ class ModelManager:
                 if plan.meetable and not plan.releases:  # 3
                     return self._hold(request, entry, name, plan.eviction.victims)
                 if plan.releases:  # 4
-                    return ReleasesToMake(plan.releases)
+                    return ReleasesToMake(plan.releases, self.plans.as_they_are(plan.eviction.victims))
             waits = until_ns is not None and self._clock.now_ns() < until_ns
             if waits and self._leased(device_id):  # 5
                 raise SettlingError
             silent = {each.consumer_id: each.silent for each in quotes if each.silent is not None}
             raise self.plans.does_not_fit(request, silent | dict(asked))  # 6
+
+    def go_on(
+        self, made: ReleasesToMake, request: AllocationRequest, entry: ModelEntry | None, name: str | None
+    ) -> EvictingReservation | None:
+        """Hold headroom by the rest of a plan, now that others gave back what it took of them, and the device was read.
+
+        None where its models are not exactly those that have to go: then it is to be planned anew.
+        """
+        with self._changed:
+            if self._table.settling(request.device_id):
+                raise SettlingError
+            if self.plans.why_stale(request.device_id, request.size_bytes, made.victims) is not None:
+                return None
+            return self._hold(request, entry, name, tuple(each.victim for each in made.victims))
 
     def arrived(
         self, entry: ModelEntry, held: EvictingReservation, size_bytes: int, actual_bytes: int, load_ms: int | None, *,

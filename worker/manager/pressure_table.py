@@ -78,8 +78,10 @@ class PressureTable:
     def missing_below_cap(self, device_id: str, size_bytes: int) -> int:
         """Return how much of what is missing only the worker's own memory can free: it is over a cap of its own."""
         with self._lock:
-            device = self._devices.get(device_id)
-            return missing_below_cap(size_bytes, device.limits, device.totals())
+            return max(
+                missing_below_cap(size_bytes, each.limits, self._totals(each))
+                for each in self._sharing(self._devices.get(device_id))
+            )
 
     def capacity_for(self, device_id: str, resident_bytes: int) -> int | None:
         """Return what models can take where they have so much; None where that can't be told now.
@@ -191,13 +193,13 @@ class PressureTable:
         return (device,) if shared is None else (device, self._devices.get(shared))
 
     def _totals(self, device: Device) -> LedgerTotals:
-        """Return what counts against a device's headroom: also what is on its way on those that have its memory."""
+        """Return what counts against a device's headroom: also what is on those that have its memory, or on its way there."""
         totals = device.totals()
         for other in self._devices.all():
             if other.info.shared_with == device.info.device_id:
                 more = other.totals()
                 totals = LedgerTotals(
-                    totals.allocated_bytes,
+                    totals.allocated_bytes + more.allocated_bytes,
                     totals.reserved_bytes + more.reserved_bytes,
                     totals.drift_bytes + more.drift_bytes,
                 )

@@ -40,7 +40,7 @@ _WORTH_JOINING = 10.0
 def recommend(device_id: str, readings: Readings) -> tuple[Recommended, ...]:
     """Return what would help, cheapest per byte first; what frees nothing comes last."""
     found = []
-    in_restart = readings.restart_returns_bytes or 0
+    in_restart = (readings.restart_returns_bytes or 0) + readings.stuck_bytes
     # Where caches go back with the process only, what a restart would not return is what it starts with.
     in_place = 0 if readings.restart_returns_bytes is not None else readings.cached_bytes
     if in_place > 0:

@@ -16,8 +16,9 @@ What there is to build a kind of:
   ``key_order.py`` lists keys in their order, ``due.py`` finds it by its end, and ``table.EntryTable`` is all of that.
 - ``entries.EntryKind`` and ``index.EntryStore``: entries by key with a bound, prices, lifetimes and tags. A cache is this
   and nothing more. ``held.py`` is what a store does in memory, ``prices.py`` what an entry is worth, ``giving.py`` what goes first,
-  ``releasing.py`` how a segment does.
+  ``releasing.py`` how a segment does, ``owner.py`` what a store knows of its kind.
 - ``kept.py``: stores of what can't be made again.
+- ``files.py``: what persists (``file_format.py`` says how, ``folder.py`` where, ``disk.py`` what a disk has against it).
 - ``Tools`` (base.py): the clock, where consumers are added, and where files go.
 
 Nothing here imports anything of the worker's but ``worker.plugins`` and what lies in ``worker.core``.

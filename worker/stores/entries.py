@@ -12,13 +12,14 @@ from worker.stores.base import PERSISTENT, EntryFile, Opened, Options, Scope, To
 from worker.stores.entry import ENTRY_BYTES, HEAD_BYTES, Entry
 from worker.stores.giving import DEAR, MIB, EntryLot, Giving, Lot, PartLot, Pricing, What, offers_of
 from worker.stores.index import EntryStore
+from worker.stores.owner import Member, Owner
 from worker.stores.prices import Draws
 from worker.stores.releasing import Releasing
 from worker.stores.segment import Segment
 from worker.stores.segments import SegmentMemory
 
 
-class EntryKind:
+class EntryKind(Owner):
     """The consumer that all scopes' stores of one name are. A kind of entries is one of these with its own options."""
 
     word: StoreKind
@@ -210,7 +211,7 @@ class EntryKind:
         """Return what tells prices now."""
         return Pricing(self._stores, self.now_ns())
 
-    def price_ms_per_mib(self, store: EntryStore) -> float | None:
+    def price_ms_per_mib(self, store: Member) -> float | None:
         """Return what the next MiB of a store costs; None where there is none."""
         if len(self._stores) == 1:  # the consumer says the same
             lots = self._lots(MIB)
@@ -219,7 +220,7 @@ class EntryKind:
             size, cost = store.next_price(MIB)
         return round(cost * MIB / size, 6) if size else None
 
-    def forget(self, store: EntryStore) -> None:
+    def forget(self, store: Member) -> None:
         """Have a store be none of its any more."""
         with self.lock:
             self._stores.pop(store.number, None)

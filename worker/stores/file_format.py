@@ -2,14 +2,15 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from worker.plugins import OutOfMemoryError, UnsupportedError
+from worker.plugins import UnsupportedError
 from worker.stores.base import MAKING
+from worker.stores.disk import errors_of
 
 FORMAT = 2
 """Of the tables below, and of what is in them. A file of a later one is refused, and stays as it is; vectors of the first are renewed."""
@@ -91,15 +92,6 @@ def _reached(path: Path) -> sqlite3.Connection:
         return connection
 
 
-@contextmanager
-def errors_of(path: Path) -> Iterator[None]:
-    """Have what SQLite finds wrong with a file raised as ``refusal`` says it."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise refusal(error, path) from error
-
-
 def _check_format(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -128,7 +120,8 @@ def _unfinished(connection: sqlite3.Connection) -> bool:
 def _make(path: Path, about: dict[str, str]) -> None:
     """Make a file under another name, and give it its own when it is whole: whatever ends this leaves none, or all of it."""
     new = path.with_name(path.name + MAKING)
-    unlink(new)
+    with errors_of(path):
+        unlink(new)
     try:
         with errors_of(path), closing(_reached(new)) as connection:
             connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
@@ -141,10 +134,12 @@ def _make(path: Path, about: dict[str, str]) -> None:
                 set_about(connection, name, value)
             connection.execute(f"PRAGMA user_version = {FORMAT}")
             connection.execute("COMMIT")
-        unlink(path)  # with its journals: one that is left would be taken for the new file's
-        new.replace(path)
+        with errors_of(path):
+            unlink(path)  # with its journals: one that is left would be taken for the new file's
+            new.replace(path)
     except BaseException:
-        unlink(new)
+        with suppress(OSError):
+            unlink(new)
         raise
 
 
@@ -157,19 +152,6 @@ def _check(connection: sqlite3.Connection, about: dict[str, str], path: Path) ->
 def set_about(connection: sqlite3.Connection, name: str, value: Any) -> None:
     """Keep what a file says of itself under a name."""
     connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, orjson.dumps(value)))
-
-
-def refusal(error: sqlite3.Error, path: Path) -> OutOfMemoryError | UnsupportedError:
-    """Return what to raise in place of an error of SQLite."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
-        message = f"the file system of {path.parent} takes no more ({error}); store.clear needs no room there"
-        return OutOfMemoryError(message, folder=str(path.parent))
-    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return UnsupportedError(
-            f"{path} is in use by another process: each worker needs a --store-folder of its own"
-        )
-    return UnsupportedError(f"{path} can't be used as a store's file, and stays as it is: {error}")
 
 
 def unlink(path: Path) -> None:

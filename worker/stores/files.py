@@ -17,7 +17,8 @@ from protocol.vocabulary import VectorMetric
 from worker.core.sure_lock import SureLock
 from worker.plugins import StoreNotFoundError
 from worker.stores.base import Content, Form, Home, Options, Row, Scope
-from worker.stores.file_format import connected, errors_of, parts, refusal, set_about, unlink
+from worker.stores.disk import device_of, errors_of, gone, refusal
+from worker.stores.file_format import connected, parts, set_about, unlink
 
 _USES = "CREATE TABLE IF NOT EXISTS uses (key BLOB PRIMARY KEY, used_ms INTEGER NOT NULL) WITHOUT ROWID"
 """When entries were used last. It is made with the first use that is told; versions before it leave it alone."""
@@ -33,8 +34,8 @@ def about(scope: Scope, home: Home) -> dict[str, str]:
 class StoreFile:
     """One store's file. Thread-safe; each call is one transaction.
 
-    OutOfMemoryError where its file system is full: nothing was changed. UnsupportedError for a file that is no store's,
-    another's, or of a later version.
+    OutOfMemoryError where its file system is full, fails or is gone: nothing was changed. UnsupportedError for a file that is
+    no store's, another's, or of a later version.
     """
 
     lasting = True
@@ -43,8 +44,9 @@ class StoreFile:
         self.path = path
         self._about = about
         self._lock = SureLock()
-        # All mutable state: the connection while it is in use, and what reading took.
+        # All mutable state: the connection while it is in use, on which disk it was made, and what reading took.
         self._connection: sqlite3.Connection | None = None
+        self._device: int | None = None
         self._closed = False
         """Whether its store was closed: it is not to be made anew by who is late."""
         self._used_s = 0.0
@@ -133,6 +135,7 @@ class StoreFile:
         """Delete all entries. It needs no room for that: the file is made anew."""
         with self._lock, errors_of(self.path):
             told = self._open().execute("SELECT value FROM about WHERE name = 'options'").fetchone()
+            self._check_there()
             self._remove()
             if told is not None:
                 with self._transaction() as connection:
@@ -149,7 +152,8 @@ class StoreFile:
     def rest(self) -> None:
         """Let go of it where it was not used for a while; the next use opens it again."""
         with self._lock:
-            if self._connection is not None and time.monotonic() - self._used_s > _IDLE_S:
+            idle = self._connection is not None and time.monotonic() - self._used_s > _IDLE_S
+            if idle and self._is_there():  # else what is in it is reached by this connection alone
                 self._close()
 
     def close(self) -> None:
@@ -169,7 +173,17 @@ class StoreFile:
     # ---- inside, with the lock ----
 
     def _transaction(self) -> "_Transaction":
-        return _Transaction(self._open(), self.path)
+        connection = self._open()
+        self._check_there()
+        return _Transaction(connection, self.path)
+
+    def _is_there(self) -> bool:
+        return device_of(self.path) == self._device
+
+    def _check_there(self) -> None:
+        """See that the file is still where it was made: SQLite goes on with one that was removed, or whose disk was unmounted."""
+        if not self._is_there():
+            raise gone(self.path.parent)
 
     def _open(self) -> sqlite3.Connection:
         self._used_s = time.monotonic()
@@ -178,8 +192,12 @@ class StoreFile:
                 "the store was closed meanwhile, or its scope deleted: store.open opens it"
             )
         if self._connection is None:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._connection = connected(self.path, self._about)
+            if self._device is not None:
+                self._check_there()  # it is not made anew in place of what was there
+            with errors_of(self.path):
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._connection = connected(self.path, self._about)
+            self._device = device_of(self.path)
         return self._connection
 
     def _shrink(self) -> None:
@@ -198,6 +216,7 @@ class StoreFile:
 
     def _remove(self) -> None:
         self._close()
+        self._device = None
         unlink(self.path)
 
 
@@ -207,8 +226,9 @@ class ScratchFile(StoreFile):
     lasting = False
 
     def close(self) -> None:
-        """Remove it."""
-        self.remove()
+        """Remove it; what can't be removed now is the next time its folder is used."""
+        with suppress(OSError):
+            self.remove()
 
 
 class _Transaction:

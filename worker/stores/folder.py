@@ -11,12 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from worker.core.log import log
-from worker.plugins import UnsupportedError
+from worker.core.paths import said_of
+from worker.plugins import OutOfMemoryError, UnsupportedError
 from worker.stores.base import MAKING, PERSISTENT, SCRATCH, Home, Scope
+from worker.stores.disk import device_of, errors_of
 from worker.stores.file_format import described
 
 _DIGEST = 32
 _LOCK = "in-use.lock"
+_NO_LOCKS = {sqlite3.SQLITE_IOERR_LOCK, sqlite3.SQLITE_IOERR_RDLOCK}
 
 
 class StoreFolder:
@@ -33,8 +36,8 @@ class StoreFolder:
             self._lock.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._lock.execute("BEGIN EXCLUSIVE")
         except (OSError, sqlite3.Error) as error:
-            message = f"--store-folder {root} can't be used, or another worker uses it: {error}"
-            raise UnsupportedError(message, folder=str(root)) from error
+            raise UnsupportedError(f"--store-folder {root}: {_why_not(error)}", folder=str(root)) from error
+        self._device = device_of(root / _LOCK)
         for end in (SCRATCH, MAKING):
             for left in root.glob(f"*/*/*{end}*"):
                 with suppress(OSError):
@@ -43,6 +46,7 @@ class StoreFolder:
     def file(self, scope: Scope, home: Home) -> Path:
         """Return where a store's file is, without the end of its name."""
         kind, name = home
+        self.check()
         return self._folder(*scope) / f"{kind}-{_digest(name)}"
 
     def delete(self, user_id: str, project_id: str | None) -> tuple[list[str], int, int]:
@@ -56,10 +60,20 @@ class StoreFolder:
                 entries += count
             except Exception as error:  # noqa: BLE001 - whatever is in a file, it goes, and the others too
                 log("warning", "a store's file is deleted unread", problem=str(error))
-        if folder.is_dir():
-            size = sum(each.stat().st_size for each in _files(folder))
-            shutil.rmtree(folder)
+        with errors_of(folder):
+            if folder.is_dir():
+                size = sum(each.stat().st_size for each in _files(folder))
+                shutil.rmtree(folder)
         return names, entries, size
+
+    def check(self) -> None:
+        """See that it is still what this worker has the lock of. OutOfMemoryError: nothing is made where another disk is by now."""
+        if device_of(self._root / _LOCK) != self._device:
+            message = (
+                f"--store-folder {self._root} is not there any more: it was removed or moved, or its disk unmounted; put it"
+                " back, or start the worker again"
+            )
+            raise OutOfMemoryError(message, folder=str(self._root))
 
     def close(self) -> None:
         """Leave it to another worker."""
@@ -68,6 +82,18 @@ class StoreFolder:
     def _folder(self, user_id: str, project_id: str | None) -> Path:
         folder = self._root / _digest(user_id)
         return folder if project_id is None else folder / _digest(project_id)
+
+
+def _why_not(error: OSError | sqlite3.Error) -> str:
+    """Say why a folder can't be had, and what to do."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code & 0xFF == sqlite3.SQLITE_BUSY or code in _NO_LOCKS:
+        return "another worker uses it, or its file system has no locks: name a folder of this worker's own, on a disk that has them"
+    if isinstance(error, FileExistsError):
+        return "it is no folder: name one"
+    if isinstance(error, OSError):
+        return said_of(error, "written")
+    return f"it can't be used ({error}): see to its permissions and its disk, or name another"
 
 
 def _files(folder: Path) -> Iterator[Path]:

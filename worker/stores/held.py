@@ -3,21 +3,18 @@
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from math import frexp
-from typing import TYPE_CHECKING
 
 from worker.core.clock import NS_PER_MS
 from worker.plugins import OutOfMemoryError, Usage
 from worker.stores.base import Content, EntryFile, Item, Options
 from worker.stores.entry import ALONE, FORMS, Entry, counted, sizes
+from worker.stores.giving import EntryLot, Lot
 from worker.stores.key_index import hash_of
+from worker.stores.owner import Owner
 from worker.stores.prices import Prices
 from worker.stores.segment import Band
 from worker.stores.segments import Head
 from worker.stores.table import EntryTable
-
-if TYPE_CHECKING:
-    from worker.stores.entries import EntryKind
-    from worker.stores.giving import EntryLot, Lot
 
 _GROUPS, _MIDDLE = 8, 10
 """Octaves of milliseconds a byte whose entries lie apart, to both sides of one a KiB."""
@@ -34,7 +31,7 @@ class HeldEntries:
     renews = False
     """Whether a use changes when an entry ends."""
 
-    def __init__(self, kind: "EntryKind", options: Options, file: EntryFile | None) -> None:
+    def __init__(self, kind: Owner, options: Options, file: EntryFile | None) -> None:
         self._kind = kind
         self._memory = kind.memory
         self._file = file
@@ -101,7 +98,7 @@ class HeldEntries:
                 if cost_ms is not None:
                     yield name, size, cost_ms * uses(hash_of(name))
 
-    def lots(self, _need_bytes: int) -> "Iterator[Lot]":
+    def lots(self, _need_bytes: int) -> Iterator[Lot]:
         """Return what goes first of a store that has an order of its own; others' entries are found in their segments."""
         return iter(())
 
@@ -109,7 +106,7 @@ class HeldEntries:
         """Have something that is no entry leave memory. False where it is not there."""
         return name in self._parts
 
-    def give_up(self, lot: "EntryLot") -> bool:
+    def give_up(self, lot: EntryLot) -> bool:
         """Have an entry's bytes leave memory, and the entry where it has no file. False where they are not there."""
         entry = self._table.of_serial(lot.hash, lot.serial)
         return entry is not None and self._give_up(entry)

@@ -6,7 +6,6 @@ has changed nothing. The kind's lock guards all that is in memory (``held.py``),
 """
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from protocol.store_results import StoreFigures
 from worker.core.clock import NS_PER_MS
@@ -35,15 +34,13 @@ from worker.stores.base import (
 )
 from worker.stores.entry import WARM, Entry, about_bytes, entry_of, listed, row_of
 from worker.stores.held import HeldEntries
-
-if TYPE_CHECKING:
-    from worker.stores.entries import EntryKind
+from worker.stores.owner import Owner
 
 
 class EntryStore(HeldEntries):
     """A store of entries."""
 
-    def __init__(self, kind: "EntryKind", name: str, options: Options, file: EntryFile | None) -> None:
+    def __init__(self, kind: Owner, name: str, options: Options, file: EntryFile | None) -> None:
         super().__init__(kind, options, file)
         self._name = name
         self._changing = SureLock()

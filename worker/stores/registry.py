@@ -126,6 +126,9 @@ class Stores:
     def delete_scope(self, user_id: str, project_id: str | None) -> tuple[tuple[str, ...], int, int]:
         """Delete all that is kept of a scope, or of all of a user's. Returns stores' names, entries and bytes."""
         with self._lock:
+            folder = self._opened_folder()
+            if folder is not None:
+                folder.check()
             names: dict[str, None] = {}
             entries = size = 0
             for scope, name, known in list(self._all()):
@@ -133,7 +136,6 @@ class Stores:
                     entries += 0 if known.store.lasting else known.store.figures().entry_count
                     size += self._close(name, scope).bytes
                     names[name] = None
-            folder = self._opened_folder()
             if folder is not None:
                 left, more, on_disk = folder.delete(user_id, project_id)
                 names.update(dict.fromkeys(left))

@@ -41,6 +41,9 @@ class Segment:
         "size",
         "spare",
         "telling",
+        "told_bytes",
+        "told_ms",
+        "told_names",
         "used",
         "view",
     )
@@ -64,6 +67,10 @@ class Segment:
         """Of all records that were ever written here."""
         self.telling: list[Telling] = []
         """Of a few records, from all parts of it: they are known where as many are there as were ever written."""
+        self.told_names: list[int] = []
+        self.told_bytes = 0
+        self.told_ms = 0.0
+        """Their hashes, and together what is given back with them, and what making them took."""
         self.count = self.alive = self.given = 0
         """Records that are there, their bytes, and what their stores count as given back when they go."""
         self.only = 0
@@ -94,6 +101,9 @@ class Segment:
         self.offsets.append(begin)
         if begin * _TELLING >= len(self.telling) * self.size:
             self.telling.append(telling)
+            self.told_names.append(telling[0])
+            self.told_ms += telling[1]
+            self.told_bytes += telling[2]
         return begin
 
     def records(self) -> Iterator[int]:

@@ -296,7 +296,7 @@ class SegmentMemory:
 
     def _take(self, segment: Segment, size: int, telling: Telling, only: int) -> int:
         """Count what was written at a segment's end, of a store if nothing else is known of it. Returns its place."""
-        begin = segment.write(telling)
+        begin, was_full = segment.write(telling), segment.is_full
         if segment.only != only:
             segment.only = 0 if begin else only
         segment.used += size
@@ -305,6 +305,8 @@ class SegmentMemory:
             segment.spare -= size
             self._count_spare(-size)
         self._count(segment, 1, size, telling[2])
+        if segment.is_full and not was_full:  # now, for it may be the last that comes for long
+            self._count_spare(segment.finish(self._more_spare))
         return segment.number << OFFSET_BITS | begin
 
     def _leave(self, segment: Segment, size: int, given: int) -> None:

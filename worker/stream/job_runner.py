@@ -185,8 +185,8 @@ class JobRunner:
         return self._lanes.owed
 
     def wait_for_all(self, seconds: float | None, *, besides: int = 0) -> bool:
-        """Wait until all is done ``besides`` so many: whoever asks. False if it was not within the time."""
-        return self._lanes.wait_until(lambda: self._lanes.unfinished <= besides, seconds)
+        """Wait until all is done ``besides`` so many, whoever asks, and what hangs. False if it was not within the time."""
+        return self._lanes.wait_until(lambda: self._lanes.awaited <= besides, seconds)
 
     def cancel_all(self) -> None:
         """Cancel what is unfinished. May wait for the host to read the answers."""
@@ -270,6 +270,7 @@ class JobRunner:
             self._lanes.answering(job)
             self._answers.give(request, frame, self._writer.write)
             job.answered = True
+            self._lanes.given_up(job)
             self._executor.record(request, failed=True)
             if work.abandoned is not None and not job.begun:
                 work.abandoned(error)

@@ -31,8 +31,8 @@ class Job:
     """Admitted work: waiting for others, for a thread, running, or done."""
 
     __slots__ = (
-        "answered", "background", "begun", "claims", "finished", "give_up", "lane", "order", "queued", "request_id", "run",
-        "running", "timer", "token", "work",
+        "answered", "background", "begun", "claims", "finished", "give_up", "hangs", "lane", "order", "queued", "request_id",
+        "run", "running", "timer", "token", "work",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +67,8 @@ class Job:
         """Whether a thread has it."""
         self.answered = False
         """Whether whoever waits for it was told how it ended."""
+        self.hangs = False
+        """Whether it did not notice that it was cancelled, and was answered for."""
         self.finished = False
         self.timer: Timer | None = None
         """Answers for it where its deadline passes before it began, or before it noticed."""
@@ -122,6 +124,11 @@ class Lanes:
     def unfinished(self) -> int:
         """How many jobs are not finished."""
         return len(self.unfinished_jobs)
+
+    @property
+    def awaited(self) -> int:
+        """How many of them are worth waiting for: what hangs may do so for ever."""
+        return sum(not job.hangs for job in self.unfinished_jobs)
 
     @property
     def owed(self) -> int:
@@ -180,6 +187,12 @@ class Lanes:
         """Note that a job's answer is about to be written: who has read it may ask for more."""
         with self._lock:
             self._unanswered.pop(job, None)
+
+    def given_up(self, job: Job) -> None:
+        """Note that a job was answered for while it ran."""
+        with self._lock:
+            job.hangs = True
+            self.changed.notify_all()
 
     def find(self, request_id: str) -> Job | None:
         """Return the unfinished job of a request."""

@@ -17,11 +17,11 @@ from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
 from worker.core.health import Health
 from worker.core.models import Role
+from worker.core.output import put
 from worker.core.text import printable
 from worker.interface.interface_memory import MemoryInterface
 from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
-from worker.tools.output import put
 from worker.wiring import Core, NoEvents
 
 Ignored = dict[str, tuple[str, ...]]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from worker import __version__
+from worker.core.output import Parser, not_written
 from worker.export.socket_path import default_path
 from worker.tools.attached import AttachedWorker, SourceError, socket_of
 
@@ -24,7 +25,7 @@ _INSTRUCTIONS = (
 
 
 def main(argv: list[str]) -> int:
-    """Serve on stdin and stdout until they end: 0, or 2 with one line on stderr where that can't be."""
+    """Serve on stdin and stdout until they end: 0, or with one line on stderr 2 where that can't be, and 1 where stdout takes no more."""
     arguments = _parser().parse_args(argv)
     try:
         from mcp.server.mcpserver import MCPServer  # noqa: PLC0415 - an extra; the rest of the worker does without
@@ -46,8 +47,15 @@ def main(argv: list[str]) -> int:
         server.add_tool(
             tool, annotations=ToolAnnotations(readOnlyHint=True, openWorldHint=False), structured_output=True
         )
-    server.run("stdio")
-    return 0
+    code = 0
+    try:
+        server.run("stdio")
+    except* OSError as lost:
+        error: OSError | ExceptionGroup[OSError] = lost
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        code = not_written(sys.stdout, error)
+    return code
 
 
 def _tools(ask: Callable[..., dict[str, Any]]) -> tuple[Callable[..., dict[str, Any]], ...]:
@@ -80,7 +88,7 @@ def _tools(ask: Callable[..., dict[str, Any]]) -> tuple[Callable[..., dict[str, 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m memory_worker mcp",
         description="Serve read-only questions about a running worker to an MCP client on stdin and stdout.",
     )

@@ -35,6 +35,9 @@ from worker.wiring import Core
 READINGS_MAX_AGE_MS = 100
 """Readings are taken again after this, or at once when the ledger changed: one costs about 0.1 ms."""
 
+RECENT_MS = 10
+"""Readings of so little time ago are as good as ones taken now, for who goes on with what they told."""
+
 NOTED_MAX_AGE_MS = 250
 """A device's process notes its figures every 50 ms while they are asked for, and after each call."""
 
@@ -145,6 +148,11 @@ class DeviceMonitor:
             HOST, max_age_ms, exact=exact, forced=forced or host_too
         ):
             self._take_readings(HOST)
+
+    def refresh_unless_recent(self, device_ids: tuple[str, ...]) -> None:
+        """Ask devices now, but for those that were read within 10 ms, and which nothing of ours changed since."""
+        due = tuple(each for each in device_ids if self._samples.needed(each, RECENT_MS))
+        self.refresh(due, max_age_ms=0, forced=True)
 
     def _ask(self, device_id: str, patience_s: float) -> None:
         """Ask a device that may hang; where it does, what its process noted last has to do, however old."""

@@ -242,10 +242,13 @@ class ConsumerWorker:
             wanted, why, wait_ns
         )
 
-    def readings(self, device_id: str) -> Readings | None:
-        """Read a device now."""
+    def readings(self, device_id: str, *, recent: bool = False) -> Readings | None:
+        """Read a device now, or see what was ``recent``."""
         try:
-            self._monitor.refresh((device_id,), max_age_ms=0, forced=True)
+            if recent:
+                self._monitor.refresh_unless_recent((device_id,))
+            else:
+                self._monitor.refresh((device_id,), max_age_ms=0, forced=True)
         except DeviceUnavailableError:
             return None
         return self._manager.samples.latest(device_id)

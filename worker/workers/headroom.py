@@ -1,6 +1,7 @@
 """Holding headroom: joining pieces, asking owners and unloading what has to go, until what is asked for fits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from worker.core.cancellation import CancelToken
@@ -41,6 +42,7 @@ class HeadroomHolder:
         join_pieces: JoinPieces,
     ) -> None:
         self._allocations = core.manager.allocations
+        self._missing_bytes = core.manager.pressure.missing_bytes
         self._table = core.manager.models
         self._models = models
         self._consumers = consumers
@@ -86,10 +88,9 @@ class HeadroomHolder:
         once_settled(self._table, partial(self._models.check_unused, device_ids), token)
 
     def refresh(self, device_id: str) -> None:
-        """Read a device, and host memory, where its models may go."""
+        """Read a device, and host memory, where its models may go; but for what was read just now."""
         with self._monitor.watching_for_loss():
-            devices = tuple(dict.fromkeys((device_id, HOST)))
-            self._monitor.refresh(devices, max_age_ms=0, forced=True)
+            self._monitor.refresh_unless_recent(tuple(dict.fromkeys((device_id, HOST))))
 
     def _hold(
         self, request: AllocationRequest, entry: ModelEntry | None, token: CancelToken, gone: Gone, *,
@@ -97,21 +98,30 @@ class HeadroomHolder:
     ) -> EvictingReservation:  # fmt: skip
         """Hold headroom, once others have given back what a plan takes of them, if it takes anything of them."""
         device_id, refused, rounds = request.device_id, dict[str, str](), 0
-        quotes: tuple[Quote, ...] = ()
+        quotes: tuple[Quote, ...] | None = None
+        made: ReleasesToMake | None = None
+
+        def is_missing() -> bool:
+            return make_room and plan is None and self._missing_bytes(device_id, request.size_bytes) > 0
 
         def refresh() -> None:
             nonlocal quotes
             self.refresh(device_id)
-            if make_room and plan is None:  # without the lock: consumers may be slow to say
-                quotes = self._consumers.quotes(device_id, request.size_bytes)
+            planning = made is None and is_missing()
+            # Without the lock: consumers may be slow to say.
+            quotes = self._consumers.quotes(device_id, request.size_bytes) if planning else None
 
-        def reserve() -> EvictingReservation | ReleasesToMake:
+        def reserve() -> EvictingReservation | ReleasesToMake | None:
+            if made is not None:
+                return self._models.go_on(made, request, entry, name)
+            if quotes is None and is_missing():
+                return None  # it was there, and was taken meanwhile: they are to say what they offer
             return self._models.reserve(
                 request, entry, make_room=make_room, until_ns=until_ns, name=name, asked=refused, planned=plan,
-                quotes=quotes,
+                quotes=quotes or (),
             )  # fmt: skip
 
-        try:
+        with _naming(gone):
             if plan is not None and plan.releases:
                 self._models.plans.check(plan, released=False)
                 self._release(plan.releases, request, token, gone, refused)
@@ -119,16 +129,10 @@ class HeadroomHolder:
                 held = once_settled(self._table, reserve, token, refresh)
                 if isinstance(held, EvictingReservation):
                     return held
-                rounds += 1
-                if rounds <= ROUNDS:
-                    self._release(held.releases, request, token, gone, refused)
-                else:
-                    enough = "it was asked often enough"
-                    refused |= dict.fromkeys((each.consumer_id for each in held.releases), enough)
-        except WorkerError as error:
-            name_gone(error, gone.unloaded)
-            name_released(error, gone.released)
-            raise
+                made = held
+                if made is not None:
+                    rounds += 1
+                    self._release(made.releases, request, token, gone, refused, rounds)
 
     def _release(
         self,
@@ -137,8 +141,23 @@ class HeadroomHolder:
         token: CancelToken,
         gone: Gone,
         refused: dict[str, str],
+        rounds: int = 1,
     ) -> None:
-        """Have others give back what a plan takes of them; what is kept for reuse, once."""
+        """Have others give back what a plan takes of them, if there were not too many rounds of that; what is kept for reuse, once."""
+        if rounds > ROUNDS:
+            refused |= dict.fromkeys((each.consumer_id for each in releases), "it was asked often enough")
+            return
         why = f"{request.size_bytes} bytes are needed on {request.device_id}"
         refused |= self._consumers.release(releases, request.device_id, why, token, gone)
         refused |= {each.consumer_id: "it was given up" for each in releases if each.counted}
+
+
+@contextmanager
+def _naming(gone: Gone) -> Iterator[None]:
+    """Have errors name what is gone."""
+    try:
+        yield
+    except WorkerError as error:
+        name_gone(error, gone.unloaded)
+        name_released(error, gone.released)
+        raise

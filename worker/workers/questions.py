@@ -73,7 +73,7 @@ class Questions:
         """Ask, by ``send``, and wait until all is answered for or the time is over. Raises what the token raises.
 
         ``answered`` is called by the waiting thread with the answers that came since it was last called, without those
-        that count for another request.
+        that count for another request: once when ``send`` has returned, whatever came meanwhile, and after each wait.
         """
         question = _Question(about)
         until_ns = self._clock.now_ns() + wait_ns
@@ -81,6 +81,8 @@ class Questions:
             self._open.append(question)
         try:
             send()
+            if answered is not None:
+                self._tell(question, answered)
             while question.open and self._clock.now_ns() < until_ns:
                 self._wait(question, until_ns, token)
                 if answered is not None:
@@ -107,8 +109,7 @@ class Questions:
     def _tell(self, question: _Question, answered: Callable[[Answers], None]) -> None:
         with self._lock:
             new, question.new = question.new, {}
-        if new:
-            answered({about: said for about, said in new.items() if said is not ELSEWHERE})
+        answered({about: said for about, said in new.items() if said is not ELSEWHERE})
 
 
 def silence(wait_ns: int, what: str) -> str:

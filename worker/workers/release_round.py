@@ -41,8 +41,8 @@ class Surroundings(Protocol):
         """What is asked of owners."""
         ...
 
-    def readings(self, device_id: str) -> Readings | None:
-        """Read a device now; None where it is gone, or says nothing."""
+    def readings(self, device_id: str, *, recent: bool = False) -> Readings | None:
+        """Read a device now, or just before where that is ``recent``; None where it is gone, or says nothing."""
         ...
 
     def lower(self, consumer: Consumer, reason: str) -> None:
@@ -58,9 +58,7 @@ class _Seen:
     """What a device showed at one moment."""
 
     def __init__(self, readings: Readings | None) -> None:
-        free = None if readings is None else readings.free_bytes
-        self.free_bytes = None if readings is None or free is None else free - readings.cached_bytes
-        """Caches that are kept not counted."""
+        self.free_bytes = None if readings is None else _left_bytes(readings)
         self.process_bytes = None if readings is None else readings.process_held_bytes
 
 
@@ -70,8 +68,9 @@ class ReleaseRound:
     1. Owners elsewhere are asked first, all at once.
     2. While they answer, consumers of this process give back, one after the other.
     3. Then the owners' answers are waited for.
-    The device is read after each, so that what came back is each one's own. Where several gave at a time it is divided: what
-    this process had less of is that of its consumer; what is there beyond someone's word is left to those still to come.
+    The device is read after each, and once for the last of these and whoever answered by then, so that what came back is each
+    one's own. Where several gave at a time it is divided: what this process had less of is that of its consumer; what is there
+    beyond someone's word is left to those still to come.
     """
 
     def __init__(
@@ -92,9 +91,12 @@ class ReleaseRound:
         self._token = token
         self._gone = gone
         self._ours = ours
-        # All mutable state: of which nothing more is to be had, and the headroom that is not yet anybody's.
+        # All mutable state: of which nothing more is to be had, the headroom that is not yet anybody's where owners were
+        # asked, the last look, and who of this process gave since, and what.
         self._refused: dict[str, str] = {}
         self._seen: int | None = None
+        self._before = _Seen(None)
+        self._given: tuple[Consumer, Release, int] | None = None
 
     def run(
         self, wanted: Iterable[tuple[Consumer | None, Release]], why: str, wait_ns: int
@@ -109,34 +111,44 @@ class ReleaseRound:
                 asked.append((consumer, each))
             else:
                 here.append((consumer, each))
+        self._before = _Seen(self._around.readings(self._device_id, recent=True))
         if asked:
+            self._seen = self._before.free_bytes
             self._ask(asked, here, why, wait_ns)
         else:
-            self._release(here, wait_ns, self._look(), alone=True)
+            try:
+                self._release(here, wait_ns)
+            finally:
+                self._note_given()
         return self._refused
 
-    def _release(
-        self, here: Sequence[tuple[Consumer, Release]], wait_ns: int, before: _Seen, *, alone: bool
-    ) -> None:
-        """Have consumers of this process give back, since a look. Raises what the token raises."""
+    def _release(self, here: Sequence[tuple[Consumer, Release]], wait_ns: int) -> None:
+        """Have consumers of this process give back; what the last one gave is to be noted. Raises what the token raises."""
         for consumer, wanted in here:
-            claimed = self._claimed_by(consumer, wanted, wait_ns)
-            if claimed <= 0:
-                why = getattr(consumer, "why_nothing", None) or "it gave nothing back"
-                self._refused.setdefault(consumer.consumer_id, why)
-            now = self._look()
-            returned = _gain(before.free_bytes, now.free_bytes, claimed)
-            if not alone and returned is not None and self._is_ours(consumer):
+            self._note_given()
+            self._given = consumer, wanted, self._claimed_by(consumer, wanted, wait_ns)
+            self._token.check()
+
+    def _note_given(self) -> None:
+        """Look at the device, and note what came back of what a consumer of this process gave; nothing where none did."""
+        if self._given is None:
+            return
+        (consumer, wanted, claimed), before = self._given, self._before
+        now = self._before = self._look()
+        self._given = None
+        if claimed <= 0:
+            why = getattr(consumer, "why_nothing", None) or "it gave nothing back"
+            self._refused.setdefault(consumer.consumer_id, why)
+        returned = _gain(before.free_bytes, now.free_bytes, claimed)
+        if self._seen is not None and returned is not None:
+            if self._is_ours(consumer):
                 # Others may have given meanwhile: what this process has less of, none of them did.
                 mine = _gain(now.process_bytes, before.process_bytes, claimed)
                 returned = returned if mine is None else min(returned, mine)
-            self._table.note(consumer.consumer_id, claimed, returned)
-            self._gone.released.append(_row(wanted, claimed, returned))
-            if self._seen is not None and returned is not None:
-                self._seen += returned
-            self._around.lower(consumer, wanted.reason)
-            before = now
-            self._token.check()
+            self._seen += returned
+        self._table.note(consumer.consumer_id, claimed, returned)
+        self._gone.released.append(_row(wanted, claimed, returned))
+        self._around.lower(consumer, wanted.reason)
 
     def _claimed_by(self, consumer: Consumer, wanted: Release, wait_ns: int) -> int:
         within = CancelToken(self._clock.now_ns, self._clock.now_ns() + wait_ns)
@@ -163,8 +175,6 @@ class ReleaseRound:
     ) -> None:
         """Ask owners, have this process's consumers give back meanwhile, and wait for what owners say."""
         wanted = {each.consumer_id: each for _, each in asked}
-        before = self._look()
-        self._seen = before.free_bytes
 
         def send() -> None:
             for consumer, each in asked:
@@ -173,7 +183,7 @@ class ReleaseRound:
             with suppress(
                 CancelledError, DeadlineExceededError
             ):  # raised below, once what was answered is noted
-                self._release(here, wait_ns, before, alone=False)
+                self._release(here, wait_ns)
 
         answers = self._around.questions.ask(
             wanted, send, self._token, wait_ns, lambda new: self._answered(new, wanted)
@@ -186,7 +196,13 @@ class ReleaseRound:
                 self._refused[consumer_id] = silence(wait_ns, "given it back")
 
     def _answered(self, new: Answers, wanted: dict[str, Release]) -> None:
-        now = self._look().free_bytes
+        looks = self._given is None
+        self._note_given()  # its look shows what these gave, too, whose words came before it
+        if not new:
+            return
+        if looks:
+            self._before = self._look()
+        now = self._before.free_bytes
         claims = {each: _claimed(said) for each, said in new.items()}
         together = sum(claims.values())
         gain = _gain(self._seen, now, together)
@@ -212,6 +228,17 @@ class ReleaseRound:
 
     def _is_ours(self, consumer: Consumer) -> bool:
         return self._device_id == HOST and consumer.consumer_id in self._ours
+
+
+def _left_bytes(readings: Readings) -> int | None:
+    """Return what is left of a device, caches that are kept not counted.
+
+    Less than nothing where memory was moved out of it: what is given back is filled with that, and is not free then.
+    """
+    total, used, demoted = readings.total_bytes, readings.used_bytes, readings.process_demoted_bytes
+    if total is not None and used is not None and demoted is not None:
+        return total - used - demoted
+    return None if readings.free_bytes is None else readings.free_bytes - readings.cached_bytes
 
 
 def _claimed(said: object) -> int:

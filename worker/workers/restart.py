@@ -30,7 +30,7 @@ class RestartWorker:
             return False
         self._monitor.refresh((device_id,), max_age_ms=0)
         readings = self._manager.samples.latest(device_id)
-        return readings is not None and readings.restart_returns_bytes is not None
+        return readings is not None and readings.restart_helps
 
     def neighbours(self, device_id: str) -> tuple[str, ...]:
         """Return the devices that live in the same process, itself included."""
@@ -79,13 +79,15 @@ class RestartWorker:
     def restart_for(self, request: AllocationRequest, token: CancelToken, check_unused: CheckUnused) -> bool:
         """Restart where only a new process has what is needed in one piece.
 
-        This one's memory is scattered, or its pool was made under a smaller budget. False where a new one has
-        not either, or a restart is refused: then nothing was done. Errors as ``restart`` otherwise.
+        This one's memory is scattered, its pool was made under a smaller budget, or loads that hang hold it. False where
+        a new one has not either, or a restart is refused: then nothing was done. Errors as ``restart`` otherwise.
         """
         readings = self._manager.samples.latest(request.device_id)
-        if readings is None or readings.restart_returns_bytes is None:
+        if readings is None or not readings.restart_helps:
             return False
         largest = readings.largest_block_bytes
+        if largest is None and readings.stuck_bytes:
+            largest = readings.free_bytes
         if largest is None or request.size_bytes <= largest:
             return False
         try:

@@ -15,7 +15,7 @@ from worker.fleet.changes import change
 from worker.fleet.known import KnownNode
 from worker.fleet.options import Option, Pricing
 from worker.fleet.placement import Placement, place, place_among
-from worker.fleet.pricing import RoomCurve, level_of
+from worker.fleet.pricing import RoomCurve, Usual, level_of, turn_ms
 from worker.fleet.views import (
     Cause,
     Choice,
@@ -163,7 +163,10 @@ def test_changes_come_to_what_whole_views_would(seed: int) -> None:
     again.reservations = candidates.reservations
     for model_id in MODELS:
         request = PlacementRequest(model_id=model_id, salt="a")
-        assert same(again.place(request, NOW_NS), candidates.place(request, NOW_NS))
+        changed = candidates.place(
+            request, NOW_NS
+        )  # first: it takes what changed from the reservations, which it alone owns
+        assert same(again.place(request, NOW_NS), changed)
 
 
 def fits(node: KnownNode, choice: Choice, taken: int) -> bool:
@@ -323,3 +326,29 @@ def test_what_room_costs_is_worked_out_where_a_decision_comes_to_it(monkeypatch:
     worked_out.clear()
     assert candidates.place(PlacementRequest("m0")).chosen == placement.chosen
     assert set(worked_out) == {placement.chosen and placement.chosen.node_id}
+
+
+def test_longer_turns_are_worked_out_where_a_decision_comes_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is expected of leases moves all the time in a fleet that is new: the turns that were are still the least."""
+    candidates = many(40)
+    free, *others = candidates.nodes
+    for node in others:
+        view = node.view()
+        busy = replace(view.devices[0], work_ms=None, parallel=None, in_use=1)
+        assert candidates.apply(change(view, replace(view, revision=2, devices=(busy,))))
+    candidates.place(PlacementRequest("m0"))
+    worked_out: list[float | None] = []
+
+    def noted(device: DeviceView, ahead: int, usual: Usual) -> float:
+        worked_out.append(device.work_ms)
+        return turn_ms(device, ahead, usual)
+
+    monkeypatch.setattr("worker.fleet.candidates.turn_ms", noted)
+    for revision, work_ms, most in ((2, 5000.0, 1), (3, 500.0, 40)):  # shorter ones are to be known at once
+        view = free.view()
+        measured = replace(view.devices[0], work_ms=work_ms)
+        assert candidates.apply(change(view, replace(view, revision=revision, devices=(measured,))))
+        chosen = candidates.place(PlacementRequest("m0")).chosen
+        assert chosen is not None and chosen.node_id == free.node_id
+        assert len(worked_out) == most
+        worked_out.clear()

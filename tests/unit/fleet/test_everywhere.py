@@ -21,7 +21,7 @@ def test_a_gateway_whose_nodes_are_all_lost_says_how_it_is() -> None:
 
     health = Health()
     health.add("nodes", lambda: [PartHealth("node:a", HealthState.FAILED)])
-    roster: Any = SimpleNamespace(reachable=lambda: ())
+    roster: Any = SimpleNamespace(reachable=lambda **_: ())
     everywhere = Everywhere(roster, "a", History(FixedClock()), health)
     call: Any = None
     found = everywhere.begin("worker.get_health", {}, How({}))(call)
@@ -48,7 +48,7 @@ def test_a_node_that_does_not_answer_is_not_well(monkeypatch: pytest.MonkeyPatch
     links = [SimpleNamespace(node_id=each, send=lambda *_, node=each: Pending(node)) for each in names]
     health = Health()
     health.add("nodes", lambda: [PartHealth(f"node:{each}", HealthState.OK) for each in names])
-    roster: Any = SimpleNamespace(reachable=lambda: links)
+    roster: Any = SimpleNamespace(reachable=lambda **_: links)
     call: Any = None
     asked = everywhere.Everywhere(roster, "a", History(FixedClock()), health)
     found = asked.begin("worker.get_health", {}, How({}))(call)

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from importlib.util import find_spec
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from protocol.vocabulary import DeviceKind, ModelState
+from worker.core.cancellation import CancelToken
+from worker.core.errors import CancelledError
 from worker.fleet.changes import change
 from worker.fleet.views import (
     Cause,
@@ -156,9 +159,56 @@ def test_what_goes_to_a_named_device_counts_from_its_sending_on(told: Told) -> N
     told.roster.reserve_named("refused", "node-1/none", "m", 0)
 
 
-def test_a_machine_that_went_is_not_waited_for(told: Told) -> None:
-    """Its node would be started again for ever."""
-    assert not told.roster.forget_gone("node-1")
-    told.machines = {}
-    assert told.roster.forget_gone("node-1")
-    assert told.roster.names() == ()
+def states(told: Told, node: str) -> tuple[str, list[str]]:
+    """Return how a node is, and its devices."""
+    health = next(each.state for each in told.roster.health() if each.name == f"node:{node}")
+    return health, [state for device, state in told.roster.devices() if device == f"{node}/cpu"]
+
+
+def test_a_node_that_is_being_started_is_told_of_and_not_waited_for(told: Told) -> None:
+    """Whoever asks all nodes has the answers of those that are there; what has to reach every node waits for it."""
+    told.machines["node-2"] = SimpleNamespace(folder=None)
+    told.roster.look_for_machines()
+    assert states(told, "node-2") == ("starting", ["probing"])
+    assert [each.node_id for each in told.roster.reachable()] == ["node-1"]
+    assert [each.node_id for each in told.roster.reachable(starting=True)] == ["node-1", "node-2"]
+    told.hear(replace(view("1"), node_id="node-2"))
+    assert states(told, "node-2")[1] == ["available"]
+    assert [each.node_id for each in told.roster.reachable()] == ["node-1", "node-2"]
+
+
+def test_a_node_that_does_not_start_in_time_is_lost_until_it_does(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for it has an end, and it takes part once it tells of itself after all."""
+    from worker.fleet import roster
+
+    now = [1000.0]
+    monkeypatch.setattr(roster, "time", SimpleNamespace(monotonic=lambda: now[0], monotonic_ns=lambda: 0))
+    told.machines["node-2"] = SimpleNamespace(folder=None)
+    told.roster.look_for_machines()
+    now[0] += 121
+    told.roster.look_for_machines()
+    assert states(told, "node-2") == ("failed", ["lost"])
+    assert told.roster.why_lost("node-2") == "it did not start in 120 s"
+    assert told.losses == []  # nothing was there
+    told.hear(replace(view("1"), node_id="node-2"))
+    assert (told.roster.why_lost("node-2"), told.back) == (None, [121.0])
+
+
+def test_what_waits_for_a_node_goes_on_once_it_is_there_or_lost(told: Told) -> None:
+    """And does not wait where none is being started; a request's own end is heeded meanwhile."""
+    token = CancelToken(lambda: 0)
+    assert not told.roster.await_start(token)
+    told.machines["node-2"] = SimpleNamespace(folder=None)
+    told.roster.look_for_machines()
+    starting = told.roster.reachable(starting=True)[1]
+    stopped = CancelToken(lambda: 0)
+    stopped.cancel()
+    with pytest.raises(CancelledError):
+        told.roster.await_start(stopped)
+    waiting = Thread(target=told.roster.await_start, args=(token,))
+    waiting.start()
+    starting.lost(RuntimeError("Socket closed"), "memory.get_status")
+    waiting.join(60)
+    assert not waiting.is_alive()

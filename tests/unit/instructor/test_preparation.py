@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from protocol.generate import ROOT
 from tests.unit.instructor.instructors import instructor_over
 from tests.unit.machine import Machine, SimulatedDevice
 from worker.core.records import no_report
+from worker.manager.model_entry import ModelEntry
 from worker.stream.work import Call, Claim
 
 MIB = 2**20
@@ -48,6 +51,27 @@ def test_the_word_that_memory_was_given_back_waits_for_the_frees_before_it(tmp_p
     }
     assert claims_of("memory.released", consumer_id="cpu", bytes=1).isdisjoint({after})
     assert claims_of("memory.released", consumer_id="nobody", bytes=1) == set()
+
+
+def test_who_asks_for_models_whose_files_are_being_read_keeps_no_other_waiting(tmp_path: Path) -> None:
+    """The reading thread waits for no storage, which may not answer: that question goes to a thread of its own."""
+    machine, answers = Machine(tmp_path), threading.Event()
+    instructor = instructor_over(machine)
+    estimates = machine.memory.models.worker.estimates
+    try:
+        estimates.begin(_entries_from(answers), lambda: None)
+        assert not instructor.prepare("memory.get_model_status", {}).quick
+        assert instructor.prepare("memory.get_status", {}).quick
+    finally:
+        answers.set()
+    assert estimates.wait(30)
+    assert instructor.prepare("memory.get_model_status", {}).quick
+
+
+def _entries_from(answers: threading.Event) -> Iterator[ModelEntry]:
+    """Say that there are no models, once storage answers."""
+    answers.wait(30)
+    yield from ()
 
 
 def test_what_is_bound_later_fits_the_table_too(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,30 @@ def test_weights_that_are_missing_or_short_are_named(tmp_path):
     """With what to do about it."""
     path = write(tmp_path / "m.onnx", onnx_files.scaling(100, location="w.bin", offset=0, length=400))
     assert cause(declared(path)) == "its weights are in 'w.bin', which is not there: download it"
-    (tmp_path / "w.bin").write_bytes(bytes(300))
-    assert "has 300 bytes, and its weights reach to 400" in cause(declared(path))
+    weights = tmp_path / "w.bin"
+    for content, said in (
+        (bytes(300), "w.bin: it has 300 bytes, and the weights reach to 400: its download did not end"),
+        (b"", "w.bin: it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "w.bin: it is a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "w.bin: it is a web page"),
+    ):
+        weights.write_bytes(content)
+        assert cause(declared(path)).startswith(said)
+    weights.unlink()
+    weights.symlink_to("nowhere")
+    assert cause(declared(path)).startswith("w.bin: it is a link to ")
+
+
+def test_a_folder_is_the_model_and_not_its_weights(tmp_path):
+    """Which are often a .bin beside it; what is wrong with a file of a folder names the file."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = write(folder / "m.onnx", onnx_files.scaling(100, location="w.bin", offset=0, length=400))
+    (folder / "w.bin").write_bytes(bytes(400))
+    asked = replace(declared(path), path=folder, model_root=tmp_path)
+    assert OnnxLoader().estimate(asked) == 400
+    path.write_bytes(path.read_bytes()[:20])
+    assert cause(asked).startswith("m.onnx: it is cut short")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,50 @@ def test_huge_pages_take_no_more_than_their_share(monkeypatch: pytest.MonkeyPatc
     assert memory.held_bytes == sum(each.held for each in memory.segments.values())
     for number in range(3980, 4000):
         assert cache.get(f"{number:04}").content.data == bytes(500 + number % 3000)
+
+
+def test_a_segment_is_in_a_huge_page_as_soon_as_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the last that is written for long, and small pages are given back many times as slowly."""
+    monkeypatch.setattr(segment, "SEGMENT_BYTES", 64 * KIB)
+    monkeypatch.setattr(segment, "collapse", lambda _: True)
+    world = World()
+    cache: Any = world.cache()
+    full = 0
+    for number in range(1000):
+        cache.put(item(f"{number:04}", bytes(1500), cost_ms=100.0))
+        there = [each for each in world.consumers.by_id[NAME].memory.segments.values() if each.is_full]
+        full = max(full, len(there))
+        assert all(
+            each.huge for each in there if each.number > 2
+        )  # the first ones are too much for so small a store
+    assert full > 15
+
+
+def test_what_was_used_but_once_is_priced_by_the_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entries were put at about the same time: only where one was used again are they looked at one by one."""
+    world = World()
+    cache, kind = filled(world)
+    looked, at = list[int](), cache.prices.at
+
+    def watched(now_ns: int) -> Any:
+        uses = at(now_ns)
+        return lambda name: (looked.append(name), uses(name))[1]
+
+    monkeypatch.setattr(cache.prices, "at", watched)
+    *_, one = kind.memory.segments.values()
+
+    def dearest() -> Any:
+        lots = (lot for offer in kind.offers(kind.held_bytes) for lot in offer.tag)
+        return max(lots, key=itemgetter(0)).what
+
+    assert dearest() is not one
+    assert len(looked) == len(kind.memory.segments)
+    often = [each.key for each in cache._table if each.hash in one.told_names]
+    for key in 200 * often:
+        cache.get(key)
+    looked.clear()
+    assert dearest() is one
+    assert len(looked) == len(kind.memory.segments) - 1 + len(one.telling)
 
 
 def test_little_is_asked_of_much() -> None:

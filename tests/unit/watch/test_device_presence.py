@@ -30,8 +30,8 @@ class Killer:
         self._backend = backend
         child = backend._presence.child
         assert child is not None
-        self._write, self._exchange = child._pipe.write, child.answers._exchange
-        child._pipe.write, child.answers._exchange = self.write, self.exchange
+        self._write, self._exchange = child._pipe.write, child._pipe.exchange
+        child._pipe.write, child._pipe.exchange = self.write, self.exchange
 
     def write(self, text: bytes) -> None:
         due = self._is_due()

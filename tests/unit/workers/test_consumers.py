@@ -202,6 +202,40 @@ def test_this_process_gives_back_while_owners_elsewhere_are_asked(machine: Machi
     machine.close()
 
 
+def test_the_rest_of_a_plan_is_carried_out_where_it_is_right_still(machine: Machine) -> None:
+    """Others gave what was expected, as the device shows: its models go, and no one is asked for offers or figures again."""
+    store, order = Store(machine=machine), list[str]()
+    machine.memory.consumers.add(store)
+    device = machine.backends[DEVICE]
+    give_back, offers, read = store.release, store.offers, device.readings
+    store.offers = lambda need: (order.append("offers"), offers(need))[1]
+    store.release = lambda offer, token: (order.append("gives"), give_back(offer, token))[1]
+    device.readings = lambda device_id: (order.append("read"), read(device_id))[1]
+    made = make_room(machine, 10 * MIB)
+    assert [each.model_id for each in made.models_unloaded] == ["m"]
+    assert [(each.consumer_id, each.returned_bytes) for each in made.released] == [("store", 2 * MIB)]
+    assert order.count("offers") == 1
+    given = order[len(order) - order[::-1].index("gives") :]
+    assert given == ["read"] * 4, "as it gives; what came of it; in which pieces that is; what is there then"
+    machine.close()
+
+
+def test_a_plan_is_made_anew_where_its_models_are_too_few_by_now(machine: Machine) -> None:
+    """Less came back than was expected: no model goes by the old plan, and the others give what is still missing."""
+    store, asked = Store(machine=machine), list[int]()
+    machine.memory.consumers.add(store)
+    give_back, offers = store.release, store.offers
+    store.offers = lambda need: (asked.append(need), offers(need))[1]
+    store.release = lambda offer, token: offer.bytes if len(asked) == 1 else give_back(offer, token)
+    made = make_room(machine, 10 * MIB)
+    lied, given = made.released
+    assert (lied.claimed_bytes, lied.returned_bytes) == (2 * MIB, 0)
+    assert (given.returned_bytes or 0) >= 2 * MIB
+    assert [each.model_id for each in made.models_unloaded] == ["m"]
+    assert len(asked) == 2
+    machine.close()
+
+
 def test_what_fails_in_a_plugins_consumer_stops_nothing(machine: Machine) -> None:
     """Its error is logged, nothing is claimed for it, and the plan goes on at the next price."""
     store = Store(machine=machine)

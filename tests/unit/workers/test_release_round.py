@@ -23,9 +23,14 @@ class Memory:
         self.clock = FixedClock()
         self.questions = Questions(self.clock)
         self.free, self.process = 0, 1000
+        self.looks: list[str] = []
+        self.seen: Readings | None = None
+        """What a device shows whose memory the system moves out; None for one that has none of that."""
 
-    def readings(self, _device_id: str) -> Readings:
-        return replace(NO_READINGS, free_bytes=self.free, process_used_bytes=self.process)
+    def readings(self, _device_id: str, *, recent: bool = False) -> Readings:
+        self.looks.append("recent" if recent else "now")
+        plain = replace(NO_READINGS, free_bytes=self.free, process_used_bytes=self.process)
+        return self.seen or plain
 
     def lower(self, consumer: Consumer, reason: str) -> None:
         pass
@@ -91,3 +96,43 @@ def test_each_is_told_from_the_other(here_lies: bool, there_lies: bool) -> None:
         "elsewhere": (100, 0 if there_lies else 100),
     }
     assert not refused
+    assert memory.looks == ["recent", "now"], "one look shows what all of them gave by then"
+
+
+FULL = replace(
+    NO_READINGS,
+    total_bytes=1000,
+    used_bytes=1000,
+    free_bytes=0,
+    process_used_bytes=600,
+    process_demoted_bytes=300,
+)
+"""A device of which another process has 400 bytes, and ours 300 fewer than it holds."""
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        replace(FULL, process_used_bytes=700, process_demoted_bytes=200),
+        replace(FULL, used_bytes=900),
+        replace(FULL, used_bytes=950, process_used_bytes=650, process_demoted_bytes=250),
+    ],
+    ids=["moved back", "not yet", "half of it"],
+)
+def test_what_is_given_back_counts_where_moved_memory_takes_its_place(after: Readings) -> None:
+    """A device that owes memory shows nothing free after a release; who gave it is believed the next time all the same."""
+    memory, gone = Memory(), Gone()
+    owner = Owned("elsewhere", memory, lies=False)
+    memory.seen = FULL
+
+    def give_back(_size_bytes: int, _reason: str, _wait_ms: int) -> None:
+        memory.seen = after
+        memory.questions.answer("elsewhere", 100)
+
+    owner.ask = give_back
+    table, token = ConsumerTable(SureRLock(), memory.clock), CancelToken(memory.clock.now_ns)
+    release = Release("elsewhere", "cache", 100, 100, 1.0, owner.offers(100), "a test")
+    ReleaseRound(memory, table, memory.clock, "sim:0", token, gone, frozenset()).run(
+        [(owner, release)], "a test", 10**9
+    )
+    assert [(each.claimed_bytes, each.returned_bytes) for each in gone.released] == [(100, 100)]

@@ -283,7 +283,7 @@ def _explained(error: RemoteError, launch: EngineLaunch) -> str:
     if error.module is not None:
         remedy = (launch.remedies or {}).get(error.module.partition(".")[0])
         return f"needs {error.module}, which is not installed" + ("" if remedy is None else f": {remedy}")
-    said = str(error)
+    said = " ".join(str(error).split())
     ours = said.removeprefix(f"{EngineError.__name__}: ")
     if ours != said:
         return ours

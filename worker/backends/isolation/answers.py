@@ -9,6 +9,7 @@ import itertools
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -49,8 +50,8 @@ READS_ALONE = sys.platform == "win32"
 _BROKEN = (BrokenFrameError, IndexError, KeyError, OSError, TypeError, ValueError)
 """What is raised by reading what is no answer."""
 
-_LAST_ANSWERS_S = 5.0
-"""How long who reads is given to come to the end of what a process left in its pipe."""
+_LAST_LOOKS, _LAST_LOOK_S = 500, 0.01
+"""How often it is looked whether who reads has come to the end of what a process left in its pipe, and how soon again."""
 
 
 class Answers:
@@ -65,17 +66,14 @@ class Answers:
         self._on_hanging = on_hanging
         self._numbers = itertools.count(1)
         self._lock = SureLock()
-        self._acquire, self._release = self._lock.acquire, self._lock.release
-        self._reading = SureLock()
-        """Held by who reads."""
-        self._begin_reading, self._end_reading = self._reading.acquire, self._reading.release
-        self._exchange = pipe.exchange
         self.look_up = pipe.wake
-        # All mutable state: the calls on their way, what ended them all, and whether there is more to read. Whoever
-        # takes a call out is who answers it.
+        # All mutable state: the calls on their way, the right to read, what ended them, whether there is more to read, and
+        # whether the process is gone, when ``end`` alone reads. Whoever takes a call out is who answers it.
         self._calls: dict[int, Call] = {}
+        self._right = deque([True])
+        """What is in it is taken out by who reads, and put back: a lock that no caller waits for, at a third of the price."""
         self._end: Ending | None = None
-        self._more = True
+        self._more, self._gone = True, False
         self.reading = 0
         """The call whose answer is waited for without a limit of time."""
         self._is_watched = False
@@ -91,7 +89,7 @@ class Answers:
             self._begin_reading()  # before any caller does
             start_thread(self._read_all, "device-answers")
 
-    def call(
+    def call(  # noqa: C901 - straight: on the way of every call
         self, do: str, arguments: tuple[Any, ...], token: CancelToken | None = None,
         undo: tuple[Any, ...] | None = None, patience_s: float | None = None,
         late: Callable[[Call], Any] | None = None,
@@ -109,11 +107,13 @@ class Answers:
             text = any_values_line(message) if do == WORK else dumps(message, None, AS_LINE)
         except TypeError:
             text = any_values_line(message)
-        alone = not self._calls and self._begin_reading(False)  # noqa: FBT003 - by its place it takes half as long
-        if alone and not self._is_watched:
-            self._end_reading()
+        try:
+            alone = not self._calls and self._right.pop()
+        except IndexError:
             alone = False
-        if not alone:
+        if not alone or not self._is_watched:
+            if alone:
+                self._end_reading()
             call = self._begin(Call(number, do), text)
             self.wait(call, _AT_ONCE_S)
         else:
@@ -122,7 +122,7 @@ class Answers:
             try:
                 if ALARM.asleep:
                     ALARM.rouse()
-                came = self._exchange(text)
+                came = self._pipe.exchange(text)
                 answered, result = came
                 if answered == number:  # 1
                     if do not in QUESTIONS:
@@ -133,7 +133,7 @@ class Answers:
                 call = self._begin_late(Call(number, do), came, error)
             finally:
                 self.reading = 0
-                self._end_reading()
+                self._right.append(True)
                 if self._calls:
                     self._hand_on()
         if late is not None:  # 2
@@ -148,8 +148,7 @@ class Answers:
         call = Call(next(self._numbers), do)
         if on_report is not None:
             call.on_report = on_report
-        if on_question is not None:
-            call.on_question = on_question
+        call.on_question = on_question
         message = [call.number, do, arguments, None if token is None else token.left_ns]
         return self._begin(call, any_values_line(message) if do == WORK else line(message))
 
@@ -185,13 +184,11 @@ class Answers:
         """Wait for an answer, and read for all who wait while no other caller does. False if it did not come in time."""
         end = math.inf if seconds is None else time.monotonic() + seconds
         while call.answer is None:
-            if self._more and self._begin_reading(False):  # noqa: FBT003 - as above
+            if self._more and not self._gone and self._begin_reading():
                 try:
                     in_time = self._read_for(call, end)
                 finally:
                     self._end_reading()
-                    if self._calls:
-                        self._hand_on()
             else:
                 in_time = self._follow(call, end)
             if not in_time:
@@ -222,10 +219,7 @@ class Answers:
                     raise
 
     def abandon(
-        self,
-        call: Call,
-        undo: tuple[Any, ...] | None = None,
-        on_answer: Callable[[], None] | None = None,
+        self, call: Call, undo: tuple[Any, ...] | None = None, on_answer: Callable[[], None] | None = None
     ) -> bool:
         """Wait no longer for a call: ``undo`` is called if it succeeds yet, ``on_answer`` when it is answered.
 
@@ -249,23 +243,25 @@ class Answers:
 
     def read_what_came(self) -> None:
         """Hand out answers that no caller waits for, unless somebody reads."""
-        if self._more and self._reading.acquire(blocking=False):
+        if self._more and not self._gone and self._begin_reading():
             try:
                 self._read_for(None, 0)
             finally:
-                self._reading.release()
-                self._hand_on()
+                self._end_reading()
 
     def stop_waiting(self) -> None:
         """Note that the process is gone: whoever waits for an answer that it may not have given looks up."""
-        self._is_watched = False
+        self._gone, self._is_watched = True, False
         ALARM.forget(self)
         self._pipe.stop_waking()
 
     def end(self, end: Ending) -> None:
         """Read what is left, and fail what still waits for an answer. Nobody reads from then on."""
-        if self._reading.acquire(timeout=_LAST_ANSWERS_S):
-            self._read_for(None, 0)
+        for _ in range(_LAST_LOOKS):
+            if self._begin_reading():
+                self._read_for(None, 0)
+                break
+            time.sleep(_LAST_LOOK_S)
         self._more = False
         self._end = end
         failed: Exception | None = None
@@ -280,6 +276,20 @@ class Answers:
             raise failed
 
     # ---- inside ----
+
+    def _begin_reading(self) -> bool:
+        """Take the right to read, unless another has it."""
+        try:
+            self._right.pop()
+        except IndexError:
+            return False
+        return True
+
+    def _end_reading(self) -> None:
+        """Put the right to read back, and wake one who waits, to read from here on."""
+        self._right.append(True)
+        if self._calls:
+            self._hand_on()
 
     def _begin(self, call: Call, text: bytes) -> Call:
         """Note a call, and send it, unless the process has ended."""
@@ -359,12 +369,9 @@ class Answers:
             call.on_question(call, *asked)
 
     def _answer(self, call: Call, answer: Message | Ending) -> None:
-        self._acquire()
-        try:
+        with self._lock:
             call.answer = answer
             on_answer, woken = call.on_answer, call.woken
-        finally:
-            self._release()
         if on_answer is not None:
             on_answer()
         if woken is not None:
@@ -379,14 +386,15 @@ class Answers:
             woken.clear()
             if call.answer is not None:
                 return True
-        if self._reading.locked() or not self._more:
+        if not self._right or self._gone or not self._more:
             woken.wait(min(max(0, end - time.monotonic()), _LOOK_AGAIN_S))
         return time.monotonic() < end
 
     def _hand_on(self) -> None:
         """Wake one who waits, to read from here on."""
         with self._lock:
-            calls = tuple(self._calls.values())
-            waiting = next((each.woken for each in calls if each.woken is not None), None)
+            waiting = next(
+                (each.woken for each in tuple(self._calls.values()) if each.woken is not None), None
+            )
         if waiting is not None:
             waiting.set()

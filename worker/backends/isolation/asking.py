@@ -43,7 +43,7 @@ class Asking:
             if oldest is not None and now - oldest[2] >= ANSWER_S * NS_PER_S:
                 raise _silent(device_id, now - oldest[2])
         wait = partial(self._wait, child, device_id, now)
-        return codec.readings_of(child.ask("readings", (device_id,), late=wait))
+        return codec.readings_of(child.answers.call("readings", (device_id,), late=wait))
 
     def _wait(self, child: ChildProcess, device_id: str, asked_ns: int, call: Call) -> Any:
         with self._lock:

@@ -49,7 +49,7 @@ class Blocks:
         try:
             undo = ("free", allocation_id)
             try:
-                made = child.ask("allocate", (allocation_id, packed_request(request)), token, undo)
+                made = child.answers.call("allocate", (allocation_id, packed_request(request)), token, undo)
                 block = block_of(made)
                 self._held.add(child, allocation_id, Held(request, block.actual_bytes, False))  # noqa: FBT003 - by its place it takes half as long
             except MemoryError:  # of this process, maybe as it read the answer: there it may be made
@@ -80,7 +80,7 @@ class Blocks:
         try:
             returned = self._drop_displaced(name) if displaced.any else None
             if returned is None:
-                returned = child.ask(do, (name,))
+                returned = child.answers.call(do, (name,))
                 self._held.blocks.pop(name, None)
         except (EndedError, DeviceLostError) as error:  # gone is gone, in whichever way
             raise presence.meaning(error, child, device_id, Executed.YES, None) from None
@@ -102,12 +102,14 @@ class Blocks:
         with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token=token) as child:
             undo = ("filled", handle, False)
             child.call("load", handle, packed_request(request), token=token, undo=undo)
+            loading = Loading(child, self._slots, handle, token)
             try:
-                with Loading(child, self._slots, handle, token) as loading:
+                with loading:
                     fill(None, loading)
             except BaseException:
                 giving_up = child.begin("filled", handle, False)  # noqa: FBT003 - as on the wire
-                child.answers.wait(giving_up, LAST_WORD_S)
+                if not loading.hangs:
+                    child.answers.wait(giving_up, LAST_WORD_S)
                 raise
             made = child.call("filled", handle, True, token=token, undo=("unload", handle))  # noqa: FBT003 - a message has no names
             try:

@@ -34,8 +34,10 @@ _LENT = ("annotated_types", "typing_extensions")
 
 _LAST_LINES = 20
 _LONGEST_LINE_BYTES = 2**16
+_ASKED_S = 2.0
+"""How long a process may take to go by itself, which is as soon as its input has ended."""
 _GOING_S = 5.0
-"""How long a process may take to go once it was asked or told to."""
+"""How long one that was killed may take: the system has all of its memory to take back."""
 
 
 class Launch(Record):
@@ -73,7 +75,7 @@ class ChildProcess:
         self.pid = self._process.pid
         self.answers = answers = Answers(self._pipe, self._write_broken, self.kill)
         """The calls on their way."""
-        self.ask, self.finish = answers.call, answers.result
+        self.finish = answers.result
         try:
             self._listened = start_thread(self._listen, "device-stderr")
             self._watched = start_thread(self._watch, "device-end")
@@ -94,7 +96,7 @@ class ChildProcess:
         A process that has not answered after ``patience_s`` hangs, and is killed. ``undo`` is called if the token has
         ended and the call is done in the end.
         """
-        return self.ask(do, arguments, token, undo, patience_s)
+        return self.answers.call(do, arguments, token, undo, patience_s)
 
     def begin(
         self, do: str, *arguments: Any, token: CancelToken | None = None, on_report: OnReport | None = None,
@@ -115,22 +117,19 @@ class ChildProcess:
         """End it now, for this reason, and return when it is gone."""
         self._why = self._why or why
         self._process.kill()
-        with suppress(subprocess.TimeoutExpired):  # stuck in a driver: it is given up all the same
+        # Stuck in a driver or a file system it is given up all the same.
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(_GOING_S)
-        self._watched.wait(_GOING_S)
+            self._watched.wait(_GOING_S)
         self._ended()
 
     def stop(self) -> None:
         """Let it go by itself, and return when it is gone."""
         self._why = self._why or "was stopped"
         self._pipe.close_output()
-        try:
-            self._process.wait(_GOING_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._watched.wait(_GOING_S)
-        self._ended()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ASKED_S)
+        self.kill(self._why)
 
     def _write_broken(self) -> None:
         self._why = self._why or "wrote what is no answer, and was killed"

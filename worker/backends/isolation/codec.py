@@ -144,16 +144,16 @@ def _signal_of(data: dict[str, Any]) -> Signal:
     return Signal(**(data | {"source": Source(data["source"]), "kind": SignalKind(data["kind"])}))
 
 
-def packed_block(block: Block) -> list[Any]:
+def packed_block(block: Block) -> int | list[Any]:
     """Return what a device made."""
     shared = block.shared_memory
-    return [block.actual_bytes] if shared is None else [block.actual_bytes, packed(shared)]
+    return block.actual_bytes if shared is None else [block.actual_bytes, packed(shared)]
 
 
-def block_of(data: list[Any]) -> Block:
+def block_of(data: int | list[Any]) -> Block:
     """Return what a device made."""
-    if len(data) == 1:
-        return Block(data[0])
+    if isinstance(data, int):
+        return Block(data)
     from protocol.results import SharedMemory  # noqa: PLC0415 - as above
 
     actual_bytes, shared = data

@@ -1,5 +1,6 @@
 """Bulk data between the worker's memory and a device's process: piece by piece, several on their way at once."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -93,6 +94,10 @@ class _UnderWay:
         self._slots = slots
         self._token = token
         self._pieces: deque[tuple[Call, Callable[[], None], Callable[[], None]]] = deque()
+        self._waited = False
+        """Whether an answer was waited for as long as for the last of a call that is given up."""
+        self.hangs = False
+        """Whether pieces that were given up were not answered for: more that the process is told of this copy may not be."""
 
     def __enter__(self) -> Self:
         self._cancelling = self._token.telling(self._cancel)
@@ -117,13 +122,15 @@ class _UnderWay:
         """Leave what is on its way yet, because the copy failed, to whoever reads its answer."""
         self._cancelling.__exit__(None, None, None)
         self._cancel()
+        end = time.monotonic() + (0 if self._waited else LAST_WORD_S)
         while self._pieces:
             call, _, give_back = self._pieces.popleft()
             answers = self._child.answers
-            if answers.wait(call, LAST_WORD_S) or answers.abandon(
-                call, on_answer=give_back
-            ):  # else the device may use its slot until then
+            in_time = answers.wait(call, max(0, end - time.monotonic()))
+            if in_time or answers.abandon(call, on_answer=give_back):
                 give_back()
+            else:  # the device may use its slot until then
+                self.hangs = True
 
     def slot(self) -> int:
         """Take a slot, finishing pieces of our own rather than wait for others' where that can help."""
@@ -152,7 +159,9 @@ class _UnderWay:
 
     def _finish_oldest(self) -> None:
         call, arrived, give_back = self._pieces[0]  # taken out only then: it can be cancelled meanwhile
+        self._waited = True
         self._child.answers.wait_while(call, self._token)
+        self._waited = False
         self._pieces.popleft()
         try:
             self._child.finish(call)

@@ -32,6 +32,8 @@ class Filling:
         token: CancelToken,
         guard: TouchGuard,
     ) -> None:
+        self.handle = handle
+        self.request = request
         self._files = ModelFiles(guard)
         self._pieces: SimpleQueue[tuple[Callable[[Write], Any], Future[Any]] | None] = SimpleQueue()
         self._ready: Future[None] = Future()
@@ -39,7 +41,7 @@ class Filling:
         self._whole = False
         self._ending = SureLock()
         """Held while a piece is handed over, or the load ends: no piece is left without an answer."""
-        start_thread(partial(self._load, backend, handle, request, token), "device-load")
+        start_thread(partial(self._load, backend, token), "device-load")
 
     def wait_until_ready(self) -> None:
         """Wait until the block is there to be filled. Raises what the backend raised instead."""
@@ -61,20 +63,20 @@ class Filling:
             self._pieces.put((put, done))
         return done.result()
 
-    def finish(self, *, whole: bool) -> Block | None:
-        """End the load and return the block, or raise what the backend raised; None where it was given up."""
-        self._whole = whole
+    def finish(self) -> Block:
+        """End the load and return the block, or raise what the backend raised."""
+        self._whole = True
         self._pieces.put(None)
-        if whole:
-            return self._loaded.result()
-        self._loaded.exception()  # whatever it was, nothing of the model is left
-        return None
+        return self._loaded.result()
 
-    def _load(
-        self, backend: DeviceBackend, handle: str, request: AllocationRequest, token: CancelToken
-    ) -> None:
+    def give_up(self) -> None:
+        """End the load, and return once nothing of the model is left: what a piece waits for may take long."""
+        self._pieces.put(None)
+        self._loaded.exception()
+
+    def _load(self, backend: DeviceBackend, token: CancelToken) -> None:
         try:
-            block = backend.load(handle, request, self._fill, token)
+            block = backend.load(self.handle, self.request, self._fill, token)
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits for it
             with self._ending:
                 self._loaded.set_exception(error)

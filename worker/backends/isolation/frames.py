@@ -85,8 +85,7 @@ class FramePipe:
         self._write_fd = write_fd
         self._wake_fd = wake_fd
         self._waking = SureLock()
-        self._sending = SureLock()
-        self._begin_sending, self._end_sending = self._sending.acquire, self._sending.release
+        self._sending = SureLock().lock
         # All mutable state: the descriptors while they are open, what came and is no whole message yet, and how many
         # messages were sent and received: both ends count alike.
         self._came = b""
@@ -107,29 +106,32 @@ class FramePipe:
 
     def write(self, text: bytes) -> None:
         """Write a line, whole. OSError as ``send``."""
-        self._begin_sending()
+        self._sending.acquire()
         try:
-            self.sent += 1  # before another thread can run: figures that are taken from here on tell of it
-            written = _write(self._write_fd, text)
-            if written != len(text):
-                self._write_rest(text, written)
+            self.put(text)
         finally:
-            self._end_sending()
+            self._sending.release()
+
+    def put(self, text: bytes) -> None:
+        """Write a line, whole, while no other thread may write. OSError as ``send``."""
+        self.sent += 1  # before another thread can run: figures that are taken from here on tell of it
+        written = _write(self._write_fd, text)
+        if written != len(text):
+            self._write_rest(text, written)
 
     def exchange(self, text: bytes) -> Any:
         """Write a line and return the message that comes next: ``write`` and ``receive`` in one, for what is done most.
 
         It waits for as long as it takes, or until ``wake``: TimeoutError. What comes need not be a list: whoever takes it
-        apart finds that out.
+        apart finds that out. Only what came is counted, as only that is asked for at this end.
         """
-        self._begin_sending()
+        self._sending.acquire()
         try:
-            self.sent += 1  # before another thread can run: figures that are taken from here on tell of it
             written = _write(self._write_fd, text)
             if written != len(text):
                 self._write_rest(text, written)
         finally:
-            self._end_sending()
+            self._sending.release()
         if self._came:
             return self.receive(_REST_MS)
         text = _read(self._read_fd, _FIRST_READ_BYTES)
@@ -139,6 +141,20 @@ class FramePipe:
             return self._receive_rest(text, _REST_MS)
         self.received += 1
         return message
+
+    def answer(self, text: bytes) -> Any:
+        """Do ``put`` and ``receive`` in one, as ``exchange`` at the other end, with no limit of time."""
+        self.sent += 1  # as above
+        written = _write(self._write_fd, text)
+        if written != len(text):
+            self._write_rest(text, written)
+        if self._came:
+            return self.receive()
+        text = _read(self._read_fd, _FIRST_READ_BYTES)
+        try:
+            return loads(text)
+        except (RecursionError, ValueError):
+            return self._receive_rest(text, None)
 
     def wake(self) -> None:
         """Have who waits in ``exchange`` look up, by a byte that no message has: it may come in the middle of one."""
@@ -221,10 +237,13 @@ class FramePipe:
 
     def close_output(self) -> None:
         """Let the other end see the end of its input."""
-        with self._sending:
-            if self._write_fd != _CLOSED:
-                closing, self._write_fd = self._write_fd, _CLOSED
-                os.close(closing)
+        self._sending.acquire()
+        try:
+            closing, self._write_fd = self._write_fd, _CLOSED
+        finally:
+            self._sending.release()
+        if closing != _CLOSED:
+            os.close(closing)
 
     def close(self) -> None:
         """Close both directions; no thread may be receiving."""

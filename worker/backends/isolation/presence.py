@@ -38,7 +38,6 @@ class Presence:
         self.replacing = False
         self._awaited = 0
         self._users: list[str | None] = []
-        self._add_user, self._remove_user = self._users.append, self._users.pop
         self._closed = False
         self.unusable: frozenset[str | None] = frozenset()
 
@@ -110,7 +109,7 @@ class Presence:
 
         While it is replaced it is waited for until the token ends, or not at all.
         """
-        self._add_user(device_id)
+        self._users.append(device_id)
         if self.replacing or device_id in self.unusable:
             return self._enter_once_replaced(device_id, token, waits=waits)
         child = self.child  # looked at only then: from here on it is not replaced
@@ -120,7 +119,7 @@ class Presence:
 
     def leave(self) -> None:
         """Use the process no more."""
-        self._remove_user()
+        self._users.pop()
         if self._awaited:
             with self.changed:
                 self.changed.notify_all()
@@ -161,7 +160,7 @@ class Presence:
             child = self.child
             if child is None or self.replacing or device_id in self.unusable:
                 raise self.unavailable(device_id)
-            self._add_user(device_id)
+            self._users.append(device_id)
             return child
 
     @contextmanager

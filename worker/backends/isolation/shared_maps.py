@@ -1,6 +1,7 @@
-"""Files that a host maps, mapped by a device's process too and kept: copies to and from them go through no slot.
+"""What a host maps, mapped by a device's process too and kept: copies to and from it go through no slot.
 
-The host may cut such a file short at any time: ``TouchGuard`` has the process outlive that.
+That is a file, which the host may cut short at any time (``TouchGuard`` has the process outlive that), or on Windows a
+named section.
 """
 
 import mmap
@@ -9,15 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from worker.backends.isolation.guarded_map import GuardedMap
+from worker.backends.isolation.section_map import PREFIX, SectionMap
 from worker.backends.isolation.touch_guard import TouchGuard
 from worker.core.errors import UnsupportedError
 from worker.core.sure_lock import SureLock
 
 _KEPT = 64
-"""Files that are mapped at once, at most, beside those in use."""
+"""Files and sections that are mapped at once, at most, beside those in use."""
 
 
-class _Map(GuardedMap):
+class _FileMap(GuardedMap):
     """One file."""
 
     def __init__(self, path: str, size: int) -> None:
@@ -54,15 +56,20 @@ class _Map(GuardedMap):
         return self.spoiled or found.st_nlink < self._links or given_up
 
 
+def _mapped(path: str, size: int) -> _FileMap | SectionMap:
+    """Map a file, or the section of that name. OSError or ValueError where it can't be."""
+    return SectionMap(path, size) if path.startswith(PREFIX) else _FileMap(path, size)
+
+
 class SharedMaps:
-    """All files that are mapped here. Thread-safe."""
+    """All that is mapped here. Thread-safe."""
 
     def __init__(self, guard: TouchGuard) -> None:
         self._guard = guard
         self._lock = SureLock()
         # All mutable state: the maps by path, least recently used first. One that a copy uses may not be among them
         # any more: a file may be another by then, and have another map.
-        self._maps: dict[str, _Map] = {}
+        self._maps: dict[str, _FileMap | SectionMap] = {}
 
     def add(self, path: str, size: int) -> None:
         """Map a file, unless it is mapped. OSError or ValueError where it can't be."""
@@ -98,11 +105,11 @@ class SharedMaps:
                     del self._maps[each.path]
                     each.close()
 
-    def _known(self, path: str, size: int) -> _Map:
+    def _known(self, path: str, size: int) -> _FileMap | SectionMap:
         known = self._maps.pop(path, None)
         if known is not None and (known.size != size or known.spoiled):
             if not self._guard.guards(known):
                 known.close()
             known = None
-        found = self._maps[path] = _Map(path, size) if known is None else known
+        found = self._maps[path] = _mapped(path, size) if known is None else known
         return found

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from worker.core.output import Claim, Parser, as_it_is, put
 from worker.core.paths import said_of, shown
-from worker.tools.output import Claim, as_it_is, put
 from worker.tools.report.recording import MALFORMED, RecordingError, bounded_lines, read_recording
 
 _BAD_INPUT = 2
@@ -42,7 +42,7 @@ def main(argv: list[str], claim: Claim = as_it_is) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m memory_worker report",
         description="Draw what a worker recorded (--record FILE) as one HTML page that needs no network.",
     )

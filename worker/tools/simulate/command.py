@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from protocol.vocabulary import EvictionStrategy
+from worker.core.output import Claim, Parser, as_it_is, put
 from worker.core.paths import said_of
-from worker.tools.output import Claim, as_it_is, put
 
 _BAD_INPUT = 2
 _MOST_PERCENT = 1000
@@ -30,7 +30,7 @@ def main(argv: list[str], claim: Claim = as_it_is) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m memory_worker simulate",
         description="Replay a trace (JSON lines): of models, under each eviction policy; of several consumers of memory, "
         "with one planner, with partitions and with LRU. And at best.",

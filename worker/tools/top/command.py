@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from worker.core.output import Parser, not_written, put
 from worker.tools.attached import SourceError, socket_of, wait_for_socket
 from worker.tools.report.recording import MALFORMED
 from worker.tools.top.sources import RecordSource, SocketSource, Source
@@ -25,7 +26,7 @@ _LOOK_SECONDS = 0.1
 
 
 def main(argv: list[str]) -> int:
-    """Run the command: 0, or 2 with one line on stderr where there is nothing to show."""
+    """Run the command: 0, or with one line on stderr 2 where there is nothing to show, and 1 where it can't be written."""
     own, options = argv, list[str]()
     if "--" in argv:
         own, options = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
@@ -43,12 +44,13 @@ def main(argv: list[str]) -> int:
     try:
         with _source(arguments, options) as source:
             if arguments.once or not sys.stdout.isatty():
-                _show_once(source)
-            else:
-                _show(source, arguments.seconds)
+                return _show_once(source)
+            _show(source, arguments.seconds)
     except SourceError as error:
         print(f"python -m memory_worker top: {error}", file=sys.stderr)
         return _BAD_INPUT
+    except OSError as error:  # a source's are told by it
+        return not_written(sys.stdout, error)
     except MALFORMED as error:
         said = f"what it reads is no worker's ({type(error).__name__}: {error})"
         print(f"python -m memory_worker top: {said}", file=sys.stderr)
@@ -59,7 +61,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m memory_worker top",
         description="Show a worker's devices, owners, models and decisions as they change. q quits.",
         usage="python -m memory_worker top [--attach PID|SOCKET | --record FILE | -- WORKER OPTIONS...]",
@@ -120,12 +122,15 @@ def _wait_until_it_listens(worker: "subprocess.Popen[bytes]", path: Path) -> Non
             return
 
 
-def _show_once(source: Source) -> None:
+def _show_once(source: Source) -> int:
     from rich.console import Console  # noqa: PLC0415 - an extra, and what needs it
 
     from worker.tools.top.view import View  # noqa: PLC0415 - an extra, and what needs it
 
-    Console().print(View(source.snapshot()))
+    console = Console()
+    with console.capture() as screen:
+        console.print(View(source.snapshot()))
+    return put(sys.stdout, screen.get().removesuffix("\n"))
 
 
 def _show(source: Source, seconds: float) -> None:

@@ -55,7 +55,7 @@ class Peer:
 
     def at_rest(self) -> bool:
         """Tell whether nothing is left of any call."""
-        return not self.answers._calls and not self.answers._reading.locked()
+        return not self.answers._calls and bool(self.answers._right)
 
 
 @pytest.fixture
@@ -194,6 +194,31 @@ def test_an_end_in_the_middle_of_a_call(peer: Peer) -> None:
     ending.join()
     with pytest.raises(EndedError, match="gone"):
         peer.answers.call("free", ())
+
+
+def test_an_end_whose_pipe_another_process_holds(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits reads no more once it is seen, however long there is no end of what could be read."""
+    monkeypatch.setattr(module, "_AT_ONCE_S", 0.0)
+    monkeypatch.setattr(module, "_LAST_LOOKS", 10**9)
+    heard: SimpleQueue[str] = SimpleQueue()
+
+    def call() -> None:
+        with pytest.raises(EndedError) as ended:
+            peer.answers.call("trim", ())
+        heard.put(str(ended.value.end.reason))
+
+    callers = [threading.Thread(target=call) for _ in range(3)]
+    for each in callers:
+        peer.says.put(lambda _: [])
+        each.start()
+    for _ in callers:
+        peer.heard.get()
+    peer.answers.stop_waiting()
+    ending = threading.Thread(target=lambda: peer.answers.end(Ending("gone", ran_out=False)), daemon=True)
+    ending.start()
+    assert [heard.get(timeout=30) for _ in callers] == ["gone"] * 3
+    for each in (ending, *callers):
+        each.join()
 
 
 def test_many_at_once(peer: Peer) -> None:
