@@ -52,6 +52,22 @@ class Raises(_Simulated):
         raise RuntimeError("Unknown error -2147467259")
 
 
+class TakesTurns(_Simulated):
+    """As a library that one thread at a time may call, for figures too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn = threading.Lock()
+
+    def write(self, allocation_id: str, offset: int, data: memoryview, token: CancelToken) -> None:
+        with self._turn:
+            super().write(allocation_id, offset, data, token)
+
+    def readings(self, device_id: str) -> Readings:
+        with self._turn:
+            return super().readings(device_id)
+
+
 class GrantsLess(_Simulated):
     """As a system that takes back some of its grant, and tells of it, while a library writes to stderr."""
 

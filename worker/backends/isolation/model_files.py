@@ -4,16 +4,22 @@ What it can't read is the worker's to read, and to say why: a file that is anoth
 the disk does not give. ``TouchGuard`` has the process outlive the last two.
 """
 
+import errno
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 from worker.backends.base import Range, Write
+from worker.backends.host_memory import PAGE_BYTES, page_rounded
 from worker.backends.isolation.guarded_map import GuardedMap
 from worker.backends.isolation.touch_guard import TouchGuard
 from worker.backends.mapped_file import file_identity, map_privately, read_ahead
+from worker.backends.raw_pages import POPULATE_READ, cached_bytes, fault_in
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _AHEAD_BYTES = 64 * 2**20
+_CLOSE_BYTES = 2**16
+"""What lies between two parts and is read all the same: as much as comes with a page that is touched."""
 
 
 class ModelFile(GuardedMap):
@@ -24,13 +30,25 @@ class ModelFile(GuardedMap):
         # Mutable besides: how far is read ahead.
         self._ahead = 0
 
-    def put(self, to: int, start: int, length: int, write: Write) -> bool:
-        """Write a stretch of it to a place in the block. False where not all of it was there: what was written is nothing."""
-        self._touched = start, length
+    def wait_for(self, start: int, length: int) -> bool:
+        """Have a stretch of it in memory, however long its storage takes. False where it can't be.
+
+        Who writes it to a device has that device's lock meanwhile, and neither its figures nor others' calls are to wait
+        for storage.
+        """
         end = start + length
         if end + _AHEAD_BYTES // 2 > self._ahead:
             begin, self._ahead = max(start, self._ahead), end + _AHEAD_BYTES
             read_ahead(self.descriptor, begin, self._ahead - begin)
+        first = start // PAGE_BYTES * PAGE_BYTES
+        if cached_bytes(self.descriptor, first, end - first) == page_rounded(end - first):
+            return True
+        return fault_in(self._address + first, end - first, POPULATE_READ) in {0, errno.EINVAL}
+
+    def put(self, to: int, start: int, length: int, write: Write) -> bool:
+        """Write a stretch of it to a place in the block. False where not all of it was there: what was written is nothing."""
+        self._touched = start, length
+        end = start + length
         with memoryview(self._map) as whole, whole[start:end] as data:
             write(to, data)
         return not (self.spoiled or self.is_short())
@@ -51,7 +69,9 @@ class ModelFiles:
             return False
         self._guard.begin(file)
         try:
-            if all(file.put(*each, write) for each in ranges):
+            if all(file.wait_for(*each) for each in _stretches(ranges)) and all(
+                file.put(*each, write) for each in ranges
+            ):
                 return True
         finally:
             self._guard.end(file)
@@ -69,6 +89,19 @@ class ModelFiles:
         if identity not in self._files:
             self._files[identity] = _opened(place, identity)
         return self._files[identity]
+
+
+def _stretches(ranges: list[Range]) -> Iterator[tuple[int, int]]:
+    """Yield where ranges lie in their file, and how long: those that are close together as one."""
+    first = end = 0
+    for _, start, length in ranges:
+        if not end <= start <= end + _CLOSE_BYTES:
+            if end > first:
+                yield first, end - first
+            first = start
+        end = start + length
+    if end > first:
+        yield first, end - first
 
 
 def _opened(place: str, identity: tuple[int, ...]) -> ModelFile | None:

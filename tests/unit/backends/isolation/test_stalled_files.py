@@ -11,7 +11,7 @@ from protocol.vocabulary import DeviceState
 from tests.e2e.process import eventually
 from tests.rigs.model_files import spec, write_model
 from tests.rigs.stalled_share import StalledShare, stalled_share
-from tests.unit.isolation import MIB, ask, content_of, fill, isolated, never
+from tests.unit.isolation import MIB, SIMULATED, ask, content_of, fill, isolated, never
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.isolation import child_process
 from worker.core.cancellation import CancelToken
@@ -66,9 +66,12 @@ def stuck(backend: IsolatedBackend) -> int:
     return backend.readings("sim:0").stuck_bytes
 
 
-def test_a_load_that_was_given_up_holds_its_memory_until_its_file_answers(share: StalledShare) -> None:
+@pytest.mark.parametrize("factory", [SIMULATED, "misbehaving_backends:TakesTurns"])
+def test_a_load_that_was_given_up_holds_its_memory_until_its_file_answers(
+    share: StalledShare, factory: str
+) -> None:
     """Its end is told at once and the device goes on; what it holds is told apart, and is free once the share answers."""
-    with isolated() as backend:
+    with isolated(factory) as backend:
         backend.probe()
         expected = fill(backend, "a", MIB, 1)
         held = give_up_a_load(backend, share)
