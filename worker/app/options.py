@@ -173,6 +173,13 @@ def _frames(text: str) -> int:
     return int(text)
 
 
+def _place(text: str) -> str:
+    """Refuse a path that is empty, which is what a shell makes of a variable that is not set: it is no folder to write into."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: name a place, or leave the option out")
+    return text
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or not int(text[:_COUNT_DIGITS]) > 0 or len(text) > _COUNT_DIGITS:
         message = f"{text!r} is not a whole number from 1 on"
@@ -231,7 +238,7 @@ def parse(arguments: list[str]) -> Arguments:
         metavar="BYTES[,KNOB=VALUE]", help="add sim:0, sim:1 ...; repeatable")  # fmt: skip
     add("--isolate", action="append", default=[], choices=("simulated", "cuda", "xpu"), help="run devices of this kind in"
         " a process of their own, which can be lost and restarted without this one; repeatable")  # fmt: skip
-    add("--directml-python", metavar="PATH", help="interpreter that has torch_directml; DirectML always runs in a"
+    add("--directml-python", type=_place, metavar="PATH", help="interpreter that has torch_directml; DirectML always runs in a"
         " process of its own (default on Windows: this one; elsewhere DirectML is not looked for)")  # fmt: skip
     add(
         "--directml-allocator",
@@ -244,7 +251,7 @@ def parse(arguments: list[str]) -> Arguments:
         help=f"requests in flight before more are refused (default {DEFAULT_MAX_INFLIGHT})")  # fmt: skip
     add("--pool-bytes", type=lambda text: 0 if text == "0" else size(text), metavar="BYTES", help="most that is kept for reuse where sizes come and"
         " go (default 1/16 of the machine's memory; 0: nothing)")  # fmt: skip
-    add("--shared-folder", metavar="FOLDER", help="where shared allocations' files are (default a folder of"
+    add("--shared-folder", type=_place, metavar="FOLDER", help="where shared allocations' files are (default a folder of"
         " yours in /dev/shm, else in the temp folder)")  # fmt: skip
     add("--shared-memory", type=SharedMemoryKind, choices=tuple(SharedMemoryKind), metavar="KIND",
         default=os.environ.get(SHARED_MEMORY_VARIABLE, SharedMemoryKind.FILE), help="what a host maps: file or, on"
@@ -252,19 +259,26 @@ def parse(arguments: list[str]) -> Arguments:
         f" {SHARED_MEMORY_VARIABLE} says; the .NET host sets it)")  # fmt: skip
     add(
         "--store-folder",
+        type=_place,
         metavar="FOLDER",
         help="where stores that persist have their files; without it none does",
     )
-    add("--documents-root", metavar="FOLDER", help="below which store.load_folder may read folders of texts; without"
+    add("--documents-root", type=_place, metavar="FOLDER", help="below which store.load_folder may read folders of texts; without"
         " it none is read")  # fmt: skip
     add("--documents-embedder", metavar="ACTION", help="a plugin's action that makes vectors of texts, for stores of"
         ' documents: {"texts": [...]} -> {"vectors": [...]}')  # fmt: skip
-    add("--models", metavar="FILE", help="YAML that declares the models")
-    add("--model-root", metavar="FOLDER", help="models' files lie below it (default: the folder of --models)")
-    add("--record", metavar="FILE", help="write what happens to it, for python -m memory_worker report, top and"
+    add("--models", type=_place, metavar="FILE", help="YAML that declares the models")
+    add(
+        "--model-root",
+        type=_place,
+        metavar="FOLDER",
+        help="models' files lie below it (default: the folder of --models)",
+    )
+    add("--record", type=_place, metavar="FILE", help="write what happens to it, for python -m memory_worker report, top and"
         " simulate; at 64 MiB it becomes FILE.1")  # fmt: skip
     add(
         "--metrics-file",
+        type=_place,
         metavar="PATH",
         help="keep an OpenMetrics text there, for a collector that reads files",
     )

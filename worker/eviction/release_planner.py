@@ -21,6 +21,7 @@ from worker.eviction.planner import (
     Need,
     Ranking,
     choose,
+    losses_of,
     plan_eviction,
     ranked,
     why_fixed,
@@ -108,7 +109,7 @@ def plan_releases(
         wanted = min(wanted, ceiling)
     choice = _Choice(0.0, [], wanted)
     if wanted > own and (meetable or need.forced):  # 5, 6
-        choice = _cheapest(models, curves, merged, wanted, own)
+        choice = _cheapest(models, ranking, curves, merged, wanted, own)
     alone = choice.first is not None
     eviction = plan_eviction(
         [replace(each, expired=False) for each in everyone] if alone else everyone,
@@ -118,7 +119,7 @@ def plan_releases(
             forced=need.forced,
             host_headroom_bytes=need.host_headroom_bytes,
         ),
-        ranking if choice.first is None else _First(choice.first, ranking),
+        _InOrder(choice.first, ranking) if choice.taken or alone else ranking,
     )  # 13
     if wanted > own and (meetable or need.forced):  # 0
         kept_for_reuse = [steps_of(index, quotes[index], 0) for index in curves.besides]
@@ -151,18 +152,22 @@ class _NoModels:
     def worth(self, _candidate: Candidate) -> tuple[float, ...]:
         return ()
 
+    def loss(self, _candidate: Candidate) -> None: ...
+
     def because(self, _candidate: Candidate) -> str:
         return ""
 
 
-class _First(Record):
-    """A ranking in which one model goes before all others."""
+class _InOrder(Record):
+    """A ranking of which only the order counts, as the division was reckoned with, and in which one model may go before all others."""
 
-    model_id: str
+    model_id: str | None
     others: Ranking
 
     def worth(self, candidate: Candidate) -> tuple[float, ...]:
         return (candidate.model_id != self.model_id, *self.others.worth(candidate))
+
+    def loss(self, _candidate: Candidate) -> None: ...
 
     def because(self, candidate: Candidate) -> str:
         if candidate.model_id == self.model_id:
@@ -192,7 +197,12 @@ def _without_arenas(
 
 
 def _cheapest(
-    models: Sequence[Candidate], curves: Curves, merged: list[Step], wanted: int, own: int
+    models: Sequence[Candidate],
+    ranking: Ranking,
+    curves: Curves,
+    merged: list[Step],
+    wanted: int,
+    own: int,
 ) -> _Choice:
     """Choose what is taken of the others, and how much is left for the models: 10 to 12. Some choice is enough."""
     reached = list(accumulate([step.expected for step in merged], initial=0.0))
@@ -203,6 +213,9 @@ def _cheapest(
     sizes = list(accumulate((each.size_bytes for each in models), initial=0))
     costs = list(accumulate((each.cost_ms for each in models), initial=0.0))
     enough = bisect_left(sizes, wanted)
+    if enough < len(costs):  # no one else gives: then which of the models go, 13 decides
+        picked = choose([each.size_bytes for each in models], wanted, losses=losses_of(models, ranking))
+        costs[enough] = sum(models[index].cost_ms for index in picked)
     for count in range(min(enough, len(models)), -1, -1):  # 10
         if sizes[count] < own:
             break
@@ -224,11 +237,6 @@ def _alone(models: Sequence[Candidate], curves: Curves | None, wanted: int, best
         cost, taken = curves.enough_alone(best.cost)
         if taken:
             best = _Choice(cost, taken, 0)
-    sizes = [each.size_bytes for each in models]
-    if best.taken and sum(sizes) >= wanted:
-        cost = sum(models[index].cost_ms for index in choose(sizes, wanted))
-        if cost < best.cost:
-            best = _Choice(cost, [], wanted)
     for model in models if best.taken else ():
         if model.size_bytes >= wanted and model.cost_ms < best.cost:
             best = _Choice(model.cost_ms, [], wanted, model.model_id)

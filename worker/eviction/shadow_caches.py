@@ -13,7 +13,7 @@ HALF_LIFE = 600
 _DECAY = 0.5 ** (1 / HALF_LIFE)
 
 DOUBT = 0.5
-HEAD_START = 3.0
+HEAD_START = 4.0
 _LEAST_WEIGHT = 0.01
 _LEAST_WORTH = 1e-300
 """In the place of nothing, which has no logarithm: a model that was never used."""
@@ -52,13 +52,12 @@ class ShadowCache:
         self._resident.pop(model.id, None)
         excess = self._used_bytes - capacity_bytes
         if excess > 0 and self._resident:  # 3
-            policy = self.policy
-            order = sorted(
-                self._resident.values(), key=lambda one: (policy.worth(one, history), one.last_tick, one.id)
-            )
-            sizes = [self._sizes[one.id] for one in order]
-            for index in choose(sizes, min(excess, sum(sizes))):
-                self._evict(order[index])
+            worth = self.policy.worth
+            order = sorted((worth(one, history), one.last_tick, one.id) for one in self._resident.values())
+            sizes = [self._sizes[model_id] for _, _, model_id in order]
+            losses = [each * size for (each, _, _), size in zip(order, sizes, strict=True)]
+            for index in choose(sizes, min(excess, sum(sizes)), losses=losses):
+                self._evict(self._resident[order[index][2]])
         self._resident[model.id] = model
         self._sizes[model.id] = size
         self.policy.used(model, history)

@@ -126,6 +126,12 @@ class _PolicyRanking(Record):
             return (candidate.priority, worth)
         return (worth, model.last_tick)
 
+    def loss(self, candidate: Candidate) -> float | None:
+        """Give the worth of all its bytes by ``adaptive``; of the other strategies, it is an order alone."""
+        if self.strategy is not EvictionStrategy.ADAPTIVE:
+            return None
+        return candidate.size_bytes * self.policy.worth(self._model(candidate), self.history)
+
     def because(self, candidate: Candidate) -> str:
         """Say what the strategy looked at."""
         model = self._model(candidate)

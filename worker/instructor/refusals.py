@@ -5,7 +5,7 @@ with nothing.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -14,6 +14,9 @@ from protocol.params import Params, few_keys
 from worker.core.errors import InvalidRequestError, UnknownActionError
 from worker.core.text import nearest
 from worker.stream.envelope import cut, fault_text
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 _FIELD_OF_SEVERAL_TYPES = 2
 
@@ -38,10 +41,15 @@ def check_size(data: dict[str, Any]) -> None:
         raise InvalidRequestError.at("data", str(error)) from None
 
 
+def _of_its_items(fault: "ErrorDetails") -> bool:
+    """Tell whether a list is too short by the items alone that were refused, which are told."""
+    return fault["type"] == "too_short" and len(fault["input"]) >= fault["ctx"]["min_length"]
+
+
 def invalid(error: ValidationError, params: type[Params]) -> InvalidRequestError:
     """Name each path of what pydantic refused, an unknown key with the nearest known one."""
     found = []
-    faults = error.errors(include_url=False, include_context=False)
+    faults = [each for each in error.errors(include_url=False) if not _of_its_items(each)]
     for each in faults[:ERRORS_TOLD]:
         message = fault_text(each)
         if each["type"] == "extra_forbidden":

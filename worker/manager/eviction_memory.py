@@ -28,6 +28,9 @@ class LastUse(Record):
         """Rank by last use."""
         return (self.table.get(candidate.model_id).last_used_ns or 0,)
 
+    def loss(self, _candidate: Candidate) -> None:
+        """Say that this is an order alone."""
+
     def because(self, _candidate: Candidate) -> str:
         """Say so."""
         return "the least recently used"

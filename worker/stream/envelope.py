@@ -26,12 +26,15 @@ def fault_text(fault: Mapping[str, Any]) -> str:
         return f"Input should be an integer of 64 bits, between {-INT64_MAX - 1} and {INT64_MAX}"
     if fault["type"] == "tuple_type":  # how a list is kept here
         return "Input should be a valid list"
+    if fault["type"] == "too_short":
+        least = fault["ctx"]["min_length"]
+        return f"List should have at least {least} item{'s' if least > 1 else ''}, not {len(value)}"
     return str(fault["msg"]).removeprefix("Value error, ")
 
 
 def invalid(error: ValidationError, message: Mapping[str, Any]) -> InvalidRequestError:
     """Name what is wrong, and what keys there are that are none: the right one may be meant by them."""
-    faults = error.errors(include_url=False, include_context=False)
+    faults = error.errors(include_url=False)
     found = [{"path": ".".join(map(str, each["loc"])), "message": fault_text(each)} for each in faults]
     return InvalidRequestError([*found, *_unknown(message)])
 

@@ -19,8 +19,19 @@ class ByWorth:
     def worth(self, candidate: Candidate) -> tuple[float, ...]:
         return (self._worth.get(candidate.model_id, 0.0),)
 
+    def loss(self, _candidate: Candidate) -> float | None:
+        """Say that this is an order alone."""
+        return None
+
     def because(self, candidate: Candidate) -> str:
         return f"worth {self._worth.get(candidate.model_id, 0.0):g}"
+
+
+class ByLoss(ByWorth):
+    """The same order, of worths by the byte, which add up."""
+
+    def loss(self, candidate: Candidate) -> float:
+        return candidate.size_bytes * self.worth(candidate)[0]
 
 
 def model(model_id: str, size_bytes: int = 10, **figures: object) -> Candidate:
@@ -54,7 +65,7 @@ def why(result: EvictionPlan) -> dict[str, str]:
     ],
 )
 def test_what_may_not_go_says_why(candidate: Candidate, reason: str) -> None:
-    """Steps 1 to 5, in their order, and forced or not."""
+    """Steps 1 to 6, in their order, and forced or not."""
     for forced in (False, True):
         result = plan([candidate, model("y")], 10, forced=forced)
         assert gone(result) == ["y"]
@@ -63,14 +74,14 @@ def test_what_may_not_go_says_why(candidate: Candidate, reason: str) -> None:
 
 
 def test_nothing_goes_where_nothing_is_needed() -> None:
-    """Step 6."""
+    """Step 7."""
     result = plan([model("x")], 0, forced=True)
     assert (gone(result), result.meetable, result.freed_bytes, result.reload_ms) == ([], True, 0, 0)
     assert why(result) == {"x": "stays: nothing has to be freed"}
 
 
 def test_a_need_above_the_ceiling_evicts_nobody() -> None:
-    """Step 7."""
+    """Step 8."""
     result = plan([model("x"), model("y", pinned=True)], 11)
     assert (gone(result), result.meetable, result.ceiling_bytes) == ([], False, 10)
     assert why(result) == {
@@ -80,7 +91,7 @@ def test_a_need_above_the_ceiling_evicts_nobody() -> None:
 
 
 def test_a_limit_of_models_is_part_of_the_ceiling() -> None:
-    """Step 7: two of three would do, one cannot."""
+    """Step 8: two of three would do, one cannot."""
     result = plan([model("x", 4), model("y", 6), model("z", 5)], 7, max_models=1)
     assert (gone(result), result.ceiling_bytes) == ([], 6)
     text = "stays: evicting would not help, 7 bytes are needed and at most 6 can be freed with 1 models"
@@ -89,13 +100,13 @@ def test_a_limit_of_models_is_part_of_the_ceiling() -> None:
 
 
 def test_forced_frees_what_can_be_freed() -> None:
-    """Step 7: and still says that the need is not met."""
+    """Step 8: and still says that the need is not met."""
     result = plan([model("x"), model("y"), model("z", in_use=1)], 100, forced=True)
     assert (sorted(gone(result)), result.meetable, result.freed_bytes) == (["x", "y"], False, 20)
 
 
 def test_expired_models_go_first_then_the_lowest_worth() -> None:
-    """Step 8."""
+    """Step 9."""
     candidates = [model("a"), model("b"), model("c", expired=True), model("d", expired=True)]
     result = plan(candidates, 30, worth=ByWorth(a=1, b=2, c=9, d=8))
     assert gone(result) == ["d", "c", "a"]
@@ -108,12 +119,12 @@ def test_expired_models_go_first_then_the_lowest_worth() -> None:
 
 
 def test_equals_go_by_id() -> None:
-    """Step 8: the order of the candidates does not matter."""
+    """Step 9: the order of the candidates does not matter."""
     assert gone(plan([model("b"), model("a")], 1)) == gone(plan([model("a"), model("b")], 1)) == ["a"]
 
 
 def test_small_ones_are_passed_over_where_only_so_many_may_go() -> None:
-    """Step 9."""
+    """Step 10."""
     candidates = [model("small", 1), model("big", 8), model("other", 5)]
     result = plan(candidates, 9, worth=ByWorth(small=0, other=1, big=2), max_models=2)
     assert gone(result) == ["small", "big"]
@@ -124,14 +135,42 @@ def test_small_ones_are_passed_over_where_only_so_many_may_go() -> None:
 
 
 def test_superfluous_victims_are_spared() -> None:
-    """Step 10."""
+    """Step 12."""
     result = plan([model("a", 2), model("b", 3), model("c", 10)], 10, worth=ByWorth(a=0, b=1, c=2))
     assert gone(result) == ["c"]
     assert why(result)["a"] == "stays: enough is freed without it, worth 0"
 
 
+def test_a_small_need_takes_no_large_model_where_a_small_one_loses_less() -> None:
+    """Step 11: by the byte the large one is worth less, in all much more. An order alone takes the first in it."""
+    candidates = [model("large", 100), model("small", 10)]
+    assert gone(plan(candidates, 10, worth=ByLoss(large=1, small=3))) == ["small"]
+    assert gone(plan(candidates, 10, worth=ByWorth(large=1, small=3))) == ["large"]
+
+
+def test_the_last_victim_ends_the_order_at_the_best_place() -> None:
+    """Step 11: after the cheapest by the byte, what frees the rest for the least, and not the next one."""
+    candidates = [model("a", 6), model("large", 80), model("b", 5), model("c", 5)]
+    result = plan(candidates, 10, worth=ByLoss(a=1, large=2, b=3, c=4))
+    assert gone(result) == ["a", "b"]
+    assert why(result)["large"] == "stays: enough is freed without it, worth 2"
+
+
+def test_bytes_beyond_the_need_are_worth_something() -> None:
+    """Step 11: of two that lose about the same, the larger leaves space for the next load."""
+    candidates = [model("larger", 15), model("smaller", 10)]
+    assert gone(plan(candidates, 10, worth=ByLoss(larger=1, smaller=1.2))) == ["larger"]
+    assert gone(plan(candidates, 10, worth=ByLoss(larger=1, smaller=1.1))) == ["smaller"]
+
+
+def test_what_is_idle_past_its_keep_alive_loses_nothing() -> None:
+    """Step 11: it goes whatever it is worth, and however large it is."""
+    candidates = [model("old", 100, expired=True), model("small", 10)]
+    assert gone(plan(candidates, 10, worth=ByLoss(old=9, small=0.1))) == ["old"]
+
+
 def test_offloads_the_longest_reload_while_the_host_has_room() -> None:
-    """Steps 11 and 12."""
+    """Steps 13 and 14."""
     candidates = [
         model("slow", reload_ms=900, restore_ms=90, offloadable=True),
         model("quick", reload_ms=100, restore_ms=10, offloadable=True),
@@ -183,11 +222,16 @@ any_need = st.builds(
 any_worth = st.dictionaries(st.text("abcdefgh", min_size=1, max_size=3), st.floats(0, 9), max_size=10)
 
 
-@given(any_models, any_need, any_worth)
+any_ranking = st.sampled_from([ByWorth, ByLoss])
+
+
+@given(any_models, any_need, any_ranking, any_worth)
 @settings(max_examples=400, deadline=None)
-def test_every_plan_keeps_its_word(candidates: list[Candidate], need: Need, worth: dict[str, float]) -> None:
+def test_every_plan_keeps_its_word(
+    candidates: list[Candidate], need: Need, ranking: type[ByWorth], worth: dict[str, float]
+) -> None:
     """Whatever the models and the need: fenced, sufficient, never too much, everybody accounted for."""
-    result = plan_eviction(candidates, need, ByWorth(**worth))
+    result = plan_eviction(candidates, need, ranking(**worth))
     by_id = {one.model_id: one for one in candidates}
     victims = [by_id[victim.model_id] for victim in result.victims]
     for one in victims:
@@ -210,24 +254,26 @@ def test_every_plan_keeps_its_word(candidates: list[Candidate], need: Need, wort
         assert result.freed_bytes - need.free_bytes < min(one.size_bytes for one in victims)
 
 
-@given(any_models, any_need, any_worth)
+@given(any_models, any_need, any_ranking, any_worth)
 @settings(max_examples=100, deadline=None)
 def test_the_order_of_candidates_does_not_matter(
-    candidates: list[Candidate], need: Need, worth: dict[str, float]
+    candidates: list[Candidate], need: Need, ranking: type[ByWorth], worth: dict[str, float]
 ) -> None:
     """The same models give the same victims in the same order."""
-    forward = plan_eviction(candidates, need, ByWorth(**worth))
-    backward = plan_eviction(candidates[::-1], need, ByWorth(**worth))
+    forward = plan_eviction(candidates, need, ranking(**worth))
+    backward = plan_eviction(candidates[::-1], need, ranking(**worth))
     assert forward.victims == backward.victims
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.data())
 @settings(deadline=None)
 def test_a_limit_is_met_where_any_choice_meets_it(sizes: list[int], data: st.DataObject) -> None:
-    """Step 9 never runs into a corner."""
+    """Step 10 never runs into a corner, and 11 takes no more than it may."""
     limit = data.draw(st.integers(1, len(sizes)))
     need = data.draw(st.integers(1, sum(sorted(sizes)[-limit:])))
-    picked = choose(sizes, need, limit)
+    worths = sorted(data.draw(st.lists(st.floats(0, 9), min_size=len(sizes), max_size=len(sizes))))
+    losses = [size * worth for size, worth in zip(sizes, worths, strict=True)]
+    picked = choose(sizes, need, limit, data.draw(st.sampled_from([None, losses])))
     assert len(picked) <= limit
     assert sum(sizes[index] for index in picked) >= need
 

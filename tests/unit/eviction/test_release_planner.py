@@ -21,6 +21,8 @@ class ByCost:
     def worth(self, candidate: Candidate) -> tuple[float, ...]:
         return (candidate.cost_ms / max(1, candidate.size_bytes),)
 
+    def loss(self, _candidate: Candidate) -> None: ...
+
     def because(self, _candidate: Candidate) -> str:
         return "cheap"
 
@@ -31,8 +33,21 @@ class ByName:
     def worth(self, _candidate: Candidate) -> tuple[float, ...]:
         return (0,)
 
+    def loss(self, _candidate: Candidate) -> float | None:
+        return None
+
     def because(self, candidate: Candidate) -> str:
         return f"{candidate.model_id} comes first"
+
+
+class ByOwnLoss(ByName):
+    """As a strategy whose worths add up and have nothing to do with the price: the first names are worth least."""
+
+    def worth(self, candidate: Candidate) -> tuple[float, ...]:
+        return (ord(candidate.model_id[-1]) - ord("0"),)
+
+    def loss(self, candidate: Candidate) -> float:
+        return candidate.size_bytes * self.worth(candidate)[0]
 
 
 def cache(name: str, held: int, *offers: tuple[int, float], floor: int = 0, **more: object) -> Quote:
@@ -207,6 +222,18 @@ def test_a_single_model_that_is_enough_and_cheaper_goes_instead() -> None:
     assert [each.model_id for each in made.eviction.victims] == ["z"]
 
 
+def test_models_go_in_their_order_beside_others_and_by_their_losses_alone() -> None:
+    """Beside others as the division was reckoned with; alone as the strategy has it, and at the cost of that."""
+    models = [model("m0", 4, 4.0), model("m1", 30, 300.0), model("m2", 6, 60.0)]
+    need = ReleaseNeed(CPU, 10 * MIB)
+    alone = plan_releases([], models, need, ByOwnLoss())
+    assert ([each.model_id for each in alone.eviction.victims], alone.cost_ms) == (["m0", "m2"], 64.0)
+    beside = plan_releases([cache("c", 6, (6, 6.0))], models, need, ByOwnLoss())
+    assert ([each.model_id for each in beside.eviction.victims], beside.cost_ms) == (["m0"], 10.0)
+    dearer = plan_releases([cache("c", 6, (6, 61.0))], models, need, ByOwnLoss())
+    assert (dearer.releases, dearer.eviction.victims) == ((), alone.eviction.victims)
+
+
 # ---- for all consumers ----
 
 sizes, costs = st.integers(1, 40), st.floats(0, 1000, allow_nan=False)
@@ -251,6 +278,7 @@ models = st.lists(
         for index, (size, cost, leases, pinned, expired) in enumerate(rows)
     ]
 )  # fmt: skip
+rankings = st.sampled_from([ByCost(), ByName(), ByOwnLoss()])
 needs = st.builds(
     lambda need, own, forced: (need, min(need, own), forced),
     st.integers(0, 200),
@@ -259,7 +287,7 @@ needs = st.builds(
 )
 
 
-@given(quotes(), models, needs, st.sampled_from([ByCost(), ByName()]))
+@given(quotes(), models, needs, rankings)
 def test_no_limit_is_crossed(
     offered: list[Quote], there: list[Candidate], need: tuple[int, int, bool], ranking: ByCost | ByName
 ) -> None:
@@ -294,7 +322,7 @@ def test_no_limit_is_crossed(
     ), "the same figures give the same plan"
 
 
-@given(quotes(), models, st.integers(1, 200), st.sampled_from([ByCost(), ByName()]))
+@given(quotes(), models, st.integers(1, 200), rankings)
 def test_it_never_costs_more_than_the_cheapest_that_is_enough_alone(
     offered: list[Quote], there: list[Candidate], wanted: int, ranking: ByCost | ByName
 ) -> None:
