@@ -14,6 +14,8 @@ from tests.e2e.directml.workers import (
     LOSSES,
     StartWorker,
     agrees,
+    allocate,
+    free,
     processes,
     start,
     status,
@@ -21,6 +23,7 @@ from tests.e2e.directml.workers import (
 from tests.e2e.process import MIB, eventually
 from tests.rigs.directml.rig import GIB, Rig
 from tests.rigs.model_files import write_model
+from tests.rigs.stalled_share import stalled_share
 from worker.loaders.dtypes import TORCH_NAMES
 
 __all__ = ["start"]
@@ -126,3 +129,31 @@ def test_a_model_beside_demoted_memory(start: StartWorker, directml_rig: Rig, tm
     worker.call("memory.load_model", {"model_id": "d", "plan_id": planned["plan_id"]})
     assert status(worker)["process_demoted_bytes"] == 0
     assert agrees(worker, directml_rig) <= 230 * MIB
+
+
+@pytest.mark.parametrize("allocator", ["untiled", "tiled"])
+def test_a_share_that_stops_answering_holds_up_its_load_alone(
+    start: StartWorker, directml_rig: Rig, tmp_path: Path, allocator: str
+) -> None:
+    """The library is called by one thread at a time, and none of them waits for storage; a restart has back what hangs."""
+    write_model(tmp_path / "m.safetensors", 33 * MIB)
+    models = tmp_path / "models.yaml"
+    models.write_text(json.dumps({"models": [{"id": "m", "path": "share/m.safetensors"}]}))
+    content = (tmp_path / "m.safetensors").read_bytes()
+    with stalled_share(tmp_path / "share", {"m.safetensors": content}) as share:
+        worker = start("--models", str(models), "--directml-allocator", allocator)
+        kept = allocate(worker, MIB, initialize="zero")
+        (process,) = processes(worker, directml_rig, 0)
+        share.stall(of=process.pid)
+        load = worker.send("memory.load_model", {"model_id": "m", **DML})
+        share.wait_until_asked()
+        free(worker, allocate(worker, MIB))
+        assert status(worker)["age_ms"] == 0
+        worker.call("worker.cancel", {"request_id": load})
+        assert worker.reply(load)["error"]["executed"] == "no"
+        eventually(lambda: status(worker)["unattributed_bytes"] >= 33 * MIB, "what hangs is told")
+        worker.call("memory.defragment", {**DML, "aggressive": True})
+        assert not process.is_running()
+        if allocator == "untiled":
+            assert agrees(worker, directml_rig) < 2 * MIB
+        free(worker, kept)
