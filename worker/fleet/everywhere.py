@@ -1,6 +1,7 @@
 """What every node answers: asked side by side, merged into one."""
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from protocol.vocabulary import DeviceState, HealthState, PressureLevel
 from worker.core.errors import DeviceUnavailableError, WorkerError
 from worker.core.health import Health, PartHealth, worst
 from worker.fleet.asked import Data, How, Run
-from worker.fleet.links import Pending, meta_of
+from worker.fleet.links import LOST, Pending, meta_of
 from worker.fleet.merging import MERGES, Answers, worst_level
 from worker.fleet.names import ALL, joined, split
 from worker.fleet.roster import STARTING, Roster
@@ -70,7 +71,8 @@ class Everywhere:
         """
         refs = [each.ref for each in pending]
         if refs and not ACTIONS[name].changes:
-            refs, _ = ray.wait(refs, num_returns=len(refs), timeout=_PATIENCE_SECONDS)
+            with suppress(*LOST):
+                refs, _ = ray.wait(refs, num_returns=len(refs), timeout=_PATIENCE_SECONDS)
         ready = set(refs)
         answers: Answers = {}
         failed: WorkerError | None = None

@@ -22,6 +22,7 @@ LOST = (
     ray.exceptions.ActorUnschedulableError,
     ray.exceptions.RaySystemError,
     ray.exceptions.ObjectLostError,
+    SystemExit,  # what Ray raises where a thread waits for it while it is shut down
 )
 PROCESS_LOST = "its process died, or can't be reached"
 _LINKS = itertools.count(1)
@@ -98,7 +99,7 @@ class Link:
         """Have all freed that the gateway has there. Returns what Ray answers once it is."""
         return unwaited(self.handle.leave.remote(self._gateway), "leaving a node")
 
-    def lost(self, error: Exception, action: str) -> NodeLostError:
+    def lost(self, error: BaseException, action: str) -> NodeLostError:
         """Note that the node is lost, and make the error of a request that was on its way."""
         why = why_of(error)
         self._on_lost(self, why)
@@ -173,7 +174,7 @@ def unwaited(ref: Any, doing: str) -> Any:
     return ref
 
 
-def why_of(error: Exception) -> str:
+def why_of(error: BaseException) -> str:
     """Say for people how a node was lost; what Ray says of it goes to the log."""
     said = str(error).strip().partition("\n")[0]
     log("info", "Ray does not reach a node", reason=said)

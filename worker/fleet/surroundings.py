@@ -14,6 +14,7 @@ def prepare(*, alone: bool) -> None:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     # Nodes ask for no GPU, and use all there are.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # what is late starts no other Ray
     os.environ.setdefault(
         "RAY_COLOR_PREFIX", "0"
     )  # what it says becomes lines of the log, which are for programs too

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from protocol.vocabulary import HealthState
+from worker.core.cancellation import CancelToken
 from worker.core.clock import FixedClock
 from worker.core.health import Health, PartHealth
+from worker.core.records import no_report
 from worker.fleet.asked import How
 from worker.metrics.history import History
+from worker.stream.work import Call
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
 
@@ -55,3 +58,23 @@ def test_a_node_that_does_not_answer_is_not_well(monkeypatch: pytest.MonkeyPatch
     states = {each["name"]: each["state"] for each in found["parts"]}
     assert found["state"] == HealthState.DEGRADED
     assert states == {"node:a": "ok", "node:dying": "degraded", "node:hangs": "degraded", "a/requests": "ok"}
+
+
+def test_a_question_that_ray_leaves_by_ending_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It raises SystemExit where a thread waits for it while the gateway ends: figures are asked for at any moment."""
+    from worker.core.errors import DeviceUnavailableError
+    from worker.fleet import everywhere, links
+    from worker.fleet.freeing import Freeing
+
+    def ended(*_: Any, **__: Any) -> None:
+        raise SystemExit(0)
+
+    monkeypatch.setattr(everywhere.ray, "wait", ended)
+    monkeypatch.setattr(links.ray, "get", ended)
+    handle = SimpleNamespace(call=SimpleNamespace(remote=lambda _: "ref"))
+    link = links.Link("a", handle, "g", Freeing(), lambda *_: None, lambda *_: None)
+    roster: Any = SimpleNamespace(reachable=lambda **_: [link])
+    asked = everywhere.Everywhere(roster, "a", History(FixedClock()), Health())
+    run = asked.begin("memory.get_pressure", {}, How({}))
+    with pytest.raises(DeviceUnavailableError, match="a is lost"):
+        run(Call(CancelToken(lambda: 0), no_report))
