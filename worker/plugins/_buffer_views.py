@@ -100,6 +100,12 @@ class Buffer:
 
         return np.frombuffer(self.memory, self.dtype).reshape(self.shape)
 
+    def __array__(self, dtype: Any = None, *, copy: bool | None = None) -> "np.ndarray[Any, Any]":
+        """Have ``numpy.asarray(buffer)`` be ``numpy()``: numpy would make it an array of one object."""
+        import numpy as np  # noqa: PLC0415 - numpy itself asks
+
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
     def torch(self) -> "torch.Tensor":
         """Return a tensor over it."""
         import torch  # noqa: PLC0415 - only for who asks

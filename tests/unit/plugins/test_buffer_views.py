@@ -25,6 +25,7 @@ VIEWS: dict[str, Callable[[Any], Any]] = {
     "numpy": lambda buffer: buffer.numpy()[1:],
     "torch": lambda buffer: buffer.torch()[1:],
     "dlpack to numpy": np.from_dlpack,
+    "numpy over the buffer": np.asarray,
     "dlpack to torch": torch.from_dlpack,
     "torch over numpy over memory": lambda buffer: torch.from_numpy(np.asarray(buffer.memory))[3:],
 }
