@@ -4,6 +4,7 @@ Each is found by its name, as ``misbehaving_backends:segfaults``, with this fold
 """
 
 import ctypes
+import errno
 import gc
 import mmap
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from protocol.vocabulary import DeviceKind, DeviceState
 from worker.backends import call_threads
 from worker.backends.host_memory import address_of
+from worker.backends.isolation import model_files
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice, simulated_in_process
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
@@ -66,6 +68,12 @@ class TakesTurns(_Simulated):
     def readings(self, device_id: str) -> Readings:
         with self._turn:
             return super().readings(device_id)
+
+
+def takes_turns_where_pages_are_touched() -> TakesTurns:
+    """As that, on a system that has no call by which pages of a file are had: one of Windows, or an older Linux."""
+    model_files.fault_in = lambda *_: errno.EINVAL
+    return TakesTurns()
 
 
 class GrantsLess(_Simulated):

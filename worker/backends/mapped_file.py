@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 
 from worker.backends.file_lease import FileLease
-from worker.backends.host_memory import PAGE_BYTES, address_of, page_rounded, resident_bytes
+from worker.backends.host_memory import address_of, page_rounded, resident_bytes
 from worker.backends.pieces import Done, take_turns
 from worker.backends.raw_pages import (
     POPULATE_READ,
@@ -22,6 +22,7 @@ from worker.backends.raw_pages import (
     map_anonymous,
     move,
     private_bytes,
+    touch,
     unmap,
 )
 from worker.core.cancellation import CancelToken
@@ -156,8 +157,7 @@ class MappedFile:
                     raise OSError(errno.ESTALE, "the file was cut short")
         elif code == errno.EINVAL:
             # Windows: a file that is mapped can't be cut short.
-            with self.view as view:
-                bytes(view[offset : offset + length : PAGE_BYTES])
+            touch(self.address + offset, length)
         elif code == errno.ENOMEM:
             message = f"the system has no pages for {length} bytes of a file"
             raise OutOfMemoryError(message, requested_bytes=length)

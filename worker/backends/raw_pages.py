@@ -13,6 +13,7 @@ POPULATE_READ = 22
 POPULATE_WRITE = 23
 """From linux/mman.h, Linux 5.14: fault all pages in at once; what would be a signal at a touch is an error."""
 
+_SCRATCH_BYTES = 2**20
 _CACHESTAT = 451
 """The number of the system call, which the C library has no name for."""
 _MAP_FIXED = 0x10
@@ -42,6 +43,16 @@ def fault_in(address: int, length: int, advice: int) -> int:
         if code not in {errno.EINTR, errno.EAGAIN}:
             return code
     return 0 if _LINUX else errno.EINVAL
+
+
+def touch(address: int, length: int) -> None:
+    """Have pages in memory by reading them, where the system has no advice for that.
+
+    Without the interpreter's lock: storage that does not answer holds up this thread alone.
+    """
+    scratch = ctypes.create_string_buffer(min(_SCRATCH_BYTES, length))
+    for start in range(0, length, _SCRATCH_BYTES):
+        ctypes.memmove(scratch, address + start, min(_SCRATCH_BYTES, length - start))
 
 
 def cached_bytes(descriptor: int, start: int, length: int) -> int | None:

@@ -27,6 +27,9 @@ class Step(NamedTuple):
 
 _make = tuple.__new__
 
+NO_BYTES = 1e-6
+"""So little is no byte that is missing: it comes of reckoning with shares of bytes."""
+
 Taken = list[tuple[Step, float]]
 """Steps, each with the share of it that is asked for."""
 
@@ -171,7 +174,7 @@ def take(steps: Sequence[Step], wanted: float) -> Taken:
     taken: Taken = []
     missing = wanted
     for step in steps:
-        if missing <= 0:
+        if missing <= NO_BYTES:
             break
         share = min(1.0, missing / step.expected) if step.divisible else 1.0
         taken.append((step, share))

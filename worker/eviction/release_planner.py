@@ -26,7 +26,7 @@ from worker.eviction.planner import (
     ranked,
     why_fixed,
 )
-from worker.eviction.price_curves import Curves, Step, Taken, cost_of, part, steps_of, take
+from worker.eviction.price_curves import NO_BYTES, Curves, Step, Taken, cost_of, part, steps_of, take
 from worker.eviction.release_need import ReleaseNeed
 from worker.eviction.release_reasons import kept_of, spared, told_price, why_not_asked, why_nothing
 
@@ -226,7 +226,7 @@ def _cheapest(
     if best_cost < inf:
         taken = take(merged, best_rest)  # 11
         others = sum(step.expected * share for step, share in taken)
-        best = _Choice(best_cost, taken, max(own, ceil(wanted - others - 1e-6)))
+        best = _Choice(best_cost, taken, max(own, ceil(wanted - others - NO_BYTES)))
     best = best or _Choice(inf, [], wanted)
     return _alone(models, None if own else curves, wanted, best)
 
@@ -280,7 +280,7 @@ def _releases(
             if share == 1.0:
                 offers += step.offers
                 continue
-            left = ceil(sum([each.bytes for each in step.offers]) * share - 1e-6)
+            left = ceil(sum([each.bytes for each in step.offers]) * share - NO_BYTES)
             for offer in step.offers:
                 if left > 0:
                     offers.append(offer if offer.bytes <= left else part(offer, left))
@@ -298,7 +298,7 @@ def _releases(
                 quote.consumer_id,
                 quote.kind,
                 size,
-                ceil(expected - 1e-6),
+                ceil(expected - NO_BYTES),
                 cost,
                 tuple(offers),
                 reason,

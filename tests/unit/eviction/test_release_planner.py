@@ -77,6 +77,27 @@ def test_an_offer_of_nothing_is_passed_over(offers: tuple[tuple[int, float], ...
     assert not plan([cache("c", 100, (0, 0.0))], [], 10).meetable
 
 
+@pytest.mark.parametrize(
+    ("kept", "offers", "missing"),
+    [
+        (0.9, ((4, 1.0),), 1024003),
+        (0.9, ((2, 1.0), (4, 2.0)), 2881230),
+        (0.7, ((2, 1.0), (3, 2.0), (2, 3.0)), 4129982),
+        (0.999, ((1, 1.0), (4, 2.0), (3, 3.0)), 5292105),
+    ],
+)
+def test_no_one_is_asked_for_nothing(
+    kept: float, offers: tuple[tuple[int, float], ...], missing: int
+) -> None:
+    """What is left of reckoning with shares of bytes is no byte that is missing, for which an owner would be waited for."""
+    quotes = [cache("cheap", 10, *offers, expected_yield=kept), cache("dear", 100, (100, 500.0))]
+    need = ReleaseNeed(CPU, 20 * MIB + missing)
+    made = plan_releases(quotes, [model("m", 20, 1.0)], need, ByCost())
+    assert [each.consumer_id for each in made.releases] == ["cheap"]
+    assert [each.model_id for each in made.eviction.victims] == ["m"]
+    assert made.releases[0].expected_bytes >= missing
+
+
 # ---- the order, and the words ----
 
 

@@ -14,7 +14,7 @@ from worker.backends.host_memory import PAGE_BYTES, page_rounded
 from worker.backends.isolation.guarded_map import GuardedMap
 from worker.backends.isolation.touch_guard import TouchGuard
 from worker.backends.mapped_file import file_identity, map_privately, read_ahead
-from worker.backends.raw_pages import POPULATE_READ, cached_bytes, fault_in
+from worker.backends.raw_pages import POPULATE_READ, cached_bytes, fault_in, touch
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _AHEAD_BYTES = 64 * 2**20
@@ -43,7 +43,12 @@ class ModelFile(GuardedMap):
         first = start // PAGE_BYTES * PAGE_BYTES
         if cached_bytes(self.descriptor, first, end - first) == page_rounded(end - first):
             return True
-        return fault_in(self._address + first, end - first, POPULATE_READ) in {0, errno.EINVAL}
+        code = fault_in(self._address + first, end - first, POPULATE_READ)
+        if code == errno.EINVAL:
+            self._touched = start, length
+            touch(self._address + start, length)
+            return not (self.spoiled or self.is_short())
+        return not code
 
     def put(self, to: int, start: int, length: int, write: Write) -> bool:
         """Write a stretch of it to a place in the block. False where not all of it was there: what was written is nothing."""

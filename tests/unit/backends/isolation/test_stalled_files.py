@@ -66,7 +66,9 @@ def stuck(backend: IsolatedBackend) -> int:
     return backend.readings("sim:0").stuck_bytes
 
 
-@pytest.mark.parametrize("factory", [SIMULATED, "misbehaving_backends:TakesTurns"])
+@pytest.mark.parametrize("factory", [
+    SIMULATED, "misbehaving_backends:TakesTurns", "misbehaving_backends:takes_turns_where_pages_are_touched",
+])  # fmt: skip
 def test_a_load_that_was_given_up_holds_its_memory_until_its_file_answers(
     share: StalledShare, factory: str
 ) -> None:
