@@ -52,11 +52,26 @@ def test_it_serves_as_soon_as_its_own_node_is_there(tmp_path: Path) -> None:
         too_large = started.send("memory.allocate", {"size_bytes": 2**50})
         cleared = started.send("memory.clear", {"clear_type": "cache"})
         started.call("memory.get_status")
-        assert not any(map(started.replies, (named, too_large, cleared)))
+        given_up = started.send("memory.allocate", {"size_bytes": 4096, "device_id": "node-2/cpu"})
+        planned = started.send("memory.plan", {"candidates": [{"name": "large", "required_bytes": 2**50}]})
+        assert started.call("worker.cancel", {"request_id": given_up})["found"]
+        assert started.reply(given_up)["error"]["code"] == "cancelled"
+        for action, data in (
+            ("memory.allocate", {"size_bytes": 4096, "device_id": "node-2/cpu"}),
+            ("memory.get_usage", {"device_id": "node-2/cpu"}),
+            ("memory.plan", {"candidates": [{"name": "large", "required_bytes": 2**50}]}),
+        ):
+            ended = started.ask(action, data, meta={"deadline_ms": 50})
+            assert ended["error"]["code"] == "deadline_exceeded", action
+        assert started.refused("memory.load_model", {"model_id": "none"})["code"] == "model_not_found"
+        assert not any(map(started.replies, (named, too_large, cleared, planned)))
         late.write_bytes(b"")
         assert started.reply(named)["success"]
         assert "passed_over" in str(started.reply(too_large))
         assert started.reply(cleared)["success"]
+        assert started.reply(planned)["data"]["selected"] is None
+        made = started.call("memory.get_allocations")["allocations"]
+        assert sum(each["device_id"] == "node-2/cpu" for each in made) == 1
         started.close_input()
         assert started.exit_code(20) == 0
 

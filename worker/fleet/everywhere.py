@@ -8,8 +8,8 @@ from typing import Any
 import ray
 
 from protocol.actions import ACTIONS
-from protocol.vocabulary import DeviceState, HealthState, PressureLevel
-from worker.core.errors import DeviceUnavailableError, WorkerError
+from protocol.vocabulary import DeviceState, Executed, HealthState, PressureLevel
+from worker.core.errors import CancelledError, DeadlineExceededError, DeviceUnavailableError, WorkerError
 from worker.core.health import Health, PartHealth, worst
 from worker.fleet.asked import Data, How, Run
 from worker.fleet.links import LOST, Pending, meta_of
@@ -69,19 +69,25 @@ class Everywhere:
 
         DeviceUnavailableError where none answers, but for what is answered even so.
         """
-        refs = [each.ref for each in pending]
-        if refs and not ACTIONS[name].changes:
+        ready = pending
+        if pending and not ACTIONS[name].changes:
+            refs = [each.ref for each in pending]
             with suppress(*LOST):
                 refs, _ = ray.wait(refs, num_returns=len(refs), timeout=_PATIENCE_SECONDS)
-        ready = set(refs)
+            ready = [each for each in pending if each.ref in set(refs)]
         answers: Answers = {}
         failed: WorkerError | None = None
-        for each in pending:
+        for each in ready:
             try:
-                if each.ref in ready:
-                    answers[each.link.node_id] = each.answer(call)
+                answers[each.link.node_id] = each.answer(call)
             except DeviceUnavailableError as error:  # lost, or its worker is being started again
                 failed = error
+            except (CancelledError, DeadlineExceededError) as error:
+                for other in ready:
+                    other.cancel()
+                if ACTIONS[name].changes and len(ready) > 1:
+                    error.executed = Executed.UNKNOWN  # others may have done it
+                raise
         if answers or name in _EVEN_OF_NONE:
             return answers
         why = "no node of the fleet answers" if pending else "every node of the fleet is lost"

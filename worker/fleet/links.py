@@ -1,15 +1,19 @@
 """A node as a gateway reaches it: requests out, replies back, and what became of those whose node is lost."""
 
 import itertools
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import ray
 
 from protocol.vocabulary import Executed
 from worker.client.calls import data_of
+from worker.core.cancellation import CancelToken, wait_for_change
 from worker.core.errors import DeviceUnavailableError, WorkerError
 from worker.core.log import log
+from worker.core.sure_lock import SureCondition
 from worker.fleet.freeing import Freeing
 from worker.fleet.names import outward
 from worker.fleet.node_worker import UNDONE
@@ -41,7 +45,10 @@ class Said(dict[str, Any]):
 
 
 class Link:
-    """One node. Its requests reach its worker in the order in which they are sent. Thread-safe."""
+    """One node. Its requests reach its worker in the order in which they are sent. Thread-safe.
+
+    While the node is being started they are kept here: one that is given up meanwhile is never carried out.
+    """
 
     def __init__(
         self,
@@ -51,6 +58,8 @@ class Link:
         freeing: Freeing,
         on_answer: Callable[["Link", str, Answered], None],
         on_lost: Callable[["Link", str], None],
+        *,
+        started: bool = True,
     ) -> None:
         self.node_id = node_id
         self.handle = handle
@@ -60,6 +69,12 @@ class Link:
         self._on_lost = on_lost
         self._link_id = f"{gateway}-{next(_LINKS)}"
         self._numbers = itertools.count(1)
+        self._changed = SureCondition()
+        # All mutable state, under its lock: whether the node has started, why it will not, and what is kept until it has, each with
+        # when it was asked for, by ``time.monotonic``.
+        self._started = started
+        self._why_ended: str | None = None
+        self._kept: dict[Pending, float] = {}
 
     def send(
         self,
@@ -71,15 +86,9 @@ class Link:
         guard: Guard | None = None,
     ) -> "Pending":
         """Send a request; with a guard it may be refused by what the node is now."""
-        number = next(self._numbers)
-        call_id = f"{self._link_id}-{number}"
-        place = Place(self._gateway, self._link_id, number)
-        asked = packed(Asked(place, call_id, guard, action, data, meta))
-        if progress:
-            stream = self.handle.call_with_progress.options(num_returns="streaming").remote(asked)
-            pending = Pending(self, call_id, action, None, stream)
-        else:
-            pending = Pending(self, call_id, action, self.handle.call.remote(asked))
+        pending = Pending(self, action, data, meta, guard, progress=progress)
+        if self._started or not self._keep(pending):
+            self._send(pending)
         self.freeing.sent(action, pending)
         return pending
 
@@ -87,9 +96,48 @@ class Link:
         """Send a request and wait for what it answers, in the fleet's names. Raises what it refuses with."""
         return self.send(action, data, meta_of(call) if meta is None else meta).answer(call)
 
-    def cancel(self, call_id: str) -> None:
-        """Have a request cancelled."""
-        unwaited(self.handle.cancel.remote(call_id), "cancelling on a node")
+    def cancel(self, pending: "Pending") -> None:
+        """Have a request cancelled; one that is kept is never sent."""
+        with self._changed:
+            self._kept.pop(pending, None)
+        if pending.call_id is not None:
+            unwaited(self.handle.cancel.remote(pending.call_id), "cancelling on a node")
+
+    # ---- the node's start ----
+
+    def start(self) -> None:
+        """Note that the node has started: what is kept is sent, with the time that is left to it."""
+        with self._changed:
+            for pending, since in self._kept.items():
+                waited_ms = round((time.monotonic() - since) * 1000)
+                deadline_ms = pending.meta.get("deadline_ms")
+                if deadline_ms is not None:
+                    pending.meta = {**pending.meta, "deadline_ms": max(1, deadline_ms - waited_ms)}
+                self._send(pending)
+            self._kept.clear()
+            self._started = True
+            self._changed.notify_all()
+
+    def end(self, why: str) -> None:
+        """Note that nothing reaches the node by this any more: what is kept is refused."""
+        with self._changed:
+            self._why_ended = why
+            self._kept.clear()
+            self._changed.notify_all()
+
+    def await_start(self, pending: "Pending", token: CancelToken) -> None:
+        """Wait until a request is sent. NodeLostError where it never is; what the token raises: then it never is either."""
+        if self._started:
+            return
+        with self._changed:
+            try:
+                while pending in self._kept:
+                    wait_for_change(self._changed, token)
+            except WorkerError as error:
+                self._kept.pop(pending, None)
+                raise named(error, self.node_id) from None
+        if pending.call_id is None:
+            raise self._lost(self._why_ended or PROCESS_LOST, Executed.NO)
 
     def drain(self) -> None:
         """Have nothing more placed there."""
@@ -103,20 +151,56 @@ class Link:
         """Note that the node is lost, and make the error of a request that was on its way."""
         why = why_of(error)
         self._on_lost(self, why)
+        return self._lost(why, UNDONE.get(action, Executed.UNKNOWN))
+
+    # ---- inside ----
+
+    def _keep(self, pending: "Pending") -> bool:
+        """Keep a request until the node has started, unless it has by now."""
+        with self._changed:
+            if self._why_ended is None and not self._started:
+                self._kept[pending] = time.monotonic()
+            return not self._started
+
+    def _send(self, pending: "Pending") -> None:
+        number = next(self._numbers)
+        pending.call_id = f"{self._link_id}-{number}"
+        place = Place(self._gateway, self._link_id, number)
+        asked = packed(
+            Asked(place, pending.call_id, pending.guard, pending.action, pending.data, pending.meta)
+        )
+        if pending.progress:
+            pending.stream = self.handle.call_with_progress.options(num_returns="streaming").remote(asked)
+        else:
+            pending.ref = self.handle.call.remote(asked)
+
+    def _lost(self, why: str, executed: Executed) -> NodeLostError:
         told = NodeLostError(f"{self.node_id} is lost: {why}", node=self.node_id)
-        told.executed = UNDONE.get(action, Executed.UNKNOWN)
+        told.executed = executed
         return told
 
 
 class Pending:
     """A request on its way to a node."""
 
-    def __init__(self, link: Link, call_id: str, action: str, ref: Any, stream: Any = None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        action: str,
+        data: dict[str, Any],
+        meta: dict[str, Any],
+        guard: Guard | None,
+        *,
+        progress: bool,
+    ) -> None:
         self.link = link
-        self._call_id = call_id
-        self._action = action
-        self.ref = ref
-        self._stream = stream
+        self.action, self.data, self.meta, self.guard = action, data, meta, guard
+        self.progress = progress
+        self.call_id: str | None = None
+        """None until it is sent."""
+        self.ref: Any = None
+        """What Ray answers it with, once it is sent; ``stream`` with what is told meanwhile."""
+        self.stream: Any = None
 
     def answer(self, call: Call) -> Any:
         """Wait for the worker's answer, in the fleet's names. Raises what it refuses with; NodeLostError."""
@@ -125,11 +209,12 @@ class Pending:
     def wait(self, call: Call) -> Answered:
         """Wait for the reply as it is; cancelled where the call is. It is answered all the same, as cancelled or done."""
         try:
+            self.link.await_start(self, call.token)
             with call.token.telling(self.cancel):
-                found: Answered = unpacked(ray.get(self.ref) if self._stream is None else self._follow(call))
-            self.link.heard(self.link, self._action, found)
+                found: Answered = unpacked(ray.get(self.ref) if self.stream is None else self._follow(call))
+            self.link.heard(self.link, self.action, found)
         except LOST as error:
-            raise self.link.lost(error, self._action) from None
+            raise self.link.lost(error, self.action) from None
         finally:
             self.link.freeing.answered(self)
         return found
@@ -151,10 +236,10 @@ class Pending:
 
     def cancel(self) -> None:
         """Have it cancelled."""
-        self.link.cancel(self._call_id)
+        self.link.cancel(self)
 
     def _follow(self, call: Call) -> bytes:
-        for ref in self._stream:
+        for ref in self.stream:
             step: tuple[int, int] | bytes = ray.get(ref)
             if isinstance(step, bytes):
                 return step
@@ -191,7 +276,7 @@ def named(error: WorkerError, node_id: str) -> WorkerError:
     return error
 
 
-def meta_of(call: Call) -> dict[str, Any]:
-    """Return what a node has to know of how a request is to be handled: the time that is left."""
+def meta_of(call: Call, given: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """Return what a node has to know of how a request is to be handled: what the host said, and the time that is left."""
     left = call.token.left_ns
-    return {} if left is None else {"deadline_ms": max(1, left // 1_000_000)}
+    return {**given, **({} if left is None else {"deadline_ms": max(1, left // 1_000_000)})}

@@ -9,13 +9,14 @@ from worker.core.errors import (
     DeviceUnavailableError,
     LimitExceededError,
     ModelLoadFailedError,
+    ModelNotFoundError,
     OutOfMemoryError,
     OverloadedError,
     UnsupportedError,
     WorkerError,
 )
 from worker.fleet.asked import Data, How, Run
-from worker.fleet.links import Pending
+from worker.fleet.links import Pending, meta_of
 from worker.fleet.names import ALL, joined, split
 from worker.fleet.roster import Roster
 from worker.fleet.views import Cause, Choice, Passed, PlacementRequest, Step
@@ -34,6 +35,7 @@ _STALE_MAX = 8
 """How often a node may say that it is another by now before it is passed over."""
 _FINAL = {Cause.EXCLUDED, Cause.UNKNOWN_MODEL, Cause.REFUSED, Cause.NO_DEVICE, Cause.NO_ROOM}
 """Why a node that may be placed on was passed over."""
+_NO_PLAN: Data = {"selected": None}
 _UNITED = ("freed_bytes", "returned_bytes", "claimed_bytes", "kept_bytes", "process_returned_bytes")
 
 
@@ -90,23 +92,51 @@ class Placing:
         return lambda call: _united([each.answer(call) for each in pending])
 
     def plan(self, _name: str, data: Data, how: How) -> Run:
-        """Ask each way of the node that is named or placed for it; the first that fits is that node's own choice too."""
+        """Ask each way of the node that is named or placed for it; the first that fits is that node's own choice too.
+
+        Where none fits, and some could be placed nowhere, all are asked for anew once another node is started.
+        """
+        first = self._ask_ways(data, how.meta)
+
+        def run(call: Call) -> Data:
+            pending, nowhere = first
+            while True:
+                refusal, answer = None, _NO_PLAN
+                try:
+                    answer = _plan_of(data, [(positions, each.answer(call)) for positions, each in pending])
+                except ModelNotFoundError as error:
+                    refusal = error
+                if answer["selected"] is None and nowhere:
+                    elsewhere = all(_is_unknown(passed, self._own) for passed in nowhere)
+                    if self._roster.await_start(call.token, elsewhere=elsewhere):
+                        pending, nowhere = self._ask_ways(data, meta_of(call, how.meta))
+                        continue
+                if refusal is not None:
+                    raise refusal
+                return answer
+
+        return run
+
+    # ---- inside ----
+
+    def _ask_ways(
+        self, data: Data, meta: Data
+    ) -> tuple[list[tuple[list[int], Pending]], list[tuple[Passed, ...]]]:
+        """Send each way to its node, along with its position. Returns also why those that could be placed nowhere were not."""
         asked: dict[str, list[tuple[int, Data]]] = {}
+        nowhere: list[tuple[Passed, ...]] = []
         for position, each in enumerate(data["candidates"]):
-            node, candidate = self._planned(each)
+            node, candidate = self._planned(each, nowhere)
             asked.setdefault(node, []).append((position, candidate))
-        pending = [
+        return [
             (
                 [position for position, _ in rows],
                 self._roster.link(node).send(
-                    "memory.plan", {**data, "candidates": [each for _, each in rows]}, how.meta
+                    "memory.plan", {**data, "candidates": [each for _, each in rows]}, meta
                 ),
             )
             for node, rows in asked.items()
-        ]
-        return lambda call: _plan_of(data, [(positions, each.answer(call)) for positions, each in pending])
-
-    # ---- inside ----
+        ], nowhere
 
     def _meant(self, name: Any) -> str | None:
         """Return the id of the model that is meant; None where no node knows it."""
@@ -130,7 +160,7 @@ class Placing:
         pending = link.send(name, inner, how.meta, progress=how.progress)
         return lambda call: pending.read(_settled(self._roster, key, pending, call))
 
-    def _planned(self, candidate: Data) -> tuple[str, Data]:
+    def _planned(self, candidate: Data, nowhere: list[tuple[Passed, ...]]) -> tuple[str, Data]:
         asked = candidate.get("device_id")
         if asked is not None and asked != ALL:
             node, device = split(asked)
@@ -140,8 +170,11 @@ class Placing:
             required_bytes=candidate.get("required_bytes"),
             new_use=False,
         )
-        chosen = self._roster.place(request).chosen
-        return (self._own if chosen is None else chosen.node_id), candidate
+        placement = self._roster.place(request)
+        if placement.chosen is not None:
+            return placement.chosen.node_id, candidate
+        nowhere.append(placement.why_passed())
+        return self._own, candidate
 
 
 class _Attempt:
@@ -161,7 +194,7 @@ class _Attempt:
         self._passed: tuple[Passed, ...] = ()
         before = roster.freeing.numbers()  # first: the decision may not know of what is answered from here on
         self._trying = self._next()
-        self._freed = frozenset[int]() if self._trying else before
+        self._freed = frozenset[int]() if self._trying or self._known_nowhere() else before
 
     def run(self, call: Call) -> Any:
         """Wait for the answer, trying one node after the other. Raises the best node's refusal where all refuse.
@@ -170,7 +203,7 @@ class _Attempt:
         """
         if self._freed:
             self._roster.freeing.wait(self._freed, call.token)
-            self._trying = self._next()
+            self._trying = self._next(call)
         while (trying := self._trying or self._on_another(call)) is not None:
             key, choice, pending = trying
             self._trying = None
@@ -187,19 +220,26 @@ class _Attempt:
                     raise
                 self._refused[choice.node_id] = error
             call.check()
-            self._trying = self._next()
+            self._trying = self._next(call)
         return self._last_resort(call)
 
     # ---- inside ----
 
+    def _known_nowhere(self) -> bool:
+        """Tell whether no node knows the model: it is not memory that it lacks."""
+        return {each.cause for each in self._passed} == {Cause.UNKNOWN_MODEL}
+
     def _on_another(self, call: Call) -> tuple[str, Choice, Pending] | None:
-        """Try it on a node that is being started, once it is; None where it goes on none of them."""
+        """Try it on a node that is being started, once it is; None where it goes on none of them, or none can know the model."""
         trying = None
-        while trying is None and self._roster.await_start(call.token):
-            trying = self._next()
+        while trying is None and self._roster.await_start(
+            call.token, elsewhere=_is_unknown(self._passed, self._own)
+        ):
+            trying = self._next(call)
         return trying
 
-    def _next(self) -> tuple[str, Choice, Pending] | None:
+    def _next(self, call: Call | None = None) -> tuple[str, Choice, Pending] | None:
+        """Send it to where it is best by now, with the time that is left; None where it goes nowhere."""
         request = PlacementRequest(
             **{**vars(self._request), "excluded": self._request.excluded | frozenset(self._refused)}
         )
@@ -212,7 +252,7 @@ class _Attempt:
             link = self._roster.link(choice.node_id)
         except WorkerError as error:  # lost since
             self._refused[choice.node_id] = error
-            return self._next()
+            return self._next(call)
         key = f"{id(self)}-{len(self._refused)}-{self._stale}"
         guard = self._roster.reserve(key, choice, request)
         return (
@@ -221,7 +261,7 @@ class _Attempt:
             link.send(
                 self._name,
                 self._inner(choice),
-                self._how.meta,
+                self._how.meta if call is None else meta_of(call, self._how.meta),
                 progress=self._how.progress,
                 guard=guard,
             ),
@@ -276,7 +316,7 @@ class _Attempt:
             raise self._told(told)
         try:
             pending = self._roster.link(node).send(
-                self._name, self._data, self._how.meta, progress=self._how.progress
+                self._name, self._data, meta_of(call, self._how.meta), progress=self._how.progress
             )
             return pending.answer(call)
         except WorkerError as error:
@@ -299,6 +339,11 @@ def _settled(roster: Roster, key: str, pending: Pending, call: Call) -> Answered
         return found
     finally:
         roster.settle(key, pending.link.node_id, found)
+
+
+def _is_unknown(passed: tuple[Passed, ...], own: str | None) -> bool:
+    """Tell whether something goes nowhere for a model that the gateway's own node does not know."""
+    return any(each.node_id == own and each.cause is Cause.UNKNOWN_MODEL for each in passed)
 
 
 class _StaleError(Exception):

@@ -35,6 +35,7 @@ from worker.fleet.views import (
 from worker.fleet.words import LEASE_SECONDS, START_SECONDS, Answered, Guard, News, Since
 
 STARTING = "it is being started"
+_UNHEARD = "the directory has not heard of it: nothing is placed there"
 _UNTOLD = (DeviceView("cpu", DeviceKind.CPU, state=DeviceState.PROBING),)
 """What a node has that never told of itself."""
 
@@ -101,10 +102,13 @@ class Roster:
             left_out = self._lost.keys() if starting else {*self._lost, *self._starting()}
             return tuple(self._links[each] for each in in_order(self._links) if each not in left_out)
 
-    def await_start(self, token: CancelToken) -> bool:
-        """Wait until a node more has told of itself, or is lost. False at once where none is being started. Raises what the token raises."""
+    def await_start(self, token: CancelToken, *, elsewhere: bool = False) -> bool:
+        """Wait until a node more has told of itself, or is lost. False at once where none is being started. Raises what the token raises.
+
+        ``elsewhere``: only for those on other machines than the gateway's, where all read the same files with the same options.
+        """
         with self._changed:
-            starting = self._starting()
+            starting = {each for each in self._starting() if not (elsewhere and self.is_here(each))}
             while starting and self._starting() >= starting:
                 wait_for_change(self._changed, token)
         return bool(starting)
@@ -165,10 +169,7 @@ class Roster:
             elif name in starting:
                 state, said = HealthState.STARTING, f"{STARTING}: nothing is placed there yet"
             elif leases.get(name, 0) < time.monotonic_ns():
-                state, said = (
-                    HealthState.DEGRADED,
-                    "the directory has not heard of it: nothing is placed there",
-                )
+                state, said = HealthState.DEGRADED, _UNHEARD
             yield PartHealth(f"node:{name}", state, said)
 
     # ---- placing ----
@@ -190,11 +191,8 @@ class Roster:
             uses = request.new_use and request.model_id is not None
             self._candidates.reservations.add(key, choice, request.model_id, uses=uses)
             known = self._candidates.get(choice.node_id)
-            return Guard(
-                "" if known is None else known.incarnation,
-                choice.revision,
-                request.model_id if uses else None,
-            )
+        incarnation = "" if known is None else known.incarnation
+        return Guard(incarnation, choice.revision, request.model_id if uses else None)
 
     def reserve_named(self, key: str, device: str, model_id: str | None, size_bytes: int) -> None:
         """Count from now on what goes to a device that was named, as if it had been placed there."""
@@ -275,6 +273,7 @@ class Roster:
             return
         now = time.monotonic()
         self._lost[node_id] = Lost(why, self._heard_at.get(node_id, now) if since is None else since, now)
+        self._links[node_id].end(why)
         machine = self._machines_now.pop(node_id, None)  # where its actor is not started again, another is
         if machine is not None and before is None:
             self._cluster.missed(machine)
@@ -309,10 +308,8 @@ class Roster:
         since = news.since
         with self._changed:
             for each in news.said:
-                if not self._take(each):
-                    since = Since(
-                        since.directory, 0, since.event
-                    )  # something was missed: all is asked for anew
+                if not self._take(each):  # something was missed: all is asked for anew
+                    since = Since(since.directory, 0, since.event)
             now = time.monotonic()
             for name, left in news.leases.items():
                 self._candidates.renew(name, round((now + left) * 1e9))
@@ -343,6 +340,8 @@ class Roster:
         self._candidates.update(said)
         if known is None:
             self._candidates.renew(name, 0)  # until the directory says how long it lasts
+            if name in self._links:
+                self._links[name].start()
         if (again or known is None) and name in self._lost and name in self._links:
             self._bring_back(name)
         return True
@@ -374,10 +373,13 @@ class Roster:
 
     def _link(self, name: str, handle: Any) -> None:
         """Reach a node by a new link from now on: what ends an older one says nothing of it any more."""
-        for ref in [ref for ref, link in self._watches.items() if link.node_id == name]:
+        for ref, link in [each for each in self._watches.items() if each[1].node_id == name]:
             del self._watches[ref]
             ray.cancel(ref)
-        link = self._links[name] = Link(name, handle, self.gateway, self.freeing, self.heard, self.lose)
+            link.end(PROCESS_LOST)
+        known = self._candidates.get(name) is not None
+        link = Link(name, handle, self.gateway, self.freeing, self.heard, self.lose, started=known)
+        self._links[name] = link
         self._watches[handle.watch.remote()] = link
 
     def look_for_machines(self, only: str | None = None) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from protocol.vocabulary import HealthState
+from protocol.vocabulary import Executed, HealthState
 from worker.core.cancellation import CancelToken
 from worker.core.clock import FixedClock
 from worker.core.health import Health, PartHealth
@@ -78,3 +78,32 @@ def test_a_question_that_ray_leaves_by_ending_is_no_bug(monkeypatch: pytest.Monk
     run = asked.begin("memory.get_pressure", {}, How({}))
     with pytest.raises(DeviceUnavailableError, match="a is lost"):
         run(Call(CancelToken(lambda: 0), no_report))
+
+
+def test_what_ends_early_on_one_node_is_given_up_on_all_and_may_have_been_done() -> None:
+    """Its own word, that everything is as it was, is of that node alone."""
+    from worker.core.errors import DeadlineExceededError
+    from worker.fleet.everywhere import Everywhere
+
+    cancelled: list[str] = []
+
+    class Pending:
+        def __init__(self, node_id: str) -> None:
+            self.link = SimpleNamespace(node_id=node_id)
+
+        def answer(self, _call: Any) -> dict[str, Any]:
+            if self.link.node_id != "a":
+                raise DeadlineExceededError("b: the deadline passed")
+            return {}
+
+        def cancel(self) -> None:
+            cancelled.append(self.link.node_id)
+
+    links = [SimpleNamespace(node_id=each, send=lambda *_, node=each: Pending(node)) for each in "abc"]
+    roster: Any = SimpleNamespace(reachable=lambda **_: links)
+    asked = Everywhere(roster, "a", History(FixedClock()), Health())
+    call: Any = None
+    with pytest.raises(DeadlineExceededError) as ended:
+        asked.begin("memory.clear", {"clear_type": "all"}, How({}))(call)
+    assert ended.value.executed is Executed.UNKNOWN
+    assert cancelled == ["a", "b", "c"]

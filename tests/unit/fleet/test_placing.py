@@ -10,11 +10,11 @@ import pytest
 
 from protocol.vocabulary import Executed
 from worker.core.cancellation import CancelToken
-from worker.core.errors import UnsupportedError
+from worker.core.errors import ModelNotFoundError, UnsupportedError
 from worker.core.records import no_report
 from worker.fleet.asked import How
 from worker.fleet.freeing import Freeing
-from worker.fleet.views import Choice, Step
+from worker.fleet.views import Cause, Choice, Passed, Step
 from worker.fleet.words import Answered
 from worker.stream.work import Call
 
@@ -26,7 +26,7 @@ ROOM = Choice("node-1", "cpu", 1, Step.FITS, 0.0, 0.0, 0.0, 4, "")
 
 def asked(
     place: Callable[[Any], Any],
-    await_start: Callable[[Any], bool] = lambda _: False,
+    await_start: Callable[..., bool] = lambda _, **__: False,
     freeing: Freeing | None = None,
     answer: Callable[[dict[str, Any]], dict[str, Any]] = lambda _: {"allocation_id": "a"},
     name: str = "memory.allocate",
@@ -39,14 +39,19 @@ def asked(
     link = SimpleNamespace(node_id="node-1")
 
     def send(_name: str, inner: dict[str, Any], *_: Any, **__: Any) -> Any:
-        return SimpleNamespace(link=link, wait=lambda _: done, read=lambda _: answer(inner))
+        def read(_: Any) -> dict[str, Any]:
+            return answer(inner)
+
+        return SimpleNamespace(link=link, wait=lambda _: done, read=read, answer=read)
 
     link.send = send
     roster: Any = SimpleNamespace(
         freeing=freeing or Freeing(), place=place, link=lambda _: link, reserve=lambda *_: None,
         settle=lambda *_: None, await_start=await_start, meant=lambda *_: None,
     )  # fmt: skip
-    run = Placing(roster, "node-1").begin(name, data or {"size_bytes": 4}, How({}))
+    placing = Placing(roster, "node-1")
+    begin = placing.plan if name == "memory.plan" else placing.begin
+    run = begin(name, data or {"size_bytes": 4}, How({}))
     return run(Call(CancelToken(lambda: 0), no_report))
 
 
@@ -75,7 +80,8 @@ def test_what_fits_nowhere_is_tried_on_each_node_that_is_being_started() -> None
     def place(_: Any) -> Any:
         return SimpleNamespace(chosen=ROOM if len(there) == 2 else None, why_passed=lambda: ())
 
-    def await_start(_: Any) -> bool:
+    def await_start(_: Any, *, elsewhere: bool) -> bool:
+        assert not elsewhere
         there.append("another node")
         return True
 
@@ -98,3 +104,78 @@ def test_a_node_is_told_no_device_of_a_model_that_is_declared_for_another(*, is_
         lambda _: SimpleNamespace(chosen=choice), answer=answer, name="memory.load_model", model_id="m"
     )
     assert found == {"device_id": "cpu"}
+
+
+def row(name: str, *, fits: bool) -> dict[str, Any]:
+    return {"name": name, "fits": fits, "device_id": "node-1/cpu"}
+
+
+def planned(starts: list[bool], *candidates: dict[str, Any]) -> Any:
+    """Return what a plan is answered where so many nodes more are started, and it fits once ``starts`` is empty."""
+
+    def place(_: Any) -> Any:
+        return SimpleNamespace(chosen=None if starts else ROOM, why_passed=lambda: ())
+
+    def answer(inner: dict[str, Any]) -> dict[str, Any]:
+        rows = [row(each["name"], fits=not starts) for each in inner["candidates"]]
+        return {"candidates": rows, "selected": None, "reason": "as it was"}
+
+    def await_start(_: Any, **__: Any) -> bool:
+        return bool(starts) and starts.pop()
+
+    return asked(place, await_start, answer=answer, name="memory.plan", candidates=candidates)
+
+
+def test_a_plan_in_which_nothing_fits_waits_for_nodes_that_are_being_started() -> None:
+    """As the load does that it is made for: a host that plans first is not told less."""
+    way = {"name": "large", "required_bytes": 4}
+    assert planned([True, True], way)["selected"] == "large"
+    assert planned([False], way)["selected"] is None
+
+
+def test_a_plan_whose_devices_are_named_waits_for_no_other_node() -> None:
+    """What another has makes no difference there."""
+    starts = [True]
+    assert (
+        planned(starts, {"name": "here", "required_bytes": 4, "device_id": "node-1/cpu"})["selected"] is None
+    )
+    assert starts == [True]
+
+
+@pytest.mark.parametrize("name", ["memory.load_model", "memory.plan"])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_model_that_no_file_declares_is_not_waited_for_on_this_machine(name: str, *, known: bool) -> None:
+    """The gateway's own node read the same files: another one there can't know more."""
+    waited_elsewhere: list[bool] = []
+    passed = Passed("node-1", Cause.NO_ROOM if known else Cause.UNKNOWN_MODEL, "")
+
+    def await_start(_: Any, *, elsewhere: bool) -> bool:
+        waited_elsewhere.append(elsewhere)
+        return False
+
+    def answer(_: Any) -> Any:
+        raise ModelNotFoundError("no model 'm'")
+
+    data = (
+        {"model_id": "m"} if name == "memory.load_model" else {"candidates": [{"name": "a", "model_id": "m"}]}
+    )
+    with pytest.raises(ModelNotFoundError):
+        asked(
+            lambda _: SimpleNamespace(chosen=None, why_passed=lambda: (passed,)),
+            await_start, answer=answer, name=name, **data,
+        )  # fmt: skip
+    assert waited_elsewhere == [not known]
+
+
+def test_a_model_that_no_node_knows_waits_for_nothing_that_is_to_be_freed() -> None:
+    """It is not memory that it lacks."""
+    freeing, clearing = Freeing(), Choice
+    freeing.sent("memory.clear", clearing)
+
+    def answer(_: Any) -> Any:
+        raise ModelNotFoundError("no model 'm'")
+
+    passed = Passed("node-1", Cause.UNKNOWN_MODEL, "")
+    placement = SimpleNamespace(chosen=None, why_passed=lambda: (passed,))
+    with pytest.raises(ModelNotFoundError):
+        asked(lambda _: placement, freeing=freeing, answer=answer, name="memory.load_model", model_id="m")

@@ -10,7 +10,8 @@ import pytest
 
 from protocol.vocabulary import DeviceKind, ModelState
 from worker.core.cancellation import CancelToken
-from worker.core.errors import CancelledError
+from worker.core.errors import CancelledError, DeviceUnavailableError
+from worker.core.records import no_report
 from worker.fleet.changes import change
 from worker.fleet.views import (
     Cause,
@@ -22,6 +23,7 @@ from worker.fleet.views import (
     Step,
 )
 from worker.fleet.words import Answered, News, Since
+from worker.stream.work import Call
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
 HANDLE = SimpleNamespace(watch=SimpleNamespace(remote=object), leave=SimpleNamespace(remote=object))
@@ -41,8 +43,9 @@ class Told:
 
         monkeypatch.setattr(roster.ray, "cancel", lambda ref: None)
         cluster: Any = SimpleNamespace(
-            directory=lambda: None, node=lambda machine, options: HANDLE, missed=lambda machine: None
+            directory=lambda: None, node=lambda machine, _: self.handle(machine), missed=lambda machine: None
         )
+        self.handles: dict[str, Any] = {}
         self.losses: list[str] = []
         self.back: list[float] = []
         self.machines: Any = {"node-1": SimpleNamespace(folder=None)}
@@ -57,6 +60,10 @@ class Told:
         found = Answered({"success": True, "data": data}, None, "1", revision, view)
         self.roster.heard(self.roster.link("node-1"), action, found)
         return found
+
+    def handle(self, machine: Any) -> Any:
+        name = next(name for name, each in self.machines.items() if each is machine)
+        return self.handles.get(name, HANDLE)
 
     def hear(self, said: NodeView | NodeChange, lease: float | None = None) -> None:
         self.roster.hear(News(Since(), (said,), {} if lease is None else {"node-1": lease}, ()))
@@ -194,6 +201,36 @@ def test_a_node_that_does_not_start_in_time_is_lost_until_it_does(
     assert told.losses == []  # nothing was there
     told.hear(replace(view("1"), node_id="node-2"))
     assert (told.roster.why_lost("node-2"), told.back) == (None, [121.0])
+
+
+def test_what_is_sent_to_a_node_reaches_it_once_it_told_of_itself(told: Told) -> None:
+    """Where it is lost instead, whoever waits is told so."""
+    sent: list[str] = []
+    handle = SimpleNamespace(
+        watch=HANDLE.watch, leave=HANDLE.leave, call=SimpleNamespace(remote=lambda _: sent.append("sent"))
+    )
+    told.handles.update({"node-2": handle, "node-3": handle})
+    told.machines |= {"node-2": SimpleNamespace(folder=None), "node-3": SimpleNamespace(folder=None)}
+    told.roster.look_for_machines()
+    asked = [told.roster.link(each).send("memory.allocate", {}, {}) for each in ("node-2", "node-3")]
+    told.hear(replace(view("1"), node_id="node-2"))
+    assert sent == ["sent"]
+    told.roster.link("node-3").lost(RuntimeError("Socket closed"), "memory.get_status")
+    with pytest.raises(DeviceUnavailableError, match="node-3 is lost"):
+        asked[1].answer(Call(CancelToken(lambda: 0), no_report))
+
+
+def test_nodes_of_the_gateways_own_machine_are_not_waited_for_by_what_its_files_say(told: Told) -> None:
+    """All of them read the same with the same options; those of another machine may have others."""
+    token = CancelToken(lambda: 0)
+    token.cancel()
+    told.machines["node-2"] = SimpleNamespace(folder="here")
+    told.roster.look_for_machines()
+    assert not told.roster.await_start(token, elsewhere=True)
+    told.machines["other-1"] = SimpleNamespace(folder=None)
+    told.roster.look_for_machines()
+    with pytest.raises(CancelledError):
+        told.roster.await_start(token, elsewhere=True)
 
 
 def test_what_waits_for_a_node_goes_on_once_it_is_there_or_lost(told: Told) -> None:
