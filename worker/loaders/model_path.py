@@ -10,10 +10,12 @@ import json
 import os
 import re
 import stat
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
+from posixpath import normpath
 
 from protocol.record import Record
+from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec
 from worker.core.paths import said_of
 from worker.loaders.base import load_failed, reading
@@ -115,7 +117,8 @@ def _stands_for(spec: ModelSpec) -> tuple[Path, ...]:
     real, path = _confined(spec, spec.path), spec.path or Path()
     if real.is_dir():
         folder = _snapshot(spec, path, real)
-        return tuple(folder / name for name in _chosen(spec, sorted(each.name for each in folder.iterdir())))
+        names = _without_data(spec, folder, sorted(each.name for each in folder.iterdir()))
+        return tuple(folder / name for name in _chosen(spec, names))
     shard = _OF.search(path.name)
     if shard is None or path.suffix == ".gguf":  # whose header says what it is a part of
         return (path,)
@@ -185,6 +188,40 @@ def _nowhere(real: Path) -> str:
     if real.parent.name == "blobs" and real.parent.parent.name.startswith("models--"):
         return f"it is a link of a hub cache to {real.name}, which is not there: its download never ended; download it again"
     return f"it is a link to {real}, which is not there: correct it, or put the file there"
+
+
+def _without_data(spec: ModelSpec, folder: Path, names: list[str]) -> list[str]:
+    """Leave out each ``.bin`` with the tensors of an ONNX model beside it, unless the declared loader reads such files."""
+    models = [folder / name for name in names if name.endswith(".onnx") and not name.startswith(".")]
+    if not models or ".bin" in _OF_LOADERS.get(spec.loader or "", ()):
+        return names
+    return [name for name in names if not name.endswith(".bin") or _is_model(spec, folder / name, models)]
+
+
+def _is_model(spec: ModelSpec, path: Path, beside: list[Path]) -> bool:
+    """Tell whether a file beside ONNX models is one itself, by its first bytes; where these may be a tensor's, it is if none of them names it."""
+    from worker.loaders.file_kind import PICKLES, head_of, loader_for, not_a_model  # noqa: PLC0415 - only beside an ONNX model
+    from worker.loaders.positional_file import PositionalFile  # noqa: PLC0415 - as above
+
+    try:
+        with closing(PositionalFile(*open_file(spec, _confined(spec, path)))) as file, reading(spec):
+            head = head_of(file)
+    except ModelLoadFailedError:  # told of where it is chosen
+        return True
+    if head.startswith(PICKLES) or not_a_model(head, file.size_bytes) is not None:  # two bytes, or zeros
+        return not any(path.name in _data_of(spec, each) for each in beside)
+    return loader_for(head) is not None
+
+
+def _data_of(spec: ModelSpec, path: Path) -> frozenset[str]:
+    """Return the files with an ONNX model's tensors; none where it can't be read, which is told where it is chosen."""
+    from worker.loaders.onnx_header import read_header  # noqa: PLC0415 - only where a file may be one of them
+
+    with suppress(ModelLoadFailedError):
+        descriptor, size, _ = open_file(spec, _confined(spec, path))
+        with os.fdopen(descriptor, "rb") as file, reading(spec):
+            return frozenset(normpath(each.location) for each in read_header(file, size).external)
+    return frozenset()
 
 
 def _chosen(spec: ModelSpec, names: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """ONNX files: read as far as their header without the library, refused in words, and run in an engine process."""
 
 import struct
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +17,7 @@ from tests.unit.machine import MIB, Machine
 from worker.core.clock import SystemClock
 from worker.core.errors import ModelLoadFailedError, UnsupportedError
 from worker.core.models import AUTO_LOADER, ModelSpec, Placement
+from worker.loaders.model_path import model_files
 from worker.loaders.onnx_loader import OnnxLoader
 from worker.loaders.registry import inferred, loader_of
 from worker.plugins._leases import Models
@@ -325,3 +327,35 @@ def test_what_means_nothing_to_an_engine_is_refused_where_its_loader_is_inferred
     assert spec.loader == "onnx"
     with pytest.raises(ModelLoadFailedError, match=f"{key}: has no meaning for an engine's model: "):
         loader_of(spec)
+
+
+ZEROS, PICKLED, RANDOM = bytes(400), b"\x80\x02" + bytes(398), b"\x9c\xc4\x20\xb0" * 100
+
+
+@pytest.mark.parametrize("data", [ZEROS, PICKLED, RANDOM])
+@pytest.mark.parametrize(("model", "name"), [("net.onnx", "weights.bin"), ("model.onnx", "model.bin")])
+def test_a_folder_is_not_taken_for_what_holds_its_onnx_models_weights(tmp_path, model, name, data):
+    """Whatever that is called, and whatever its first bytes happen to be."""
+    (tmp_path / "m").mkdir()
+    path = write(tmp_path / "m" / model, onnx_files.scaling(100, location=name, offset=0, length=400))
+    (tmp_path / "m" / name).write_bytes(data)
+    spec = replace(declared(tmp_path / "m"), loader=AUTO_LOADER, model_root=tmp_path)
+    found = inferred(spec)
+    assert found.loader == "onnx"
+    assert OnnxLoader().launch(found).files == (path, tmp_path / "m" / name)
+
+
+def test_a_bin_beside_an_onnx_model_that_is_a_model_is_taken_as_before(tmp_path):
+    """Also what stands for one and is none yet: that is told, and not passed over."""
+    (tmp_path / "m").mkdir()
+    write(tmp_path / "m" / "model.onnx", onnx_files.scaling(100))
+    weights = tmp_path / "m" / "pytorch_model.bin"
+    spec = replace(declared(tmp_path / "m"), loader=AUTO_LOADER, model_root=tmp_path)
+    with zipfile.ZipFile(weights, "w") as archive:
+        archive.writestr("pytorch_model/data.pkl", b"")
+    assert inferred(spec).loader == "torch"
+    weights.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ModelLoadFailedError, match="Git LFS pointer"):
+        inferred(spec)
+    weights.write_bytes(RANDOM)
+    assert model_files(replace(spec, loader="torch")).real == (weights,)
