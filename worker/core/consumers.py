@@ -115,6 +115,20 @@ def is_limited(consumer: Consumer) -> TypeGuard[LimitedConsumer]:
     return hasattr(consumer, "limit_changed")
 
 
+@runtime_checkable
+class IdleConsumer(Consumer, Protocol):
+    """A consumer of the worker's own that keeps memory for its next use, at no cost: what is idle goes with a device's caches."""
+
+    def give_back(self) -> tuple[int, int | None]:
+        """Give back what is idle. Returns its bytes, and how many of them the system has back; None where that is not known."""
+        ...
+
+
+def keeps_idle(consumer: Consumer) -> TypeGuard[IdleConsumer]:
+    """Tell whether what a consumer keeps goes with the caches: of the worker's own, whatever others have methods of."""
+    return consumer.consumer_id.startswith(POOL_PREFIX) and hasattr(consumer, "give_back")
+
+
 class Usage(Record):
     """What came of what a consumer kept, since it began; None where it does not say."""
 

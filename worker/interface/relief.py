@@ -86,11 +86,19 @@ class Relief:
         *,
         force: bool,
     ) -> ClearResult:
-        """Give up caches, allocations or models."""
+        """Give up caches, allocations or models; with the caches goes what consumers keep for its next use at no cost."""
         present = self._monitor.available(device_ids, token)
+        token.check()
+        caches = present if kind in {ClearType.CACHE, ClearType.ALL} else ()
+        idle = [self._consumers.give_back_idle(each) for each in caches]
         with self._monitor.watching_for_loss():
             self._monitor.refresh(present, max_age_ms=0)
             result = self._reclaim.clear(present, kind, owner, token, force=force)
+            result = replace(
+                result,
+                cleared_bytes=result.cleared_bytes + sum(size for size, _ in idle),
+                returned_bytes=sum_if_known((result.returned_bytes, *(returned for _, returned in idle))),
+            )
             built = self._models.built
             if built is not None and kind in {ClearType.MODELS, ClearType.ALL}:
                 result = built.clear(present, result, token, forced=force)

@@ -25,7 +25,7 @@ from worker.core.errors import (
     UnsupportedError,
     WorkerError,
 )
-from worker.core.records import AllocationRequest
+from worker.core.records import AllocationRequest, sum_if_known
 from worker.core.sure_lock import SureLock
 from worker.interface.allocations import Allocations
 from worker.plugins._buffer_views import Buffer, Shape, bytes_of, form, keeps_storages
@@ -156,14 +156,18 @@ class Buffers:
 
     def drop(self, device_id: str) -> int:
         """Give back what is kept on a device. Returns how much that was, in bytes."""
+        return self.give_back(device_id)[0]
+
+    def give_back(self, device_id: str) -> tuple[int, int | None]:
+        """Do the same, and tell also how many bytes the system has back; None where that is not known."""
         self._take_back()
         with self._lock:
             dropped = [each for each in self._kept if each.device_id == device_id]
             self._kept = [each for each in self._kept if each.device_id != device_id]
-        self._free(dropped)
+        returned = self._free(dropped)
         if dropped:  # what a backend keeps because these sizes come and go would not be back with the system
-            self._core.backends[device_id].trim(device_id)
-        return sum(each.size_bytes for each in dropped)
+            returned.append(self._core.backends[device_id].trim(device_id))
+        return sum(each.size_bytes for each in dropped), sum_if_known(returned)
 
     # ---- inside ----
 
@@ -297,10 +301,14 @@ class Buffers:
             self._later(next_ns + KEEP_NS, self._sweep)
         self._free(idle)
 
-    def _free(self, blocks: list[Block]) -> None:
+    def _free(self, blocks: list[Block]) -> list[int | None]:
+        """Free blocks. Returns how many bytes of each the system has back; None where that is not known."""
+        returned: list[int | None] = []
         for each in blocks:
             with suppress(AllocationNotFoundError, DeviceUnavailableError):
-                self._allocations.deallocate(each.allocation_id, force=True)
+                freed = self._allocations.deallocate(each.allocation_id, force=True)
+                returned.append(freed.returned_bytes)
+        return returned
 
     def _kept_bytes(self, device_id: str) -> int:
         return sum(each.size_bytes for each in self._kept if each.device_id == device_id)
@@ -326,6 +334,9 @@ class _OfDevice:
 
     def release(self, _offer: Offer, _token: CancelToken) -> int:
         return self._buffers.drop(self.device_id)
+
+    def give_back(self) -> tuple[int, int | None]:
+        return self._buffers.give_back(self.device_id)
 
     def limit_changed(self, limit_bytes: int | None, _reason: str) -> None:
         self._buffers.limit(self.device_id, limit_bytes)

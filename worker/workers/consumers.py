@@ -21,11 +21,12 @@ from worker.core.consumers import (
     front_of,
     is_counting,
     is_limited,
+    keeps_idle,
 )
 from worker.core.errors import ConsumerNotFoundError, DeviceUnavailableError, InvalidRequestError
 from worker.core.events import ConsumerLimitChanged, ReleaseRequested
 from worker.core.log import log
-from worker.core.records import HOST, Readings
+from worker.core.records import HOST, Readings, sum_if_known
 from worker.core.sure_lock import SureLock
 from worker.manager.consumer_table import Registration
 from worker.policy.holders import HeldConsumer
@@ -241,6 +242,11 @@ class ConsumerWorker:
         return ReleaseRound(self, self._table, self._clock, device_id, token, gone, ours).run(
             wanted, why, wait_ns
         )
+
+    def give_back_idle(self, device_id: str) -> tuple[int, int | None]:
+        """Have all that is kept on a device for its next use go, as its caches do. Returns bytes, and those that came back."""
+        given = [each.give_back() for each in self._here(device_id) if keeps_idle(each)]
+        return sum(size for size, _ in given), sum_if_known(returned for _, returned in given)
 
     def readings(self, device_id: str, *, recent: bool = False) -> Readings | None:
         """Read a device now, or see what was ``recent``."""

@@ -9,7 +9,7 @@ from protocol.results import Limits
 from protocol.vocabulary import ClearType, Initialize
 from tests.unit.machine import MIB
 from tests.unit.plugins.lender import Lender, lender
-from worker.core.errors import LimitExceededError, OutOfMemoryError
+from worker.core.errors import CancelledError, LimitExceededError, OutOfMemoryError
 from worker.core.records import AllocationRequest
 from worker.plugins._buffers import KEEP_NS, OWNER
 from worker.policy.pressure import DEFAULT_LIMITS
@@ -142,3 +142,32 @@ def test_idle_ones_go_where_a_cap_is_what_lacks(tmp_path: Path) -> None:
         allocations.allocate(
             "alloc-91", AllocationRequest("cpu", 7 * MIB), lender.machine.token(), make_room=True
         )
+
+
+@pytest.mark.parametrize("kind", [ClearType.CACHE, ClearType.ALL])
+def test_they_go_as_caches_are_cleared_and_what_is_lent_stays(lender: Lender, kind: ClearType) -> None:
+    """Nothing of them has to be built again; the answer counts their bytes, and those that came back."""
+    relief, token = lender.machine.memory.relief, lender.machine.token()
+    with lender.take(2 * MIB) as used:
+        with lender.take(4 * MIB) as idle:
+            idle.memory[:] = b"x" * 4 * MIB
+        lent = lender.buffers.holding("cpu").in_use_bytes
+        relief.clear(("cpu",), ClearType.MODELS, None, token, force=False)
+        assert lender.buffers.idle_bytes("cpu") == 4 * MIB
+        cleared = relief.clear(("cpu",), kind, None, token, force=False)
+        assert (cleared.cleared_bytes, cleared.returned_bytes) == (4 * MIB, 4 * MIB)
+        assert (cleared.allocations_freed, cleared.allocation_ids) == (0, ())
+        assert lender.buffers.holding("cpu").held_bytes == lent == 2 * MIB
+        used.memory[:2] = b"xx"
+    assert lender.buffers.idle_bytes("cpu") == 2 * MIB
+
+
+def test_a_clear_that_is_cancelled_leaves_them(lender: Lender) -> None:
+    """As all that it would have cleared."""
+    with lender.take(MIB):
+        pass
+    token = lender.machine.token()
+    token.cancel()
+    with pytest.raises(CancelledError):
+        lender.machine.memory.relief.clear(("cpu",), ClearType.CACHE, None, token, force=False)
+    assert lender.buffers.idle_bytes("cpu") == MIB
