@@ -54,6 +54,16 @@ class Raises(_Simulated):
         raise RuntimeError("Unknown error -2147467259")
 
 
+class FindsNoMemory(_Simulated):
+    """As torch_directml where another program has nearly all of the device: what it makes at first finds no room."""
+
+    def __init__(self, path: str, says: str) -> None:
+        if Path(path).exists():
+            Path(path).unlink()
+            raise RuntimeError(says)
+        super().__init__()
+
+
 class TakesTurns(_Simulated):
     """As a library that one thread at a time may call, for figures too."""
 

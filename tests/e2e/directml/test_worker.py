@@ -200,6 +200,19 @@ def test_nothing_is_lost_under_a_budget_that_moves(
     assert use.done["compared"] > 5
 
 
+def test_a_device_that_is_full_as_the_worker_starts_is_there_once_it_is_not(
+    start: StartWorker, directml_rig: Rig
+) -> None:
+    """The library itself finds no memory there; that is told, and tried again."""
+    worker = start("--directml-allocator", "tiled", budget_bytes=4 * MIB)
+    refused = worker.ask("memory.allocate", {"size_bytes": 1, "device_id": "dml:0"})
+    assert refused["error"]["code"] == "device_unavailable"
+    assert refused["error"]["message"].endswith("std::bad_alloc; it is tried again")
+    directml_rig.witness.set_budget(0, 1280 * MIB)
+    eventually(lambda: status(worker)["state"] == "available", "the device is found", 60)
+    allocate(worker, MIB)
+
+
 def test_a_pool_beyond_its_budget_is_pressure(start: StartWorker, directml_rig: Rig) -> None:
     """What is free within a pool does not hide that the system wants most of it back."""
     worker = start("--directml-allocator", "tiled", budget_bytes=1280 * MIB)

@@ -37,6 +37,9 @@ class FallingBudget:
         worker.call("worker.subscribe", {"events": ["device.lost", "device.contents_displaced"]})
 
     def __enter__(self) -> Self:
+        # Which waits for the device to be found: until then nothing lives there that a budget could take.
+        made = self._worker.call("memory.allocate", {"size_bytes": 1, **DML})
+        self._worker.call("memory.deallocate", {"allocation_id": made["allocation_id"]})
         self._mover = threading.Thread(target=self._move_budget)
         self._mover.start()
         return self

@@ -16,13 +16,14 @@ from worker.backends.isolation import codec
 from worker.backends.isolation.child_process import ChildProcess, Launch
 from worker.backends.isolation.endings import EndedError, Ending
 from worker.backends.isolation.slots import Slots
+from worker.backends.torch_errors import Cause, cause_of
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.errors import CancelledError, OutOfMemoryError, WorkerError
 from worker.core.log import log
 from worker.core.paths import said_of
 from worker.core.records import DeviceInfo
-from worker.core.shortages import patiently, start_thread
+from worker.core.shortages import patiently, shortage, start_thread
 from worker.core.sure_lock import SureEvent, SureLock
 
 PROBE_PATIENCE_S = 60.0
@@ -50,6 +51,10 @@ class LaunchError(Exception):
 
 class SlowError(LaunchError):
     """It did not answer in time."""
+
+
+class ShortError(LaunchError):
+    """Memory was short, of the device or of the machine, or something else that there may be more of later."""
 
 
 class Launching:
@@ -158,6 +163,10 @@ class Launching:
                 slow = f"{error}; it is given {_MORE_PATIENCE_S:g} s now"
                 patiently(lambda: self._failed(slow))
                 arrived = self._start(_MORE_PATIENCE_S)
+        except ShortError as error:
+            short = f"{error}; it is tried again"
+            patiently(lambda: self._failed(short))
+            self._again()
         except LaunchError as error:
             why = str(error)
             patiently(lambda: self._failed(why))
@@ -190,10 +199,9 @@ class Launching:
         began = time.monotonic()
         try:
             child = ChildProcess(self._launch, self._slots, self._on_end)
-        except OSError as error:
-            raise LaunchError(f"no process can be started with {python}: {said_of(error, 'run')}") from error
-        except (OutOfMemoryError, MemoryError) as error:
-            raise LaunchError(f"no process can be started with {python}: {error}") from error
+        except (OSError, OutOfMemoryError, MemoryError) as error:
+            said = said_of(error, "run") if isinstance(error, OSError) else str(error)
+            raise _kind_of(error)(f"no process can be started with {python}: {said}") from error
         try:
             with self._closing.telling(lambda: child.kill("was stopped")):
                 found = codec.infos_of(child.call("start", patience_s=patience_s))
@@ -202,10 +210,11 @@ class Launching:
         except EndedError as error:
             said = f"the probe with {python} did not survive: {error.end.reason}"
             late = time.monotonic() - began >= patience_s and not self._closed
-            raise (SlowError if late else LaunchError)(said) from error
+            kind = ShortError if error.end.ran_out else SlowError if late else LaunchError
+            raise kind(said) from error
         except (codec.RemoteError, WorkerError, KeyError, TypeError) as error:
             child.stop()
-            raise LaunchError(self._explained(error)) from error
+            raise _kind_of(error)(self._explained(error)) from error
 
     def _explained(self, error: Exception) -> str:
         python = self._launch.python
@@ -213,3 +222,8 @@ class Launching:
             remedy = self._remedies.get(error.module.partition(".")[0])
             return f"{error.module} is not installed in {python}" + (f": {remedy}" if remedy else "")
         return f"the probe with {python} failed: {error}"
+
+
+def _kind_of(error: Exception) -> type[LaunchError]:
+    short = shortage(error) is not None or cause_of(error) is Cause.OUT_OF_MEMORY
+    return ShortError if short else LaunchError

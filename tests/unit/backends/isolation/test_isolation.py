@@ -25,7 +25,8 @@ from protocol.vocabulary import (
     SharedMemoryKind,
     Source,
 )
-from tests.unit.isolation import RIGS, isolated, never
+from tests.e2e.process import eventually
+from tests.unit.isolation import RIGS, NoDelay, isolated, never
 from worker.backends.isolation import codec, frames
 from worker.backends.isolation.answers import Answers
 from worker.backends.isolation.bootstrap import Lent
@@ -314,6 +315,37 @@ def test_threads_that_are_short_fail_a_call_and_not_its_process(monkeypatch: pyt
         assert backend.pid == pid
 
 
+@pytest.mark.parametrize("says", ["std::bad_alloc", "DefaultCPUAllocator: not enough memory"])
+def test_a_first_process_that_finds_no_memory_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says: str
+) -> None:
+    """A device that another program fills as the worker starts is there once that has gone."""
+    monkeypatch.setenv("PYTHONPATH", RIGS)
+    told: SimpleQueue[DeviceInfo] = SimpleQueue()
+    (tmp_path / "full").touch()
+    options = {"path": str(tmp_path / "full"), "says": says}
+    with isolated("misbehaving_backends:FindsNoMemory", clock=NoDelay(), **options) as backend:
+        backend.begin(lambda devices: told.put(devices[0]))
+        short, there = told.get(timeout=60), told.get(timeout=60)
+        assert (short.state, there.state) == (DeviceState.UNAVAILABLE, DeviceState.AVAILABLE)
+        assert short.state_reason is not None
+        assert short.state_reason.endswith(f"failed: RuntimeError: {says}; it is tried again")
+        backend.allocate("a", AllocationRequest("sim:0", 4096), never())
+
+
+def test_what_fails_for_another_reason_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing would change: an interpreter whose library is broken costs no start every half minute."""
+    monkeypatch.setenv("PYTHONPATH", RIGS)
+    clock, told = NoDelay(), SimpleQueue[DeviceInfo]()
+    with isolated("misbehaving_backends:Raises", clock=clock) as backend:
+        backend.begin(lambda devices: told.put(devices[0]))
+        assert told.get(timeout=60).state is DeviceState.UNAVAILABLE
+        done = threading.Event()
+        backend._launching.do(done.set)
+        assert done.wait(60)
+        assert clock.delays == []
+
+
 def test_memory_that_is_short_as_an_answer_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """The block that the process made is given up there: no caller learned of it."""
     read = frames.loads
@@ -327,7 +359,7 @@ def test_memory_that_is_short_as_an_answer_is_read(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(frames, "loads", loads)
         with pytest.raises(MemoryError):
             backend.allocate("a", AllocationRequest("sim:0", 4096), never())
-        assert backend.live() == frozenset()
+        eventually(lambda: backend.live() == frozenset(), "it is given up: nobody waits for that")
         backend.allocate("a", AllocationRequest("sim:0", 4096), never())
         assert backend.live() == {"a"}
 
