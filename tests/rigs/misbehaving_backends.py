@@ -80,10 +80,16 @@ class TakesTurns(_Simulated):
             return super().readings(device_id)
 
 
-def takes_turns_where_pages_are_touched() -> TakesTurns:
-    """As that, on a system that has no call by which pages of a file are had: one of Windows, or an older Linux."""
-    model_files.fault_in = lambda *_: errno.EINVAL
+def takes_turns_where_pages_are_had() -> TakesTurns:
+    """As that, on a system that can't say what is in memory of a file: Linux before 6.5."""
+    model_files.cached_bytes = lambda *_: None
     return TakesTurns()
+
+
+def takes_turns_where_pages_are_touched() -> TakesTurns:
+    """As that, where there is no call by which pages are had, either: on Windows, or Linux before 5.14."""
+    model_files.fault_in = lambda *_: errno.EINVAL
+    return takes_turns_where_pages_are_had()
 
 
 class GrantsLess(_Simulated):

@@ -33,6 +33,7 @@ from worker.core.sure_lock import SureLock
 _STEP_BYTES = 64 * 2**20
 """Pages are read in steps of this size, so that cancelling is seen in between."""
 _SCRATCH_BYTES = 2**20
+"""Of 1, 4 and 8 MiB a read the fastest: it stays in the processor's own cache."""
 _FAULT_AROUND_BYTES = 2**16
 """What Linux maps at a fault of a page that is in the page cache."""
 _CLOSED = -1
@@ -149,12 +150,9 @@ class MappedFile:
     def _fault_in(self, offset: int, length: int) -> None:
         code = fault_in(self.address + offset, length, POPULATE_READ)
         if code == errno.EINVAL and sys.platform != "win32":
-            # The system has no such advice. Reading brings the pages in too, and fails without a signal.
-            scratch = memoryview(bytearray(min(_SCRATCH_BYTES, length)))
-            for begin in range(offset, offset + length, _SCRATCH_BYTES):
-                part = scratch[: offset + length - begin]
-                if _read(self._descriptor, self._file.start + begin, part) < len(part):
-                    raise OSError(errno.ESTALE, "the file was cut short")
+            # The system has no such advice.
+            if not read_through(self._descriptor, self._file.start + offset, length):
+                raise OSError(errno.ESTALE, "the file was cut short")
         elif code == errno.EINVAL:
             # Windows: a file that is mapped can't be cut short.
             touch(self.address + offset, length)
@@ -198,6 +196,16 @@ def read_ahead(descriptor: int, offset: int, length: int) -> None:
     if sys.platform == "linux":
         with suppress(OSError):  # a hint: a file system may not take it
             os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+
+
+def read_through(descriptor: int, start: int, length: int) -> bool:
+    """Have a stretch of a file in the page cache by reading it, which fails without a signal. False where the file ends before; OSError."""
+    with memoryview(bytearray(min(_SCRATCH_BYTES, length))) as scratch:
+        for begin in range(0, length, _SCRATCH_BYTES):
+            with scratch[: length - begin] as part:
+                if _read(descriptor, start + begin, part) < len(part):
+                    return False
+    return True
 
 
 def _lease(descriptor: int, *, needed: bool) -> FileLease | None:

@@ -13,11 +13,10 @@ from worker.backends.base import Range, Write
 from worker.backends.host_memory import PAGE_BYTES, page_rounded
 from worker.backends.isolation.guarded_map import GuardedMap
 from worker.backends.isolation.touch_guard import TouchGuard
-from worker.backends.mapped_file import file_identity, map_privately, read_ahead
+from worker.backends.mapped_file import file_identity, map_privately, read_through
 from worker.backends.raw_pages import POPULATE_READ, cached_bytes, fault_in, touch
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_AHEAD_BYTES = 64 * 2**20
 _CLOSE_BYTES = 2**16
 """What lies between two parts and is read all the same: as much as comes with a page that is touched."""
 
@@ -27,23 +26,24 @@ class ModelFile(GuardedMap):
 
     def __init__(self, descriptor: int, size_bytes: int) -> None:
         super().__init__(descriptor, map_privately(descriptor, 0, size_bytes), 0)
-        # Mutable besides: how far is read ahead.
-        self._ahead = 0
 
     def wait_for(self, start: int, length: int) -> bool:
         """Have a stretch of it in memory, however long its storage takes. False where it can't be.
 
         Who writes it to a device has that device's lock meanwhile, and neither its figures nor others' calls are to wait
-        for storage.
+        for storage. What the page cache lacks is read: a touch of its pages, or advice to read them ahead, has the system
+        read them in smaller pieces.
         """
-        end = start + length
-        if end + _AHEAD_BYTES // 2 > self._ahead:
-            begin, self._ahead = max(start, self._ahead), end + _AHEAD_BYTES
-            read_ahead(self.descriptor, begin, self._ahead - begin)
         first = start // PAGE_BYTES * PAGE_BYTES
-        if cached_bytes(self.descriptor, first, end - first) == page_rounded(end - first):
+        size = start + length - first
+        cached = cached_bytes(self.descriptor, first, size)
+        if cached == page_rounded(size):
             return True
-        code = fault_in(self._address + first, end - first, POPULATE_READ)
+        if cached is not None:
+            with suppress(OSError):  # the disk failed
+                return read_through(self.descriptor, start, length)
+            return False
+        code = fault_in(self._address + first, size, POPULATE_READ)
         if code == errno.EINVAL:
             self._touched = start, length
             touch(self._address + start, length)
@@ -53,8 +53,7 @@ class ModelFile(GuardedMap):
     def put(self, to: int, start: int, length: int, write: Write) -> bool:
         """Write a stretch of it to a place in the block. False where not all of it was there: what was written is nothing."""
         self._touched = start, length
-        end = start + length
-        with memoryview(self._map) as whole, whole[start:end] as data:
+        with memoryview(self._map) as whole, whole[start : start + length] as data:
             write(to, data)
         return not (self.spoiled or self.is_short())
 

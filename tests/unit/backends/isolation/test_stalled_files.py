@@ -67,7 +67,9 @@ def stuck(backend: IsolatedBackend) -> int:
 
 
 @pytest.mark.parametrize("factory", [
-    SIMULATED, "misbehaving_backends:TakesTurns", "misbehaving_backends:takes_turns_where_pages_are_touched",
+    SIMULATED, *(f"misbehaving_backends:{each}" for each in (
+        "TakesTurns", "takes_turns_where_pages_are_had", "takes_turns_where_pages_are_touched",
+    )),
 ])  # fmt: skip
 def test_a_load_that_was_given_up_holds_its_memory_until_its_file_answers(
     share: StalledShare, factory: str
