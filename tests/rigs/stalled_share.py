@@ -90,8 +90,7 @@ class StalledShare:
         with self._changed:
             self._stalls, held, self._held = frozenset(), self._held, []
         for each in held:
-            with suppress(OSError):  # whoever asked is gone
-                self._answer(*each)
+            self._answer(*each)
 
     def close(self) -> None:
         """Unmount, and have everything that waits fail: it does so once no descriptor is left, and no thread reads."""
@@ -129,7 +128,8 @@ class StalledShare:
         code, body = (
             (-errno.ENOENT if asked == _Op.LOOKUP else -errno.ENOSYS, b"") if said is None else (0, said)
         )
-        os.write(self._fd, struct.pack("<IiQ", 16 + len(body), code, number) + body)
+        with suppress(FileNotFoundError):  # whoever asked is gone
+            os.write(self._fd, struct.pack("<IiQ", 16 + len(body), code, number) + body)
 
     def _said(self, asked: int, node: int, rest: bytes) -> bytes | None:
         """Return what is answered; None for no such file, or for what nobody needs here."""
