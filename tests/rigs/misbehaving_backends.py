@@ -64,6 +64,15 @@ class FindsNoMemory(_Simulated):
         super().__init__()
 
 
+class TakesLong(_Simulated):
+    """As a library on a disk that is busy: nothing is heard of it while a file is there."""
+
+    def __init__(self, path: str) -> None:
+        if Path(path).exists():
+            threading.Event().wait()
+        super().__init__()
+
+
 class TakesTurns(_Simulated):
     """As a library that one thread at a time may call, for figures too."""
 

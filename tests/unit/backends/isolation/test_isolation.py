@@ -276,15 +276,22 @@ def test_a_call_that_no_message_can_hold_is_none(pipe: FramePipe) -> None:
     assert answers._right
 
 
-def test_a_first_process_that_is_slow_is_given_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_process_that_is_slow_is_given_more_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Its device is unavailable for no longer than the machine is busy; who needs it is not kept waiting."""
+    monkeypatch.setenv("PYTHONPATH", RIGS)
     told: SimpleQueue[DeviceInfo] = SimpleQueue()
-    with isolated() as backend:
+    busy = tmp_path / "busy"
+    busy.touch()
+    with isolated("misbehaving_backends:TakesLong", path=str(busy)) as backend:
         launching = backend._launching
         start, given = launching._start, list[float]()
 
         def slow_at_first(patience_s: float = 0.0) -> object:
             given.append(patience_s)
+            if patience_s:
+                busy.unlink()
             return start(patience_s)
 
         monkeypatch.setattr(launching, "_start", slow_at_first)
