@@ -20,6 +20,7 @@ from worker.core.records import AllocationRequest, DeviceInfo
 RIGS = str(Path(__file__).resolve().parents[1] / "rigs")
 MIB = 2**20
 SIMULATED = "worker.backends.simulated:simulated_in_process"
+TORCH = "torch_on_cpu:in_process"
 
 
 class NoDelay(SystemClock):
