@@ -109,27 +109,19 @@ class StoreFile:
     def change(self, writes: Iterable[Row] = (), deletes: Iterable[str] = ()) -> None:
         """Put entries, and delete others: all of it, or none."""
         gone = [(_blob(key),) for key in deletes]
-        with self._lock, self._transaction() as connection:
+        with self._lock:
+            with self._transaction() as connection:
+                if gone:
+                    connection.executemany("DELETE FROM entries WHERE key = ?", gone)
+                    if _has_uses(connection):
+                        connection.executemany("DELETE FROM uses WHERE key = ?", gone)
+                rows = [
+                    (_blob(r.key), r.form, r.put_ms, r.expires_ms, r.cost_ms, orjson.dumps(r.tags), r.vector, r.content)
+                    for r in writes
+                ]  # fmt: skip
+                connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             if gone:
-                connection.executemany("DELETE FROM entries WHERE key = ?", gone)
-                if _has_uses(connection):
-                    connection.executemany("DELETE FROM uses WHERE key = ?", gone)
-            values = [
-                (
-                    _blob(r.key),
-                    r.form,
-                    r.put_ms,
-                    r.expires_ms,
-                    r.cost_ms,
-                    orjson.dumps(r.tags),
-                    r.vector,
-                    r.content,
-                )
-                for r in writes
-            ]
-            connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
-        if gone:
-            self._shrink()
+                _shrink(connection)
 
     def clear(self) -> None:
         """Delete all entries. It needs no room for that: the file is made anew."""
@@ -200,15 +192,6 @@ class StoreFile:
             self._device = device_of(self.path)
         return self._connection
 
-    def _shrink(self) -> None:
-        """Give the file system back what deleting left, where it is much."""
-        with self._lock, suppress(sqlite3.Error):  # there is no room for it now
-            connection = self._open()
-            free = connection.execute("PRAGMA freelist_count").fetchone()[0]
-            if free * 4 > connection.execute("PRAGMA page_count").fetchone()[0]:
-                connection.executescript("PRAGMA incremental_vacuum")  # steps it to its end, unlike execute
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -278,6 +261,15 @@ def _row(
 def _has_uses(connection: sqlite3.Connection) -> bool:
     found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'uses'").fetchone()
     return found is not None
+
+
+def _shrink(connection: sqlite3.Connection) -> None:
+    """Give the file system back what deleting left, where it is much."""
+    with suppress(sqlite3.Error):  # there is no room for it now
+        free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+        if free * 4 > connection.execute("PRAGMA page_count").fetchone()[0]:
+            connection.executescript("PRAGMA incremental_vacuum")  # steps it to its end, unlike execute
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _text(key: bytes) -> str:
