@@ -189,7 +189,7 @@ class EntryKind(Owner):
         spared = 0 if replaced is None else replaced.entry_bytes
         while (over := self.held_bytes - spared + size - limit) > 0:
             before = self.held_bytes
-            for each in self._lots(over + spared):
+            for each in self._lots(over + spared, back=False):
                 if not _is(each.what, replaced):
                     evicted += self._give_lot(each)
                     if self.held_bytes - spared + size <= limit:
@@ -234,8 +234,8 @@ class EntryKind(Owner):
             self._stores[store.number] = store
         return store
 
-    def _lots(self, need_bytes: int) -> list[Lot]:
-        return Giving(self.memory, self._stores, self.pricing(), self.draws).lots(need_bytes)
+    def _lots(self, need_bytes: int, *, back: bool = True) -> list[Lot]:
+        return Giving(self.memory, self._stores, self.pricing(), self.draws).lots(need_bytes, back=back)
 
     def _give(self, lots: Sequence[Lot], goal: int, token: CancelToken) -> bool:
         """Have lots leave memory until no more than the goal is held. Returns whether more is to go, and some went."""
