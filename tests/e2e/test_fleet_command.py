@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.process import ROOT, Worker, eventually, gone
+from tests.e2e.process import MIB, ROOT, Worker, eventually, gone
 from tests.rigs.fleet_cluster import START_SECONDS
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
@@ -34,46 +34,53 @@ def test_it_starts_ray_and_ends_with_its_input(tmp_path: Path) -> None:
 
 
 def test_it_serves_as_soon_as_its_own_node_is_there(tmp_path: Path) -> None:
-    """Others are told of as being started, and not waited for by what can be answered without them; what names one, or fits nowhere yet, waits."""
+    """Others are told of as being started. What names one waits for it, and what fits nowhere yet; nothing else, nor the end of the input."""
     late = tmp_path / "late"
-    os.mkfifo(late)
-    options = ("--nodes", "2", "--plugin", "tests.rigs.late_plugin", "--record", str(tmp_path / "run.jsonl"))
-    with Worker("fleet", *options, patience=START_SECONDS, environment={"LATE_NODE": str(late)}) as started:
+    late.mkdir()
+    for each in ("node-2", "node-3"):
+        os.mkfifo(late / each)
+    options = ("--nodes", "3", "--plugin", "tests.rigs.late_plugin", "--record", str(tmp_path / "run.jsonl"))
+    with Worker("fleet", *options, patience=START_SECONDS, environment={"LATE_NODES": str(late)}) as started:
         parts = {each["name"]: each["state"] for each in started.call("worker.get_health")["parts"]}
-        assert (parts["node:node-1"], parts["node:node-2"]) == ("ok", "starting")
+        assert [parts[f"node:node-{number}"] for number in (1, 2, 3)] == ["ok", "starting", "starting"]
         devices = started.call("memory.get_status")["devices"]
         assert [(each["device_id"], each["state"]) for each in devices] == [
             ("node-1/cpu", "available"),
             ("node-2/cpu", "probing"),
+            ("node-3/cpu", "probing"),
         ]
         assert started.call("memory.get_usage")["devices"]
         assert started.call("memory.allocate", {"size_bytes": 4096})["device_id"] == "node-1/cpu"
         named = started.send("memory.allocate", {"size_bytes": 4096, "device_id": "node-2/cpu"})
-        too_large = started.send("memory.allocate", {"size_bytes": 2**50})
-        cleared = started.send("memory.clear", {"clear_type": "cache"})
-        started.call("memory.get_status")
+        started.call("memory.set_limits", {"device_id": "cpu", "limit_bytes": 4096})
+        full = started.send("memory.allocate", {"size_bytes": MIB})
+        planned = started.send("memory.plan", {"candidates": [{"name": "large", "required_bytes": MIB}]})
         given_up = started.send("memory.allocate", {"size_bytes": 4096, "device_id": "node-2/cpu"})
-        planned = started.send("memory.plan", {"candidates": [{"name": "large", "required_bytes": 2**50}]})
         assert started.call("worker.cancel", {"request_id": given_up})["found"]
         assert started.reply(given_up)["error"]["code"] == "cancelled"
         for action, data in (
             ("memory.allocate", {"size_bytes": 4096, "device_id": "node-2/cpu"}),
             ("memory.get_usage", {"device_id": "node-2/cpu"}),
-            ("memory.plan", {"candidates": [{"name": "large", "required_bytes": 2**50}]}),
+            ("memory.plan", {"candidates": [{"name": "large", "required_bytes": MIB}]}),
         ):
             ended = started.ask(action, data, meta={"deadline_ms": 50})
             assert ended["error"]["code"] == "deadline_exceeded", action
         assert started.refused("memory.load_model", {"model_id": "none"})["code"] == "model_not_found"
-        assert not any(map(started.replies, (named, too_large, cleared, planned)))
-        late.write_bytes(b"")
+        assert "passed_over" in str(started.refused("memory.allocate", {"size_bytes": 2**50}))
+        assert started.call("memory.clear", {"clear_type": "cache"})["kept"] == []
+        assert not any(map(started.replies, (named, full, planned)))
+        (late / "node-2").write_bytes(b"")
         assert started.reply(named)["success"]
-        assert "passed_over" in str(started.reply(too_large))
-        assert started.reply(cleared)["success"]
-        assert started.reply(planned)["data"]["selected"] is None
+        assert started.reply(full)["data"]["device_id"] == "node-2/cpu"
+        assert started.reply(planned)["data"]["selected"] == "large"
         made = started.call("memory.get_allocations")["allocations"]
-        assert sum(each["device_id"] == "node-2/cpu" for each in made) == 1
+        assert sum(each["device_id"] == "node-2/cpu" for each in made) == 2
+        asked = started.send("memory.clear", {"clear_type": "all", "force": True})
+        family = psutil.Process(started.pid).children(recursive=True)
         started.close_input()
         assert started.exit_code(20) == 0
+        assert started.reply(asked)["data"]["allocations_freed"] == 3
+        eventually(lambda: all(gone(each.pid) for each in family), "the end of all that it started")
 
 
 def test_what_it_started_goes_with_it() -> None:

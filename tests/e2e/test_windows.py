@@ -148,8 +148,8 @@ def test_a_device_reads_model_files_by_itself(windows: WindowsPython) -> None:
 
 def test_a_device_maps_sections_by_itself(windows: WindowsPython) -> None:
     """One view for as long as a section lives, which it does not prolong."""
-    tests = "tests/unit/backends/isolation/test_section_maps.py"
-    done = windows.run(["-m", "pytest", "-q", "-p", "no:cacheprovider", tests], root=ROOT)
+    tests = [f"tests/unit/backends/isolation/test_{name}.py" for name in ("shared_copies", "section_maps")]
+    done = windows.run(["-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], root=ROOT)
     assert done.returncode == 0, said(done)
     assert "4 passed" in said(done), said(done)
 

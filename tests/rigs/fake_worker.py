@@ -315,35 +315,24 @@ ACTIONS: dict[str, Callable[[str, Json], None]] = {
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--gate", type=Path, help="a FIFO: open it before anything else, and wait for its writer"
-    )
-    parser.add_argument("--traceback", action="store_true", help="end at once with a traceback")
-    parser.add_argument("--only-if", type=Path, help="end at once with code 7 unless this file exists")
-    parser.add_argument("--mute", action="store_true", help="never answer anything")
-    parser.add_argument(
-        "--stderr-bytes", type=int, default=0, help="write this much to stderr before reading anything"
-    )
-    parser.add_argument("--stdout-junk", default="", help="write this line before reading anything")
-    parser.add_argument(
-        "--journal", type=Path, help="append each request's action and id, with this process's id"
-    )
-    parser.add_argument("--die-on", default="", metavar="ACTION", help="die instead of answering it …")
-    parser.add_argument(
-        "--deaths", type=int, default=1, help="… until the journal holds it more often than this"
-    )
-    parser.add_argument(
-        "--stay", action="store_true", help="ignore end of input, SIGTERM and worker.shutdown"
-    )
-    parser.add_argument(
-        "--answers", type=Path, help="a JSON object: data by action, answered instead of what it would answer"
-    )
-    parser.add_argument("--events", nargs="*", default=[], help="have these events only, as an older worker")
-    parser.add_argument("--play", type=Path, nargs=2, help="the two files of a golden conversation")
-    parser.add_argument("--hang-on", default="", metavar="ACTION", help="take this action as fake.hang")
-    parser.add_argument(
-        "--late-on", default="", metavar="ACTION", help="take this action as fake.late_allocate"
-    )
+    add = parser.add_argument
+    # fmt: off
+    add("--gate", type=Path, help="a FIFO: open it before anything else, and wait for its writer")
+    add("--traceback", action="store_true", help="end at once with a traceback")
+    add("--only-if", type=Path, help="end at once with code 7 unless this file exists")
+    add("--mute", action="store_true", help="never answer anything")
+    add("--stderr-bytes", type=int, default=0, help="write this much to stderr before reading anything")
+    add("--stdout-junk", default="", help="write this line before reading anything")
+    add("--journal", type=Path, help="append each request's action and id, with this process's id")
+    add("--die-on", default="", metavar="ACTION", help="die instead of answering it …")
+    add("--deaths", type=int, default=1, help="… until the journal holds it more often than this")
+    add("--stay", action="store_true", help="ignore end of input, SIGTERM and worker.shutdown")
+    add("--answers", type=Path, help="a JSON object: data by action, answered instead of what it would answer")
+    add("--events", nargs="*", default=[], help="have these events only, as an older worker")
+    add("--play", type=Path, nargs=2, help="the two files of a golden conversation")
+    add("--hang-on", default="", metavar="ACTION", help="take this action as fake.hang")
+    add("--late-on", default="", metavar="ACTION", help="take this action as fake.late_allocate")
+    # fmt: on
     return parser.parse_args()
 
 

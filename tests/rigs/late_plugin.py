@@ -1,4 +1,4 @@
-"""A plugin that keeps a node of a fleet, ``node-2``, from starting until whoever made the fleet lets it."""
+"""A plugin that keeps nodes of a fleet from starting until whoever made the fleet lets them."""
 
 import os
 import sys
@@ -8,7 +8,8 @@ from worker.plugins import PluginHost
 
 
 def register(host: PluginHost) -> None:
-    """Wait for the end of the named pipe ``LATE_NODE``, which somebody has to open and close."""
+    """Wait for the end of the node's named pipe in the folder ``LATE_NODES``, if there is one: somebody has to open and close it."""
     del host
-    if any("node-2" in each for each in sys.argv):
-        Path(os.environ["LATE_NODE"]).read_bytes()
+    for pipe in Path(os.environ["LATE_NODES"]).iterdir():
+        if any(pipe.name in each for each in sys.argv):
+            pipe.read_bytes()

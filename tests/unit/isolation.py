@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 
 from protocol.vocabulary import DeviceKind, DeviceState
+from worker.backends.cpu import CpuBackend
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.isolation.child_process import Launch
 from worker.core.cancellation import CancelToken
@@ -19,6 +20,8 @@ from worker.core.records import AllocationRequest, DeviceInfo
 
 RIGS = str(Path(__file__).resolve().parents[1] / "rigs")
 MIB = 2**20
+SHARED_BYTES = 33 * MIB + 5
+"""Of a block that is copied in two pieces, the last of them no whole page."""
 SIMULATED = "worker.backends.simulated:simulated_in_process"
 TORCH = "torch_on_cpu:in_process"
 
@@ -69,6 +72,20 @@ def never() -> CancelToken:
 def ask(size: int) -> AllocationRequest:
     """Return a request for memory of the device."""
     return AllocationRequest("sim:0", size)
+
+
+def shared_name(host: CpuBackend) -> str:
+    """Return what ``host``'s shared block is mapped by: a path, on Windows a section's name."""
+    name = host.shared_file("shared")
+    assert name is not None
+    return name
+
+
+def shared_content(host: CpuBackend) -> bytes:
+    """Return what is in ``host``'s shared block."""
+    into = bytearray(SHARED_BYTES)
+    host.read("shared", 0, memoryview(into), never())
+    return bytes(into)
 
 
 def fill(backend: IsolatedBackend, name: str, size: int, seed: int) -> bytes:

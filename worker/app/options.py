@@ -228,78 +228,79 @@ def parse(arguments: list[str]) -> Arguments:
         known.extend(names)
         parser.add_argument(*names, **more)
 
+    # fmt: off
     add("command", nargs="?", type=_command, metavar="COMMAND", default="serve",
-        help="serve, doctor or broker (default serve)")  # fmt: skip
-    add("--json", action="store_true", help="doctor's findings as one JSON object")
-    add("--limit-bytes", type=size, metavar="BYTES", help="most that may be allocated on the CPU")
-    add("--default-device", metavar="ID", help="device of requests that name none (default: the first"
-        " accelerator, else cpu)")  # fmt: skip
-    add("--simulated-device", type=simulated_device, action="append", default=[],
-        metavar="BYTES[,KNOB=VALUE]", help="add sim:0, sim:1 ...; repeatable")  # fmt: skip
-    add("--isolate", action="append", default=[], choices=("simulated", "cuda", "xpu"), help="run devices of this kind in"
-        " a process of their own, which can be lost and restarted without this one; repeatable")  # fmt: skip
-    add("--directml-python", type=_place, metavar="PATH", help="interpreter that has torch_directml; DirectML always runs in a"
-        " process of its own (default on Windows: this one; elsewhere DirectML is not looked for)")  # fmt: skip
-    add(
-        "--directml-allocator",
-        choices=("untiled", "tiled"),
-        help="which of DirectML's two allocators; see doctor",
-    )
+        help="serve, doctor or broker (default serve)")
+    add("--json", action="store_true",
+        help="doctor's findings as one JSON object")
+    add("--limit-bytes", type=size, metavar="BYTES",
+        help="most that may be allocated on the CPU")
+    add("--default-device", metavar="ID",
+        help="device of requests that name none (default: the first accelerator, else cpu)")
+    add("--simulated-device", type=simulated_device, action="append", default=[], metavar="BYTES[,KNOB=VALUE]",
+        help="add sim:0, sim:1 ...; repeatable")
+    add("--isolate", action="append", default=[], choices=("simulated", "cuda", "xpu"),
+        help="run devices of this kind in a process of their own, which can be lost and restarted without this"
+        " one; repeatable")
+    add("--directml-python", type=_place, metavar="PATH",
+        help="interpreter that has torch_directml; DirectML always runs in a process of its own (default on"
+        " Windows: this one; elsewhere DirectML is not looked for)")
+    add("--directml-allocator", choices=("untiled", "tiled"),
+        help="which of DirectML's two allocators; see doctor")
     add("--max-frame-bytes", type=_at_least(1024), default=DEFAULT_MAX_FRAME_BYTES, metavar="BYTES",
-        help="longest line in or out (default 16MiB)")  # fmt: skip
+        help="longest line in or out (default 16MiB)")
     add("--max-inflight", type=_count, default=DEFAULT_MAX_INFLIGHT, metavar="N",
-        help=f"requests in flight before more are refused (default {DEFAULT_MAX_INFLIGHT})")  # fmt: skip
-    add("--pool-bytes", type=lambda text: 0 if text == "0" else size(text), metavar="BYTES", help="most that is kept for reuse where sizes come and"
-        " go (default 1/16 of the machine's memory; 0: nothing)")  # fmt: skip
-    add("--shared-folder", type=_place, metavar="FOLDER", help="where shared allocations' files are (default a folder of"
-        " yours in /dev/shm, else in the temp folder)")  # fmt: skip
+        help=f"requests in flight before more are refused (default {DEFAULT_MAX_INFLIGHT})")
+    add("--pool-bytes", type=lambda text: 0 if text == "0" else size(text), metavar="BYTES",
+        help="most that is kept for reuse where sizes come and go (default 1/16 of the machine's memory;"
+        " 0: nothing)")
+    add("--shared-folder", type=_place, metavar="FOLDER",
+        help="where shared allocations' files are (default a folder of yours in /dev/shm, else in the temp"
+        " folder)")
     add("--shared-memory", type=SharedMemoryKind, choices=tuple(SharedMemoryKind), metavar="KIND",
-        default=os.environ.get(SHARED_MEMORY_VARIABLE, SharedMemoryKind.FILE), help="what a host maps: file or, on"
-        " Windows, section: memory of the page file, opened by its name (default file, or what"
-        f" {SHARED_MEMORY_VARIABLE} says; the .NET host sets it)")  # fmt: skip
-    add(
-        "--store-folder",
-        type=_place,
-        metavar="FOLDER",
-        help="where stores that persist have their files; without it none does",
-    )
-    add("--documents-root", type=_place, metavar="FOLDER", help="below which store.load_folder may read folders of texts; without"
-        " it none is read")  # fmt: skip
-    add("--documents-embedder", metavar="ACTION", help="a plugin's action that makes vectors of texts, for stores of"
-        ' documents: {"texts": [...]} -> {"vectors": [...]}')  # fmt: skip
-    add("--models", type=_place, metavar="FILE", help="YAML that declares the models")
-    add(
-        "--model-root",
-        type=_place,
-        metavar="FOLDER",
-        help="models' files lie below it (default: the folder of --models)",
-    )
-    add("--record", type=_place, metavar="FILE", help="write what happens to it, for python -m memory_worker report, top and"
-        " simulate; at 64 MiB it becomes FILE.1")  # fmt: skip
-    add(
-        "--metrics-file",
-        type=_place,
-        metavar="PATH",
-        help="keep an OpenMetrics text there, for a collector that reads files",
-    )
-    add("--metrics-mode", type=_mode, default=0o600, metavar="MODE", help="who may read it, as for chmod: 0644 for a"
-        " collector that another user runs (default 0600, as all files for watchers)")  # fmt: skip
-    add("--metrics-seconds", type=_seconds, default=15.0, metavar="S", help="how often (default 15)")
-    add("--monitor-socket", nargs="?", const="", metavar="PATH", help="let python -m memory_worker top attach, on a"
-        " socket that only you may use (default: in the runtime folder); questions only")  # fmt: skip
-    add("--plugin", action="append", default=[], metavar="MODULE", help="add the actions of a module of"
-        " yours; repeatable; see docs/plugins.md")  # fmt: skip
-    add("--auto-optimize", type=_trigger, metavar="LEVEL", help="make room unasked"
-        " where a device stays at this pressure or above (moderate, high, critical, or a percentage of its budget such as"
-        " 85): gives up caches, unloads"
-        " idle models; never what is in use, pinned or just used")  # fmt: skip
-    add("--trace-python", type=_frames, metavar="N", help="trace the worker's own Python objects, N frames"
-        " deep, so that lines that leak are named; slows it down")  # fmt: skip
-    add("--deterministic", action="store_true", help="fixed clock, process id and machine figures, and one"
-        " line after the other: the same answers everywhere, for tests")  # fmt: skip
+        default=os.environ.get(SHARED_MEMORY_VARIABLE, SharedMemoryKind.FILE),
+        help="what a host maps: file or, on Windows, section: memory of the page file, opened by its name"
+        f" (default file, or what {SHARED_MEMORY_VARIABLE} says; the .NET host sets it)")
+    add("--store-folder", type=_place, metavar="FOLDER",
+        help="where stores that persist have their files; without it none does")
+    add("--documents-root", type=_place, metavar="FOLDER",
+        help="below which store.load_folder may read folders of texts; without it none is read")
+    add("--documents-embedder", metavar="ACTION",
+        help="a plugin's action that makes vectors of texts, for stores of documents:"
+        ' {"texts": [...]} -> {"vectors": [...]}')
+    add("--models", type=_place, metavar="FILE",
+        help="YAML that declares the models")
+    add("--model-root", type=_place, metavar="FOLDER",
+        help="models' files lie below it (default: the folder of --models)")
+    add("--record", type=_place, metavar="FILE",
+        help="write what happens to it, for python -m memory_worker report, top and simulate; at 64 MiB it"
+        " becomes FILE.1")
+    add("--metrics-file", type=_place, metavar="PATH",
+        help="keep an OpenMetrics text there, for a collector that reads files")
+    add("--metrics-mode", type=_mode, default=0o600, metavar="MODE",
+        help="who may read it, as for chmod: 0644 for a collector that another user runs (default 0600, as all"
+        " files for watchers)")
+    add("--metrics-seconds", type=_seconds, default=15.0, metavar="S",
+        help="how often (default 15)")
+    add("--monitor-socket", nargs="?", const="", metavar="PATH",
+        help="let python -m memory_worker top attach, on a socket that only you may use (default: in the"
+        " runtime folder); questions only")
+    add("--plugin", action="append", default=[], metavar="MODULE",
+        help="add the actions of a module of yours; repeatable; see docs/plugins.md")
+    add("--auto-optimize", type=_trigger, metavar="LEVEL",
+        help="make room unasked where a device stays at this pressure or above (moderate, high, critical, or a"
+        " percentage of its budget such as 85): gives up caches, unloads idle models; never what is in use,"
+        " pinned or just used")
+    add("--trace-python", type=_frames, metavar="N",
+        help="trace the worker's own Python objects, N frames deep, so that lines that leak are named; slows"
+        " it down")
+    add("--deterministic", action="store_true",
+        help="fixed clock, process id and machine figures, and one line after the other: the same answers"
+        " everywhere, for tests")
     add("--log-level", choices=("debug", "info", "warning", "error"),
-        help="JSON lines on stderr (default warning; of broker, info)")  # fmt: skip
+        help="JSON lines on stderr (default warning; of broker, info)")
     add("--version", action="version", version=f"memory-worker {__version__}")
+    # fmt: on
     for each in arguments:
         name = each.partition("=")[0]
         if name.startswith("--") and name not in known:

@@ -32,8 +32,9 @@ from worker.stream.event_channel import INTERVAL_NS, EventChannel
 from worker.stream.event_writer import EventWriter
 from worker.stream.figures_ticker import taken_by
 from worker.stream.frame_writer import FrameWriter
-from worker.stream.job_runner import BRIEF, PLUGINS, JobRunner
+from worker.stream.job_runner import JobRunner
 from worker.stream.stdio_loop import StdioLoop
+from worker.stream.thread_lanes import BRIEF, PLUGINS
 from worker.stream.work import PluginAction, Work
 from worker.wiring import Core
 

@@ -59,7 +59,7 @@ class PressureMonitor:
         try:
             self.sample()
         except Exception as error:  # noqa: BLE001 - a bug, and the worker goes on
-            import traceback  # noqa: PLC0415 - never, it is to be hoped
+            import traceback  # noqa: PLC0415 - only where there is a bug
 
             log("error", "sampling devices failed", traceback="".join(traceback.format_exception(error)))
         waits = [self._wait_ns(device_id) for device_id in self._manager.devices.ids()]

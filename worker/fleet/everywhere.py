@@ -59,10 +59,17 @@ class Everywhere:
     def _send(
         self, name: str, data: Data, how: How, wanted: Collection[str | None] | None = None
     ) -> list[Pending]:
-        """Ask all nodes, the gateway's own first; of them those alone that are wanted. What only asks waits for none to start."""
-        there = self._roster.reachable(starting=ACTIONS[name].changes)
-        links = sorted(there, key=lambda each: each.node_id != self._own)
-        return [link.send(name, data, how.meta) for link in links if wanted is None or link.node_id in wanted]
+        """Ask the nodes that are there, the gateway's own first; of them those alone that are wanted.
+
+        What changes something is done on those that are being started as well, once they are. Nobody waits for that: they
+        hold nothing by then, and may have read a file before it was another.
+        """
+        links = self._roster.reachable(starting=ACTIONS[name].changes)
+        there = sorted((each for each in links if each.started), key=lambda each: each.node_id != self._own)
+        for link in links:
+            if not link.started:
+                link.send(name, data, {})
+        return [link.send(name, data, how.meta) for link in there if wanted is None or link.node_id in wanted]
 
     def _answers(self, name: str, pending: list[Pending], call: Call) -> Answers:
         """Return what each answered; a node that is lost has none. What changes something is waited for to its end.

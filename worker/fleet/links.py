@@ -70,9 +70,10 @@ class Link:
         self._link_id = f"{gateway}-{next(_LINKS)}"
         self._numbers = itertools.count(1)
         self._changed = SureCondition()
-        # All mutable state, under its lock: whether the node has started, why it will not, and what is kept until it has, each with
-        # when it was asked for, by ``time.monotonic``.
-        self._started = started
+        # All mutable state, under its lock: why the node will not start, and what is kept until it has, each with when it was asked
+        # for, by ``time.monotonic``.
+        self.started = started
+        """Whether the node has told of itself: what is sent before is kept until it has."""
         self._why_ended: str | None = None
         self._kept: dict[Pending, float] = {}
 
@@ -87,9 +88,8 @@ class Link:
     ) -> "Pending":
         """Send a request; with a guard it may be refused by what the node is now."""
         pending = Pending(self, action, data, meta, guard, progress=progress)
-        if self._started or not self._keep(pending):
+        if self.started or not self._keep(pending):
             self._send(pending)
-        self.freeing.sent(action, pending)
         return pending
 
     def ask(self, action: str, data: dict[str, Any], call: Call, meta: dict[str, Any] | None = None) -> Any:
@@ -115,7 +115,7 @@ class Link:
                     pending.meta = {**pending.meta, "deadline_ms": max(1, deadline_ms - waited_ms)}
                 self._send(pending)
             self._kept.clear()
-            self._started = True
+            self.started = True
             self._changed.notify_all()
 
     def end(self, why: str) -> None:
@@ -127,7 +127,7 @@ class Link:
 
     def await_start(self, pending: "Pending", token: CancelToken) -> None:
         """Wait until a request is sent. NodeLostError where it never is; what the token raises: then it never is either."""
-        if self._started:
+        if self.started:
             return
         with self._changed:
             try:
@@ -158,9 +158,9 @@ class Link:
     def _keep(self, pending: "Pending") -> bool:
         """Keep a request until the node has started, unless it has by now."""
         with self._changed:
-            if self._why_ended is None and not self._started:
+            if self._why_ended is None and not self.started:
                 self._kept[pending] = time.monotonic()
-            return not self._started
+            return not self.started
 
     def _send(self, pending: "Pending") -> None:
         number = next(self._numbers)
@@ -173,6 +173,7 @@ class Link:
             pending.stream = self.handle.call_with_progress.options(num_returns="streaming").remote(asked)
         else:
             pending.ref = self.handle.call.remote(asked)
+        self.freeing.sent(pending.action, pending)
 
     def _lost(self, why: str, executed: Executed) -> NodeLostError:
         told = NodeLostError(f"{self.node_id} is lost: {why}", node=self.node_id)

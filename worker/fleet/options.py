@@ -159,7 +159,9 @@ class Pricing:
         if best is not None:
             return best
         why = "; ".join(self._no_room(node, device, size, holds) for device in devices)  # 11
-        return _passed(node, Cause.NO_ROOM, why)
+        totals = [each.total_bytes for each in node.devices.values()]
+        too_large = all(total is not None and total < size for total in totals)
+        return _passed(node, Cause.TOO_LARGE if too_large else Cause.NO_ROOM, why)
 
     def _on(
         self,

@@ -33,7 +33,9 @@ _ELSEWHERE = (
 """Refusals of one node that say nothing of others."""
 _STALE_MAX = 8
 """How often a node may say that it is another by now before it is passed over."""
-_FINAL = {Cause.EXCLUDED, Cause.UNKNOWN_MODEL, Cause.REFUSED, Cause.NO_DEVICE, Cause.NO_ROOM}
+_NEVER = {Cause.UNKNOWN_MODEL, Cause.TOO_LARGE}
+"""Why nothing that is freed or started on a node's machine makes a difference: all there have the same files and devices."""
+_FINAL = {*_NEVER, Cause.EXCLUDED, Cause.REFUSED, Cause.NO_DEVICE, Cause.NO_ROOM}
 """Why a node that may be placed on was passed over."""
 _NO_PLAN: Data = {"selected": None}
 _UNITED = ("freed_bytes", "returned_bytes", "claimed_bytes", "kept_bytes", "process_returned_bytes")
@@ -107,7 +109,7 @@ class Placing:
                 except ModelNotFoundError as error:
                     refusal = error
                 if answer["selected"] is None and nowhere:
-                    elsewhere = all(_is_unknown(passed, self._own) for passed in nowhere)
+                    elsewhere = all(_is_never_here(passed, self._own) for passed in nowhere)
                     if self._roster.await_start(call.token, elsewhere=elsewhere):
                         pending, nowhere = self._ask_ways(data, meta_of(call, how.meta))
                         continue
@@ -194,7 +196,7 @@ class _Attempt:
         self._passed: tuple[Passed, ...] = ()
         before = roster.freeing.numbers()  # first: the decision may not know of what is answered from here on
         self._trying = self._next()
-        self._freed = frozenset[int]() if self._trying or self._known_nowhere() else before
+        self._freed = frozenset[int]() if self._trying or self._fits_never() else before
 
     def run(self, call: Call) -> Any:
         """Wait for the answer, trying one node after the other. Raises the best node's refusal where all refuse.
@@ -225,15 +227,15 @@ class _Attempt:
 
     # ---- inside ----
 
-    def _known_nowhere(self) -> bool:
-        """Tell whether no node knows the model: it is not memory that it lacks."""
-        return {each.cause for each in self._passed} == {Cause.UNKNOWN_MODEL}
+    def _fits_never(self) -> bool:
+        """Tell whether nothing that is freed helps: no node knows the model, or all are too small."""
+        return frozenset() < {each.cause for each in self._passed} <= _NEVER
 
     def _on_another(self, call: Call) -> tuple[str, Choice, Pending] | None:
-        """Try it on a node that is being started, once it is; None where it goes on none of them, or none can know the model."""
+        """Try it on a node that is being started, once it is; None where it goes on none of them, or can go on none."""
         trying = None
         while trying is None and self._roster.await_start(
-            call.token, elsewhere=_is_unknown(self._passed, self._own)
+            call.token, elsewhere=_is_never_here(self._passed, self._own)
         ):
             trying = self._next(call)
         return trying
@@ -341,9 +343,9 @@ def _settled(roster: Roster, key: str, pending: Pending, call: Call) -> Answered
         roster.settle(key, pending.link.node_id, found)
 
 
-def _is_unknown(passed: tuple[Passed, ...], own: str | None) -> bool:
-    """Tell whether something goes nowhere for a model that the gateway's own node does not know."""
-    return any(each.node_id == own and each.cause is Cause.UNKNOWN_MODEL for each in passed)
+def _is_never_here(passed: tuple[Passed, ...], own: str | None) -> bool:
+    """Tell whether something goes on no node of the gateway's machine, by why it does not on the gateway's own."""
+    return any(each.node_id == own and each.cause in _NEVER for each in passed)
 
 
 class _StaleError(Exception):

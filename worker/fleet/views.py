@@ -204,6 +204,8 @@ class Cause(StrEnum):
     """The model can't be loaded there."""
     NO_DEVICE = "no_device"
     """It has no device of that name or kind that can be asked for memory."""
+    TOO_LARGE = "too_large"
+    """It is larger than every device there, whatever is on them."""
     NO_ROOM = "no_room"
 
 

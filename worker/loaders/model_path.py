@@ -10,7 +10,7 @@ import json
 import os
 import re
 import stat
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from posixpath import normpath
 
@@ -314,19 +314,20 @@ def _indexed(spec: ModelSpec, real: Path, declared: Path) -> ModelFiles:
 def open_file(spec: ModelSpec, path: Path | None = None) -> tuple[int, int, Path]:
     """Open a file of the model. Returns the descriptor, which the caller closes, the size in bytes, and where it lies."""
     path = resolved_file(spec) if path is None else path
-    if path.is_dir():
-        raise load_failed(spec, "it is a folder, and one file is wanted: declare the file in it")
-    if os.path.lexists(f"{path}{_UNFINISHED}"):
-        beside = f"{path.name}{_UNFINISHED}"
-        raise load_failed(
-            spec, f"its download by aria2 is not over: {beside} is beside it; download the rest of it"
-        )
-    with reading(spec):
+    with reading(spec), ExitStack() as undo:
+        if path.is_dir():
+            raise load_failed(spec, "it is a folder, and one file is wanted: declare the file in it")
+        if os.path.lexists(f"{path}{_UNFINISHED}"):
+            beside = f"{path.name}{_UNFINISHED}"
+            raise load_failed(
+                spec, f"its download by aria2 is not over: {beside} is beside it; download the rest of it"
+            )
         descriptor = os.open(path, _OPEN_FLAGS)
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        raise load_failed(spec, "it is a pipe, a socket or a device: declare the model's file")
+        undo.callback(os.close, descriptor)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise load_failed(spec, "it is a pipe, a socket or a device: declare the model's file")
+        undo.pop_all()
     return descriptor, status.st_size, path
 
 

@@ -100,7 +100,7 @@ def declared_models(path: Path, model_root: Path, *, look: bool = False) -> Decl
         raise ModelConfigError("\n".join(located(path, document, [(("models",), str(error))]))) from None
     declared, problems = _entries(rows, document, nearest)
     problems += [
-        *_repeated(declared), *_unreachable(declared, nearest), *_cycles(declared), *_unknown_loaders(declared), *_unset(declared),
+        *_repeated(declared), *_unreachable(declared, nearest), *_cycles(declared), *_unknown_loaders(declared), *_unset(declared, model_root),
         *(_outside(declared, model_root) if look else ()),
     ]  # fmt: skip
     reasons = _reasons(declared, problems)
@@ -220,10 +220,10 @@ def _unknown_loaders(declared: list[_Declared]) -> Iterator[Problem]:
             yield (*place, "loader"), f"no loader {loader!r}; there are {', '.join(loader_names())}"
 
 
-def _unset(declared: list[_Declared]) -> Iterator[Problem]:
+def _unset(declared: list[_Declared], model_root: Path) -> Iterator[Problem]:
     for place, entry in _good(declared):
         try:
-            _paths_of(entry)
+            _paths_of(entry, model_root)
         except ValueError as error:
             yield (*place, "path"), str(error)
 
@@ -231,7 +231,7 @@ def _unset(declared: list[_Declared]) -> Iterator[Problem]:
 def _outside(declared: list[_Declared], model_root: Path) -> Iterator[Problem]:
     for place, entry in _good(declared):
         try:
-            paths = _paths_of(entry)
+            paths = _paths_of(entry, model_root)
         except ValueError:
             continue  # told already
         for path in paths:
@@ -291,8 +291,11 @@ def _loader_of(entry: "ModelEntry") -> str | None:
     return LOADER_NAMES.get(entry.loader, entry.loader)
 
 
-def _paths_of(entry: "ModelEntry") -> tuple[Path, ...]:
-    """Return the model's paths, with the home folder and variables in them. ValueError for an unset one."""
+def _paths_of(entry: "ModelEntry", model_root: Path) -> tuple[Path, ...]:
+    """Return the model's paths, with the home folder and variables in them.
+
+    ValueError for a variable that is not set, unless there is a file whose name has a dollar.
+    """
     said = entry.path if isinstance(entry.path, list) else [entry.path] if entry.path is not None else []
     found = []
     for text in said:
@@ -301,7 +304,7 @@ def _paths_of(entry: "ModelEntry") -> tuple[Path, ...]:
             raise ValueError(message)
         path = os.path.expandvars(os.path.expanduser(text))  # noqa: PTH111 - as the shell reads it, before it is a path
         unset = re.search(r"\$(\w+|\{[^}]*\})", path)
-        if unset is not None and not Path(text).exists():
+        if unset is not None and not os.path.exists(model_root / path):  # noqa: PTH110 - Path.exists raises for a name too long
             message = f"{text}: {unset[0]} is not set in the worker's environment"
             raise ValueError(message)
         found.append(Path(path))
@@ -315,7 +318,7 @@ def _spec(declared: _Declared, model_root: Path, refused: str | None) -> ModelSp
     if entry is None or refused is not None:
         why = refused or "its declaration can't be used"
         return ModelSpec(declared.model_id, None if entry is None else _loader_of(entry), refused=why)
-    paths = tuple(model_root / each for each in _paths_of(entry))
+    paths = tuple(model_root / each for each in _paths_of(entry, model_root))
     keep_alive = entry.keep_alive_seconds
     return ModelSpec(
         model_id=entry.id,

@@ -17,16 +17,20 @@ _AHEAD_FROM_BYTES = 2**20
 
 
 class PositionalFile:
-    """An open descriptor, which it owns."""
+    """An open descriptor, which it owns: where it can't be looked at, it is closed. OSError as the system gives it."""
 
     def __init__(self, descriptor: int, size_bytes: int, path: Path) -> None:
         self.size_bytes = size_bytes
         self._path = path
-        self.identity = file_identity(descriptor)
-        """As it was when it was opened."""
         # All mutable state: the descriptor until it is closed, and on Windows its position.
         self._descriptor: int | None = descriptor
         self._lock = SureLock()
+        try:
+            self.identity = file_identity(descriptor)
+            """As it was when it was opened."""
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def descriptor(self) -> int:

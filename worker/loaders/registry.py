@@ -52,12 +52,13 @@ def loader_of(spec: ModelSpec) -> FileLoader | ObjectLoader | EngineLoader:
     name = inferred(spec).loader
     if name is None:
         raise load_failed(spec, "it is external: another process holds it")
-    try:
-        loader = _make(name)
-    except KeyError:
+    offered = None if name in BUILT_IN else _entry_points().get(name)
+    if name not in BUILT_IN and offered is None:
         known = ", ".join(loader_names())
-        raise load_failed(spec, f"there is no loader {name!r}; there are {known}") from None
-    except Exception as error:
+        raise load_failed(spec, f"there is no loader {name!r}; there are {known}")
+    try:
+        loader: Any = _built_in(name) if offered is None else offered.load()()
+    except (Exception, SystemExit) as error:
         text = f"{type(error).__name__}: {error}"
         raise load_failed(spec, f"its loader {name!r} can't be had: {text}") from error
     if isinstance(loader, EngineLoader):
@@ -108,11 +109,9 @@ def _is_script(file: "PositionalFile") -> bool:
         return False
 
 
-def _make(name: str) -> Any:
-    if name in BUILT_IN:
-        module, kind = BUILT_IN[name]
-        return getattr(import_module(module), kind)()
-    return _entry_points()[name].load()()
+def _built_in(name: str) -> Any:
+    module, kind = BUILT_IN[name]
+    return getattr(import_module(module), kind)()
 
 
 def _entry_points() -> "dict[str, EntryPoint]":

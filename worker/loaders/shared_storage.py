@@ -148,7 +148,9 @@ def _byte_span(view: StoredView) -> tuple[int, int]:
 
 
 def _row_major(view: StoredView) -> bool:
-    """Tell whether a view's elements lie in the order of its indices, without gaps."""
+    """Tell whether a view's elements lie in the order of its indices, without gaps; those of one without elements do."""
+    if 0 in view.shape:
+        return True
     step = 1
     for size, stride in zip(reversed(view.shape), reversed(view.strides), strict=True):
         if size > 1 and stride != step:

@@ -264,14 +264,14 @@ class Buffers:
         now_ns = self._core.clock.now_ns()
         with self._lock:
             while self._ended:
+                self._kept.append(replace(self._ended[0], since_ns=now_ns))
                 block = self._ended.popleft()
                 self._lent[block.device_id] -= block.size_bytes
-                self._kept.append(replace(block, since_ns=now_ns))
             self._kept = [each for each in self._kept if self._allocations.knows(each.allocation_id)]
             sweep = bool(self._kept) and not self._sweeping
             self._sweeping = self._sweeping or sweep
         if sweep:
-            self._later(now_ns + KEEP_NS, self._sweep)
+            self._sweep_at(now_ns + KEEP_NS)
 
     def _keep_to_limit(self, device_id: str) -> None:
         """Give back what is kept above the limit, the longest idle first."""
@@ -295,19 +295,40 @@ class Buffers:
         with self._lock:
             idle = [each for each in self._kept if each.since_ns + KEEP_NS <= now_ns]
             self._kept = [each for each in self._kept if each.since_ns + KEEP_NS > now_ns]
-            next_ns = min((each.since_ns for each in self._kept), default=None)
-            self._sweeping = next_ns is not None
-        if next_ns is not None:
-            self._later(next_ns + KEEP_NS, self._sweep)
-        self._free(idle)
+        try:
+            self._free(idle)
+        finally:
+            with self._lock:
+                next_ns = min((each.since_ns for each in self._kept), default=None)
+                self._sweeping = next_ns is not None
+            if next_ns is not None:
+                self._sweep_at(next_ns + KEEP_NS)
+
+    def _sweep_at(self, due_ns: int) -> None:
+        """Look for what is idle at a time; where that can't be arranged, the next use tries to."""
+        try:
+            self._later(due_ns, self._sweep)
+        except BaseException:
+            self._sweeping = False
+            raise
 
     def _free(self, blocks: list[Block]) -> list[int | None]:
-        """Free blocks. Returns how many bytes of each the system has back; None where that is not known."""
-        returned: list[int | None] = []
-        for each in blocks:
-            with suppress(AllocationNotFoundError, DeviceUnavailableError):
-                freed = self._allocations.deallocate(each.allocation_id, force=True)
-                returned.append(freed.returned_bytes)
+        """Free blocks. Returns how many bytes of each the system has back; None where that is not known.
+
+        Those that were not freed, where one could not be, are kept as if they had just come back.
+        """
+        returned, left = list[int | None](), deque(blocks)
+        try:
+            while left:
+                with suppress(AllocationNotFoundError, DeviceUnavailableError):
+                    freed = self._allocations.deallocate(left[0].allocation_id, force=True)
+                    returned.append(freed.returned_bytes)
+                left.popleft()
+        finally:
+            if left:
+                now_ns = self._core.clock.now_ns()
+                with self._lock:
+                    self._kept += [replace(each, since_ns=now_ns) for each in left]
         return returned
 
     def _kept_bytes(self, device_id: str) -> int:

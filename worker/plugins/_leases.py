@@ -4,7 +4,7 @@ A model in use is never unloaded, whoever asks for its memory, and its use is wh
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from worker.core.cancellation import CancelToken
@@ -118,9 +118,8 @@ class Models:
         acquired = self._worker.acquire(
             model_id, own, device_id=device_id, wait_ns=wait_ns, fallback=allow_fallback
         )
-        leased = LeasedModel(self._worker.weights, acquired)
         try:
-            yield leased
+            with closing(LeasedModel(self._worker.weights, acquired)) as leased:
+                yield leased
         finally:
-            leased.close()
-            self._worker.models.release(leased.model_id, acquired.residence.handle)
+            self._worker.models.release(acquired.entry.model_id, acquired.residence.handle)

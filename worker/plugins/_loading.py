@@ -25,7 +25,7 @@ def load_plugins(
         try:
             known = set(actions)
             import_operators(name).register(host_of(actions))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(f"{name}: {type(error).__name__}: {error}") from error
         for action in actions.keys() - known:
             if action.startswith(RESERVED_SINCE):

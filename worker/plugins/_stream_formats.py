@@ -1,5 +1,6 @@
 """Files as items, read one after another, never more of them than an item at a time: JSON, JSON lines, CSV."""
 
+import codecs
 import csv
 import sys
 from collections.abc import Callable, Iterator
@@ -47,16 +48,18 @@ class Source:
     def read(self, size: int = _READ_BYTES) -> bytes:
         """Read on. LimitExceededError where one item is longer than it may be."""
         self._check(_READ_BYTES)
-        found = self._file.read(min(size, _READ_BYTES))
-        self.consumed += len(found)
-        return found
+        return self._taken(self._file.read(min(size, _READ_BYTES)))
 
     def readline(self) -> bytes:
         """Read a line, with its end; nothing at the end of the file."""
-        found = self._file.readline(self._item_bytes + 1)
-        self.consumed += len(found)
+        found = self._taken(self._file.readline(self._item_bytes + 1))
         self._check(0)
         return found
+
+    def _taken(self, found: bytes) -> bytes:
+        """Count what was read, and return it without the byte order mark that some write at the start of a text in UTF-8."""
+        first, self.consumed = self.consumed == 0, self.consumed + len(found)
+        return found.removeprefix(codecs.BOM_UTF8) if first else found
 
     def _check(self, spare: int) -> None:
         if self.consumed - self._began > self._item_bytes + spare:
@@ -94,7 +97,7 @@ def _csv(source: Source, after: dict[str, Any] | None, at: str) -> Iterator[Any]
 
     delimiter = at or ("\t" if source.path.lower().endswith(".tsv") else ",")
     try:
-        names = [each.removeprefix("\ufeff") for each in next(csv.reader(lines(), delimiter=delimiter), [])]
+        names = next(csv.reader(lines(), delimiter=delimiter), [])
         if after is None:
             source.next_item()
             source.items = 0

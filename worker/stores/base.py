@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from protocol.record import Record
 from protocol.store_results import StoreEntry, StoreFigures
 from protocol.vocabulary import StoreKind, StorePreset, VectorMetric
-from worker.plugins import CancelToken, Consumers, Holding, Offer
+from worker.plugins import CancelToken, Consumers, LimitedConsumer
 
 PERSISTENT, SCRATCH, MAKING = ".store", ".spill", ".making"
 """Ends of files' names: of what is there again after a restart, of what is no store's any more then, and of either
@@ -247,23 +247,41 @@ class EntryFile(Protocol):
     read_ms: float
     """What reading an entry takes, as it was of late."""
 
-    def set_options(self, options: Options) -> None: ...  # noqa: D102 - as the class that does it says
+    def set_options(self, options: Options) -> None:
+        """Keep options."""
+        ...
 
-    def rows(self) -> list[Row]: ...  # noqa: D102 - as the class that does it says
+    def rows(self) -> list[Row]:
+        """Return what is known about all entries."""
+        ...
 
-    def vectors(self) -> list[tuple[str, bytes]]: ...  # noqa: D102 - as the class that does it says
+    def vectors(self) -> list[tuple[str, bytes]]:
+        """Return all entries' vectors, by key."""
+        ...
 
-    def read(self, key: str) -> Content | None: ...  # noqa: D102 - as the class that does it says
+    def read(self, key: str) -> Content | None:
+        """Return an entry's content; None where it is not there any more."""
+        ...
 
-    def change(self, writes: Iterable[Row] = (), deletes: Iterable[str] = ()) -> None: ...  # noqa: D102 - as the class that does it says
+    def change(self, writes: Iterable[Row] = (), deletes: Iterable[str] = ()) -> None:
+        """Put entries, and delete others: all of it, or none."""
+        ...
 
-    def note_uses(self, used_ms: Mapping[str, int]) -> None: ...  # noqa: D102 - as the class that does it says
+    def note_uses(self, used_ms: Mapping[str, int]) -> None:
+        """Note when entries were used last."""
+        ...
 
-    def clear(self) -> None: ...  # noqa: D102 - as the class that does it says
+    def clear(self) -> None:
+        """Delete all entries."""
+        ...
 
-    def rest(self) -> None: ...  # noqa: D102 - as the class that does it says
+    def rest(self) -> None:
+        """Let go of the file where it was not used for a while."""
+        ...
 
-    def close(self) -> None: ...  # noqa: D102 - as the class that does it says
+    def close(self) -> None:
+        """Let go of it: nothing is read of it, or changed in it, afterwards."""
+        ...
 
 
 class Opened(NamedTuple):
@@ -273,27 +291,8 @@ class Opened(NamedTuple):
     created: bool
 
 
-class Kind(Protocol):
-    """All stores of one kind and name: the consumer that takes part when headroom is made."""
-
-    @property
-    def consumer_id(self) -> str:
-        """As ``worker.plugins.Consumer``; as all others up to ``open``."""
-        ...
-
-    @property
-    def kind(self) -> str: ...  # noqa: D102 - as the class that does it says
-
-    @property
-    def device_id(self) -> str: ...  # noqa: D102 - as the class that does it says
-
-    def holding(self) -> Holding: ...  # noqa: D102 - as the class that does it says
-
-    def offers(self, need_bytes: int) -> tuple[Offer, ...]: ...  # noqa: D102 - as the class that does it says
-
-    def release(self, offer: Offer, token: CancelToken) -> int: ...  # noqa: D102 - as the class that does it says
-
-    def limit_changed(self, limit_bytes: int | None, reason: str) -> None: ...  # noqa: D102 - as the class that does it says
+class Kind(LimitedConsumer, Protocol):
+    """All stores of one kind and name: the consumer that takes part when headroom is made, as all others up to ``tend``."""
 
     def tend(self) -> None:
         """Do what is due, about once a second: called by a thread of the stores' own."""

@@ -18,7 +18,7 @@ from worker.core.sure_lock import SureLock
 from worker.plugins import StoreNotFoundError
 from worker.stores.base import Content, Form, Home, Options, Row, Scope
 from worker.stores.disk import device_of, errors_of, gone, refusal
-from worker.stores.file_format import connected, parts, set_about, unlink
+from worker.stores.file_format import connected, damaged, parts, said_in, set_about, unlink
 
 _USES = "CREATE TABLE IF NOT EXISTS uses (key BLOB PRIMARY KEY, used_ms INTEGER NOT NULL) WITHOUT ROWID"
 """When entries were used last. It is made with the first use that is told; versions before it leave it alone."""
@@ -83,10 +83,12 @@ class StoreFile:
     def options(self) -> Options:
         """Return the options that it was opened with last."""
         with self._lock, errors_of(self.path):
-            found = self._open().execute("SELECT value FROM about WHERE name = 'options'").fetchone()
-        said: dict[str, Any] = {} if found is None else orjson.loads(found[0])
-        if (metric := said.get("metric")) is not None:
-            said["metric"] = VectorMetric(metric)
+            said: dict[str, Any] = said_in(self._open(), self.path).get("options", {})
+        try:
+            if (metric := said.get("metric")) is not None:
+                said["metric"] = VectorMetric(metric)
+        except (AttributeError, ValueError) as error:
+            raise damaged(self.path, error) from error
         return Options(**{name: value for name, value in said.items() if name in vars(Options())})
 
     def set_options(self, options: Options) -> None:
@@ -109,27 +111,19 @@ class StoreFile:
     def change(self, writes: Iterable[Row] = (), deletes: Iterable[str] = ()) -> None:
         """Put entries, and delete others: all of it, or none."""
         gone = [(_blob(key),) for key in deletes]
-        with self._lock, self._transaction() as connection:
+        with self._lock:
+            with self._transaction() as connection:
+                if gone:
+                    connection.executemany("DELETE FROM entries WHERE key = ?", gone)
+                    if _has_uses(connection):
+                        connection.executemany("DELETE FROM uses WHERE key = ?", gone)
+                rows = [
+                    (_blob(r.key), r.form, r.put_ms, r.expires_ms, r.cost_ms, orjson.dumps(r.tags), r.vector, r.content)
+                    for r in writes
+                ]  # fmt: skip
+                connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             if gone:
-                connection.executemany("DELETE FROM entries WHERE key = ?", gone)
-                if _has_uses(connection):
-                    connection.executemany("DELETE FROM uses WHERE key = ?", gone)
-            values = [
-                (
-                    _blob(r.key),
-                    r.form,
-                    r.put_ms,
-                    r.expires_ms,
-                    r.cost_ms,
-                    orjson.dumps(r.tags),
-                    r.vector,
-                    r.content,
-                )
-                for r in writes
-            ]
-            connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
-        if gone:
-            self._shrink()
+                _shrink(connection)
 
     def clear(self) -> None:
         """Delete all entries. It needs no room for that: the file is made anew."""
@@ -200,15 +194,6 @@ class StoreFile:
             self._device = device_of(self.path)
         return self._connection
 
-    def _shrink(self) -> None:
-        """Give the file system back what deleting left, where it is much."""
-        with self._lock, suppress(sqlite3.Error):  # there is no room for it now
-            connection = self._open()
-            free = connection.execute("PRAGMA freelist_count").fetchone()[0]
-            if free * 4 > connection.execute("PRAGMA page_count").fetchone()[0]:
-                connection.executescript("PRAGMA incremental_vacuum")  # steps it to its end, unlike execute
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -278,6 +263,15 @@ def _row(
 def _has_uses(connection: sqlite3.Connection) -> bool:
     found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'uses'").fetchone()
     return found is not None
+
+
+def _shrink(connection: sqlite3.Connection) -> None:
+    """Give the file system back what deleting left, where it is much."""
+    with suppress(sqlite3.Error):  # there is no room for it now
+        free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+        if free * 4 > connection.execute("PRAGMA page_count").fetchone()[0]:
+            connection.executescript("PRAGMA incremental_vacuum")  # steps it to its end, unlike execute
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _text(key: bytes) -> str:

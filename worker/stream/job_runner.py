@@ -20,7 +20,7 @@ from worker.core.errors import (
 )
 from worker.core.health import PartHealth
 from worker.core.log import log, logs
-from worker.core.records import HOST, no_report
+from worker.core.records import no_report
 from worker.core.shortages import patiently
 from worker.metrics.history import History
 from worker.stream.alarm import Alarm
@@ -32,14 +32,10 @@ from worker.stream.frame_writer import FrameWriter
 from worker.stream.frames import Incoming
 from worker.stream.lanes import Job, Lanes
 from worker.stream.replay import Answers, body_of
-from worker.stream.thread_lanes import THREADS_MAX, ThreadLane, ThreadLanes
+from worker.stream.thread_lanes import CONTROL, THREADS_MAX, Devices, ThreadLane, ThreadLanes
 from worker.stream.work import Call, Claim, TimedCall, Work
 
 _RETRY_AFTER_MS = 100
-PLUGINS, CONTROL, OTHERS = "plugins", "control", "others"
-"""Lanes of threads besides those of devices."""
-BRIEF = " background"
-"""Ends the name of a device's second lane, for what the worker does by itself, and for what frees memory."""
 
 
 def _no_caller_waits(_error: WorkerError) -> None:
@@ -60,7 +56,7 @@ class JobRunner:
         clock: Clock,
         alarm: Alarm,
         history: History,
-        devices: Callable[[], tuple[str, ...]],
+        devices: Devices,
         *,
         max_inflight: int,
         max_frame_bytes: int,
@@ -71,10 +67,8 @@ class JobRunner:
         self._writer = writer
         self._now_ns = clock.now_ns
         self._alarm = alarm
-        self._devices = devices
-        """Returns which claims name devices."""
         self._executor = Executor(writer, clock, history, max_frame_bytes)
-        self._threads = ThreadLanes(self._work_off, threads_max)
+        self._threads = ThreadLanes(self._work_off, devices, threads_max)
         # All mutable state: what is unfinished, what was answered, and whether more is admitted.
         self._lanes = Lanes()
         self._early = EarlyEnds(self._lanes, event_writer, clock, alarm)
@@ -160,7 +154,7 @@ class JobRunner:
         ``brief`` work does not wait for the threads of requests' work. OutOfMemoryError where it would need the
         first thread of a lane, and the system has none.
         """
-        lane = self._lane_of(work, BRIEF if brief else "")
+        lane = self._threads.lane_of(work, brief=brief)
         token = CancelToken(self._now_ns)
         self._lanes.admit(Job(request_id, work, token, self._quietly, lane, give_up, background=True))
 
@@ -207,17 +201,6 @@ class JobRunner:
 
     # ---- inside: before it runs ----
 
-    def _lane_of(self, work: Work, ending: str = "") -> ThreadLane:
-        """Return the threads that work runs on: what may wait for one device holds up no other."""
-        if work.control:
-            return self._threads.lane(CONTROL)
-        if work.plugin:
-            return self._threads.lane(PLUGINS)
-        devices = {claim.key for claim in work.claims}.intersection(self._devices())
-        # The machine's own memory is never what is slow about work that also needs another device.
-        slow = sorted(devices - {HOST}) or sorted(devices)
-        return self._threads.lane((" ".join(slow) or OTHERS) + ending)
-
     def _answered_again(self, request: Incoming, work: Work) -> bool:
         """Answer a repetition, now or with the first. DuplicateRequestIdError for an id of other work."""
         frame = self._answers.again(request, body_of(work.action, request.data))
@@ -231,7 +214,7 @@ class JobRunner:
             raise self._refusal()
         if work.quick and (not self._lanes.unfinished or self._lanes.free(work.claims)):
             return None
-        lane = self._lane_of(work, BRIEF if work.brief else "")
+        lane = self._threads.lane_of(work, brief=work.brief)
         if work.action == "worker.shutdown":
             if self._draining:
                 raise _shutting_down()

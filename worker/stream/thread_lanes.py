@@ -6,12 +6,20 @@ from contextlib import suppress
 from queue import SimpleQueue
 
 from worker.core.errors import OutOfMemoryError
+from worker.core.records import HOST
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
 from worker.stream.lanes import Job
+from worker.stream.work import Work
 
+PLUGINS, CONTROL, OTHERS = "plugins", "control", "others"
+"""Lanes besides those of devices."""
+BRIEF = " background"
+"""Ends the name of a device's second lane, for what the worker does by itself, and for what frees memory."""
 THREADS_MAX = 4
 """Jobs of one lane that run side by side."""
+Devices = Callable[[], tuple[str, ...]]
+"""Returns which claims name devices."""
 _TRIES = 100
 
 
@@ -80,8 +88,11 @@ class ThreadLane:
 class ThreadLanes:
     """A lane for each set of devices, one for plugins, one for control actions. Made when first named."""
 
-    def __init__(self, work_off: Callable[[Job], None], threads_max: int = THREADS_MAX) -> None:
+    def __init__(
+        self, work_off: Callable[[Job], None], devices: Devices, threads_max: int = THREADS_MAX
+    ) -> None:
         self._work_off = work_off
+        self._devices = devices
         self._threads_max = threads_max
         self._lock = SureLock()
         # All mutable state.
@@ -96,3 +107,14 @@ class ThreadLanes:
                 if lane is None:
                     lane = self._lanes[name] = ThreadLane(name, self._work_off, self._threads_max)
         return lane
+
+    def lane_of(self, work: Work, *, brief: bool) -> ThreadLane:
+        """Return the lane that work runs on: what may wait for one device holds up no other. Raises as ``lane`` does."""
+        if work.control:
+            return self.lane(CONTROL)
+        if work.plugin:
+            return self.lane(PLUGINS)
+        devices = {claim.key for claim in work.claims}.intersection(self._devices())
+        # The machine's own memory is never what is slow about work that also needs another device.
+        slow = sorted(devices - {HOST}) or sorted(devices)
+        return self.lane((" ".join(slow) or OTHERS) + (BRIEF if brief else ""))

@@ -292,8 +292,13 @@ class ModelWorker:
                     self._load(
                         entry, device_id, never, no_report, make_room=False, until_ns=None, for_use=False
                     )
-            except WorkerError as failure:
-                log("warning", "a model did not come back", model_id=row.model_id, error=failure.message)
+            except Exception as failure:  # noqa: BLE001 - whatever it is: the others are to come back, and this one is named
+                log(
+                    "warning",
+                    "a model did not come back",
+                    model_id=row.model_id,
+                    error=getattr(failure, "message", repr(failure)),
+                )
                 gone.insert(0, row)
         if isinstance(error, WorkerError):
             name_gone(error, tuple(gone))

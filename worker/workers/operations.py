@@ -123,9 +123,11 @@ class OperationWorker:
 
     def _finish(self, running: _Running, *, failed: bool) -> EndedOperation:
         duration_ns = self._clock.now_ns() - running.started_ns
-        before, after = running.begun_bytes, self._look()
-        with self._changed:
-            self._running.discard(running)
+        try:
+            before, after = running.begun_bytes, self._look()
+        finally:
+            with self._changed:
+                self._running.discard(running)
         peak = delta = None
         if before is not None and after is not None:
             peak = running.peak_bytes - before

@@ -180,15 +180,27 @@ class ModelWeights:
         report: Report,
     ) -> tuple[Block, int, Footprint | None]:
         """Load into a block of this handle. Returns it, what the ledger is to count, and what an engine's process took."""
+        loaded = self._load(entry, source, device_id, handle, token, report)
+        self._identities[handle] = (
+            source.identity if source.copy is None else self._identities.get(source.copy.handle)
+        )
+        return loaded
+
+    def _load(
+        self,
+        entry: ModelEntry,
+        source: Source,
+        device_id: str,
+        handle: str,
+        token: CancelToken,
+        report: Report,
+    ) -> tuple[Block, int, Footprint | None]:
         if source.loader is not None:
             make = source.loader.build
             block = self._objects.load(handle, lambda: make(entry.spec, device_id))
             return block, block.actual_bytes, None
 
         total, backend = source.size_bytes, self._backends[device_id]
-        self._identities[handle] = (
-            source.identity if source.copy is None else self._identities.get(source.copy.handle)
-        )
         if source.engine is not None:
             footprint = self.engines.load(entry, source.engine, device_id, handle, token)
             taken = total if footprint.loaded_bytes is None else footprint.loaded_bytes

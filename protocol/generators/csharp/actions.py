@@ -41,7 +41,7 @@ def _table() -> list[str]:
         table += [
             f"    /// <summary><c>{name}</c>.</summary>",
             f"    public static WireAction<{takes}, {answers}> {_row(name)} {{ get; }} =",
-            f"        new({constant}, Changes: {_bool(action.changes)}, IsControl: {_bool(action.control)});",
+            f"        new({constant}, Changes: {_literal(value=action.changes)}, IsControl: {_literal(value=action.control)});",
             "",
         ]
     table += [
@@ -115,5 +115,5 @@ def _row(name: str) -> str:
     return _short(name) if name.startswith("memory.") else pascal(name)
 
 
-def _bool(value: bool) -> str:  # noqa: FBT001  that is what it writes
+def _literal(*, value: bool) -> str:
     return "true" if value else "false"

@@ -1,5 +1,6 @@
 """What is asked of every node, where there is none."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,11 @@ from worker.metrics.history import History
 from worker.stream.work import Call
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
+
+
+def node(node_id: str, pending: Callable[[str], Any], *, started: bool = True) -> Any:
+    """Return a node that answers what ``pending`` does."""
+    return SimpleNamespace(node_id=node_id, started=started, send=lambda *_: pending(node_id))
 
 
 def test_a_gateway_whose_nodes_are_all_lost_says_how_it_is() -> None:
@@ -48,7 +54,7 @@ def test_a_node_that_does_not_answer_is_not_well(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(everywhere.ray, "wait", lambda refs, **_: (refs[:2], refs[2:]))
     names = ("a", "dying", "hangs")
-    links = [SimpleNamespace(node_id=each, send=lambda *_, node=each: Pending(node)) for each in names]
+    links = [node(each, Pending) for each in names]
     health = Health()
     health.add("nodes", lambda: [PartHealth(f"node:{each}", HealthState.OK) for each in names])
     roster: Any = SimpleNamespace(reachable=lambda **_: links)
@@ -99,7 +105,7 @@ def test_what_ends_early_on_one_node_is_given_up_on_all_and_may_have_been_done()
         def cancel(self) -> None:
             cancelled.append(self.link.node_id)
 
-    links = [SimpleNamespace(node_id=each, send=lambda *_, node=each: Pending(node)) for each in "abc"]
+    links = [node(each, Pending) for each in "abc"]
     roster: Any = SimpleNamespace(reachable=lambda **_: links)
     asked = Everywhere(roster, "a", History(FixedClock()), Health())
     call: Any = None
@@ -107,3 +113,22 @@ def test_what_ends_early_on_one_node_is_given_up_on_all_and_may_have_been_done()
         asked.begin("memory.clear", {"clear_type": "all"}, How({}))(call)
     assert ended.value.executed is Executed.UNKNOWN
     assert cancelled == ["a", "b", "c"]
+
+
+def test_what_changes_something_everywhere_waits_for_no_node_to_start() -> None:
+    """It is done there once it has started, before what is asked of it later: it holds nothing until then."""
+    from worker.fleet.everywhere import Everywhere
+
+    asked: list[str] = []
+    answer = {"added": [], "changed": [], "removed": [], "kept": ["m"], "refused": []}
+
+    def pending(node_id: str) -> Any:
+        asked.append(node_id)
+        return SimpleNamespace(link=SimpleNamespace(node_id=node_id), answer=lambda _: answer)
+
+    links = [node("a", pending), node("late", pending, started=False)]
+    roster: Any = SimpleNamespace(reachable=lambda *, starting: links if starting else links[:1])
+    everywhere = Everywhere(roster, "a", History(FixedClock()), Health())
+    call: Any = None
+    assert everywhere.begin("memory.reload_models", {}, How({}))(call)["kept"] == ["m"]
+    assert sorted(asked) == ["a", "late"]

@@ -3,6 +3,8 @@
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from protocol.vocabulary import DeviceKind, DeviceState, FileLocation, ModelState
 from worker.fleet.known import KnownNode
 from worker.fleet.placement import place
@@ -74,6 +76,23 @@ def test_making_room_beside_the_file_beats_free_memory_behind_a_slow_link() -> N
 def test_loads_before_it_are_waited_for() -> None:
     placement = place(LOAD, [node("n1", device(queue_ms=500.0)), node("n2", device(queue_ms=9000.0))])
     assert [(each.node_id, each.wait_ms) for each in placement.choices] == [("n1", 500), ("n2", 9000)]
+
+
+@pytest.mark.parametrize(
+    ("totals", "cause"),
+    [((GB, 2 * GB), Cause.TOO_LARGE), ((GB, 8 * GB), Cause.NO_ROOM), ((GB, None), Cause.NO_ROOM)],
+)
+def test_what_is_larger_than_every_device_is_told_from_what_finds_no_room(
+    totals: tuple[int | None, ...], cause: Cause
+) -> None:
+    """Nothing that is freed there helps it."""
+    devices = tuple(
+        DeviceView(f"cuda:{index}", DeviceKind.CUDA, total, available_bytes=0)
+        for index, total in enumerate(totals)
+    )
+    request = PlacementRequest(required_bytes=4 * GB)
+    passed = place(request, [NodeView("n1", "1", 1, devices)]).why_passed()
+    assert [each.cause for each in passed] == [cause]
 
 
 def test_nowhere_says_of_every_node_why() -> None:

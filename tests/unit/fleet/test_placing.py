@@ -143,11 +143,11 @@ def test_a_plan_whose_devices_are_named_waits_for_no_other_node() -> None:
 
 
 @pytest.mark.parametrize("name", ["memory.load_model", "memory.plan"])
-@pytest.mark.parametrize("known", [False, True])
-def test_a_model_that_no_file_declares_is_not_waited_for_on_this_machine(name: str, *, known: bool) -> None:
-    """The gateway's own node read the same files: another one there can't know more."""
+@pytest.mark.parametrize("cause", [Cause.NO_ROOM, Cause.UNKNOWN_MODEL, Cause.TOO_LARGE])
+def test_what_fits_on_no_node_of_this_machine_is_not_waited_for_there(name: str, cause: Cause) -> None:
+    """The gateway's own node read the same files, and has the same devices: another one there can't do more."""
     waited_elsewhere: list[bool] = []
-    passed = Passed("node-1", Cause.NO_ROOM if known else Cause.UNKNOWN_MODEL, "")
+    passed = Passed("node-1", cause, "")
 
     def await_start(_: Any, *, elsewhere: bool) -> bool:
         waited_elsewhere.append(elsewhere)
@@ -164,10 +164,11 @@ def test_a_model_that_no_file_declares_is_not_waited_for_on_this_machine(name: s
             lambda _: SimpleNamespace(chosen=None, why_passed=lambda: (passed,)),
             await_start, answer=answer, name=name, **data,
         )  # fmt: skip
-    assert waited_elsewhere == [not known]
+    assert waited_elsewhere == [cause is not Cause.NO_ROOM]
 
 
-def test_a_model_that_no_node_knows_waits_for_nothing_that_is_to_be_freed() -> None:
+@pytest.mark.parametrize("cause", [Cause.UNKNOWN_MODEL, Cause.TOO_LARGE])
+def test_what_no_node_could_take_waits_for_nothing_that_is_to_be_freed(cause: Cause) -> None:
     """It is not memory that it lacks."""
     freeing, clearing = Freeing(), Choice
     freeing.sent("memory.clear", clearing)
@@ -175,7 +176,7 @@ def test_a_model_that_no_node_knows_waits_for_nothing_that_is_to_be_freed() -> N
     def answer(_: Any) -> Any:
         raise ModelNotFoundError("no model 'm'")
 
-    passed = Passed("node-1", Cause.UNKNOWN_MODEL, "")
+    passed = Passed("node-1", cause, "")
     placement = SimpleNamespace(chosen=None, why_passed=lambda: (passed,))
     with pytest.raises(ModelNotFoundError):
         asked(lambda _: placement, freeing=freeing, answer=answer, name="memory.load_model", model_id="m")

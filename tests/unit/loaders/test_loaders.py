@@ -288,12 +288,17 @@ def test_an_installed_package_can_offer_a_loader(tmp_path, monkeypatch):
         "    def estimate(self, spec): return 3\n"
         "    def open(self, spec): raise OSError\n"
         "class Neither: pass\n"
+        "class Unset:\n"
+        "    def __init__(self): self.home = {}['THEIR_HOME']\n"
+        "class Ends:\n"
+        "    def __init__(self): raise SystemExit('no licence')\n"
     )
     info = tmp_path / "theirs-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
     (info / "entry_points.txt").write_text(
         "[memory_worker.loaders]\ntheirs = their_loader:Theirs\nneither = their_loader:Neither\ngone = nosuch:It\n"
+        "unset = their_loader:Unset\nends = their_loader:Ends\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert "theirs" in loader_names()
@@ -301,6 +306,9 @@ def test_an_installed_package_can_offer_a_loader(tmp_path, monkeypatch):
     for name, told in (
         ("neither", "none of open, build and launch"),
         ("gone", "can't be had: ModuleNotFoundError"),
+        ("unset", "can't be had: KeyError: 'THEIR_HOME'"),
+        ("ends", "can't be had: SystemExit: no licence"),
+        ("none", "there is no loader 'none'; there are .*, theirs"),
     ):
         with pytest.raises(ModelLoadFailedError, match=told):
             loader_of(ModelSpec("m", name))

@@ -1,6 +1,7 @@
 """Models as they lie on disk: in shards, in a folder, in a hub's cache, and what only looks like one."""
 
 import codecs
+import errno
 import gzip
 import json
 import os
@@ -363,3 +364,25 @@ def test_files_that_were_written_to_have_another_identity(tmp_path):
     path.chmod(0o600)
     os.utime(path, ns=(2, 1))  # that it was read
     assert identity_of((path,)) == later
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_a_share_that_is_lost_as_a_file_is_opened(tmp_path, monkeypatch, looks):
+    """Its error is the model's, and no descriptor stays open, at whichever look at it the share goes."""
+    path = tmp_path / "m.safetensors"
+    save_file({"a": torch.zeros(4)}, path)
+    fstat, seen = os.fstat, []
+
+    def lost(descriptor):
+        found = fstat(descriptor)
+        if os.path.samestat(found, path.stat()):
+            seen.append(descriptor)
+            if len(seen) == looks:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", lost)
+        assert os.strerror(errno.ESTALE) in refused(spec(path, "safetensors"))
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(seen[0])

@@ -278,3 +278,15 @@ def test_a_missing_file_and_one_that_is_no_text(tmp_path):
     (tmp_path / "models.yaml").write_bytes(b"models:\n  - id: \xff\n")
     with pytest.raises(ModelConfigError, match="models.yaml:2: it is not UTF-8: byte 0xff"):
         read_models(tmp_path / "models.yaml", tmp_path)
+
+
+def test_a_file_whose_name_has_a_dollar_is_one(tmp_path, monkeypatch):
+    """It is looked for where the model's path leads, whatever folder the worker was started in."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "a$b.pt").touch()
+    (tmp_path / "models.yaml").write_text(
+        f"models:\n  a: {{path: a$b.pt}}\n  b: {{path: $NO_SUCH.pt}}\n  c: {{path: $NO{'x' * 300}}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = declared_models(tmp_path / "models.yaml", tmp_path / "models")
+    assert [each.refused is None for each in found.specs] == [True, False, False]

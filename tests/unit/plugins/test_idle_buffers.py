@@ -171,3 +171,47 @@ def test_a_clear_that_is_cancelled_leaves_them(lender: Lender) -> None:
     with pytest.raises(CancelledError):
         lender.machine.memory.relief.clear(("cpu",), ClearType.CACHE, None, token, force=False)
     assert lender.buffers.idle_bytes("cpu") == MIB
+
+
+def test_one_that_can_not_be_freed_is_kept_and_so_are_those_after_it(
+    lender: Lender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in the ledger still, so it is lent or given back another time: by who asks, and after a while."""
+    backend = lender.machine.backends["cpu"]
+    free, failing = backend.free, [True]
+
+    def fails(allocation_id: str) -> int | None:
+        if failing:
+            raise RuntimeError("the driver is busy")
+        return free(allocation_id)
+
+    monkeypatch.setattr(backend, "free", fails)
+    with lender.take(MIB), lender.take(4 * MIB):
+        pass
+    with pytest.raises(RuntimeError):
+        lender.buffers.drop("cpu")
+    assert (len(lender.rows), lender.buffers.idle_bytes("cpu")) == (2, 5 * MIB)
+    with pytest.raises(RuntimeError):
+        lender.pass_time(KEEP_NS)
+    assert (len(lender.rows), lender.buffers.idle_bytes("cpu")) == (2, 5 * MIB)
+    failing.clear()
+    lender.pass_time(KEEP_NS)
+    assert lender.rows == []
+    assert lender.later == []
+
+
+def test_where_nothing_can_be_done_later_the_next_use_sees_to_it(
+    lender: Lender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is idle is looked for again, also where memory was short as that was arranged."""
+
+    def short(_due_ns: int, _run: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lender.buffers, "_later", short)
+        with pytest.raises(MemoryError), lender.take(MIB):
+            pass
+    lender.buffers.idle_bytes("cpu")
+    lender.pass_time(KEEP_NS)
+    assert lender.rows == []

@@ -105,6 +105,19 @@ def test_windows_hold_everything_once_and_are_bounded(name: str, reader: Reader,
         assert found == items
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.csv", '"id","text"\n"1","é"\n'), ("a.jsonl", '{"id": "1", "text": "é"}\n'), ("a.json", '[{"id": "1", "text": "é"}]')],
+)  # fmt: skip
+def test_a_byte_order_mark_is_no_part_of_a_text(name: str, text: str, reader: Reader, tmp_path: Path) -> None:
+    """Some write it at the start of a text in UTF-8, before a quoted name as well; where reading went on it is none."""
+    (tmp_path / name).write_text(text, "utf-8-sig")
+    assert reader.all_items(tmp_path / name) == [{"id": "1", "text": "é"}]
+    (tmp_path / "b.jsonl").write_text('{"a": 1}\n\ufeff{"a": 2}\n', "utf-8")
+    with pytest.raises(InvalidRequestError, match="item 2"):
+        reader.all_items(tmp_path / "b.jsonl")
+
+
 def test_a_window_is_there_until_the_next_is_asked_for(reader: Reader, tmp_path: Path) -> None:
     """Who still has it does not keep its items: two windows at once would be twice the bound."""
     write_json_lines(tmp_path / "a.jsonl", rows(3000))

@@ -1,5 +1,7 @@
 """What went for something that then failed comes back, and what does not is said; fallbacks stand in."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,9 @@ from worker.core.errors import (
 )
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest
+from worker.manager.model_entry import ModelEntry
 from worker.plugins._leases import Models
+from worker.workers.weights import Source
 
 Make = Callable[..., Machine]
 DEVICE = "sim:0"
@@ -105,6 +109,37 @@ def test_what_does_not_come_back_is_named_and_the_error_says_that_something_was_
     assert [row.model_id for row in cancelled.value.details["models_unloaded"]] == ["b"]
     assert (state(machine, "a"), state(machine, "b")) == (ModelState.LOADED, ModelState.FAILED)
     machine.check()
+
+
+def test_what_the_system_is_short_of_for_one_keeps_no_other_from_coming_back(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor for one of them: it is named as any that did not return, and the one after it is there again."""
+    machine = make()
+    machine.load("a"), machine.load("b")
+    token, report = cancelling(machine)
+    opened = machine.models.weights.open
+
+    def short(entry: ModelEntry) -> Source:
+        if entry.model_id == "b":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(entry)
+
+    monkeypatch.setattr(machine.models.weights, "open", short)
+    with pytest.raises(CancelledError) as cancelled:
+        machine.models.hold("c", token, report)
+    assert [row.model_id for row in cancelled.value.details["models_unloaded"]] == ["b"]
+    assert state(machine, "a") is ModelState.LOADED
+    machine.check()
+
+
+def test_a_load_that_fails_leaves_nothing_of_it(make: Make) -> None:
+    """What is known of loaded models' files is known of those alone."""
+    machine = make()
+    token, report = cancelling(machine)
+    with pytest.raises(CancelledError):
+        machine.models.hold("c", token, report)
+    assert machine.models.weights._identities == {}
 
 
 def test_what_went_for_an_allocation_that_fails_comes_back(make: Make) -> None:

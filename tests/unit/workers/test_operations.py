@@ -217,3 +217,15 @@ def test_without_a_thread_to_sample_with_the_work_is_done(
     assert operations.end(operations.begin("b"), failed=False).delta_bytes == 0
     (row, _) = history.actions(HOUR_MS)
     assert (row.count, row.delta_bytes, len(tried)) == (1, 800, 2)
+
+
+def test_one_whose_end_can_not_be_measured_is_over_all_the_same(process: Process) -> None:
+    """Nothing is sampled for it any more."""
+    operations = operations_of(History(FixedClock()), FixedClock(), process)
+
+    def short() -> int:
+        raise MemoryError
+
+    with pytest.raises(MemoryError), operations.operation("a"):
+        operations._process_bytes = short
+    assert not operations._running

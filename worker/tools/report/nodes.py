@@ -5,7 +5,7 @@ from html import escape
 
 from worker.tools.nodes import by_node, node_of, tightness
 from worker.tools.report.samples import RANK, DeviceSamples
-from worker.tools.report.words import mebibytes
+from worker.tools.report.words import UNKNOWN, mebibytes
 
 DRAWN_MOST = 24
 """Charts of a fleet: more are not looked at, and each brings thousands of samples with it."""
@@ -68,9 +68,9 @@ def _row(devices: Mapping[str, DeviceSamples], group: list[str]) -> str:
         f"{len(group):,}",
         f'<span class="level {level}">{level}</span>',
         escape(name or group[0]),
-        "–" if share is None else f"{share:.0f} %",  # noqa: RUF001 - a dash for unknown
+        UNKNOWN if share is None else f"{share:.0f} %",
         mebibytes(peak),
-        mebibytes(budget) if type(budget) is int else "–",  # noqa: RUF001 - a dash for unknown
+        mebibytes(budget) if type(budget) is int else UNKNOWN,
     )
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 

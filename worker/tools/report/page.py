@@ -10,7 +10,7 @@ from typing import Any
 from worker.tools.report.nodes import OWNERS_MOST, drawn_devices, in_order, is_fleet, nodes_section
 from worker.tools.report.recording import ModelLane, Recording
 from worker.tools.report.samples import FIGURES, OTHERS, RANK, DeviceSamples
-from worker.tools.report.words import mebibytes
+from worker.tools.report.words import UNKNOWN, mebibytes
 
 _FOLDER = Path(__file__).parent
 _OWNERS_DRAWN = 8
@@ -188,7 +188,7 @@ def _happenings(recording: Recording) -> str:
         f'<tr id="h{index}" data-kind="{escape(row.kind)}" data-t="{row.t_ms - first}" class="s{row.severity}">'
         f'<td class="time">{escape(_clock(recording, row.t_ms))}</td><td>{escape(row.kind)}</td>'
         f"<td>{escape(row.device_id)}</td><td>{escape(row.title)}"
-        f"{f' <b>×{row.count}</b>' if row.count > 1 else ''}</td><td>{escape(row.reason)}</td></tr>"  # noqa: RUF001 - times
+        f"{f' <b>×{row.count}</b>' if row.count > 1 else ''}</td><td>{escape(row.reason)}</td></tr>"  # noqa: RUF001 - the sign for times
         for index, row in enumerate(rows)
     )
     note = ""
@@ -304,12 +304,12 @@ def _clock(recording: Recording, t_ms: int) -> str:
 
 
 def _size(value: int | None) -> str:
-    return "–" if value is None else mebibytes(value)  # noqa: RUF001 - a dash for unknown
+    return UNKNOWN if value is None else mebibytes(value)
 
 
 def _microseconds(value: int | None) -> str:
     if value is None:
-        return "–"  # noqa: RUF001 - a dash for unknown
+        return UNKNOWN
     return f"{value:,} µs" if value < 10_000 else f"{value / 1000:,.1f} ms"  # noqa: PLR2004 - ten milliseconds
 
 

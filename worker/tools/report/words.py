@@ -1,5 +1,8 @@
 """Sizes, rates and times for people."""
 
+UNKNOWN = "–"  # noqa: RUF001 - an en dash, as tables have it
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
+
 
 def mebibytes(size: int) -> str:
     """Write a size in at most nine characters."""
@@ -23,13 +26,13 @@ def rate(bytes_per_second: float) -> str:
 def duration(milliseconds: int) -> str:
     """Write a time in at most eight characters."""
     seconds = milliseconds // 1000
-    if seconds < 60:  # noqa: PLR2004 - a minute
+    if seconds < _MINUTE_S:
         return f"{seconds}s"
-    if seconds < 3600:  # noqa: PLR2004 - an hour
-        return f"{seconds // 60}m{seconds % 60:02}s"
-    if seconds < 86400:  # noqa: PLR2004 - a day
-        return f"{seconds // 3600}h{seconds % 3600 // 60:02}m"
-    return f"{seconds // 86400}d{seconds % 86400 // 3600:02}h"
+    if seconds < _HOUR_S:
+        return f"{seconds // _MINUTE_S}m{seconds % _MINUTE_S:02}s"
+    if seconds < _DAY_S:
+        return f"{seconds // _HOUR_S}h{seconds % _HOUR_S // _MINUTE_S:02}m"
+    return f"{seconds // _DAY_S}d{seconds % _DAY_S // _HOUR_S:02}h"
 
 
 def end(seconds: float, low_seconds: float | None, high_seconds: float | None) -> str:

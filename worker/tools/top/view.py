@@ -94,7 +94,7 @@ class View:
         table.add_column("decisions and events", ratio=3, no_wrap=True, overflow="ellipsis")
         table.add_column("why", ratio=4, no_wrap=True, overflow="ellipsis")
         for row in self._snapshot.happenings[:lines]:
-            title = f"{row.count}× {row.title}" if row.count > 1 else row.title  # noqa: RUF001 - times
+            title = f"{row.count}× {row.title}" if row.count > 1 else row.title  # noqa: RUF001 - the sign for times
             when = Text(duration(max(0, (self._snapshot.uptime_ms or 0) - row.t_ms)), style="dim")
             style = _SEVERITY_STYLES[row.severity]
             table.add_row(when, words(row.device_id), words(title, style), words(row.reason))

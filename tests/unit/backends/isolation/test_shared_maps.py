@@ -1,24 +1,25 @@
 """Copies between a device's process and files that a host maps: through a map that the process keeps."""
 
-import random
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from protocol.vocabulary import MemoryType
-from tests.unit.isolation import MIB, content_of, fill, isolated, never
+from tests.unit.isolation import (
+    MIB,
+    SHARED_BYTES,
+    content_of,
+    isolated,
+    never,
+    shared_content,
+    shared_name,
+)
 from worker.backends.block_copy import copy_block
 from worker.backends.cpu import CpuBackend
 from worker.backends.isolated import IsolatedBackend
 from worker.core.errors import DeviceUnavailableError, UnsupportedError
 from worker.core.records import AllocationRequest
-from worker.telemetry.system import SystemMemory
-
-SIZE = 33 * MIB + 5
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="there shared memory is addressable, and no file"),
@@ -26,41 +27,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[CpuBackend]:
-    """Return the machine's own memory, with a shared block of known content."""
-    made = CpuBackend(SystemMemory().read, time.monotonic_ns, 0, tmp_path)
-    made.allocate("shared", AllocationRequest("cpu", SIZE, MemoryType.SHARED), never())
-    made.write("shared", 0, memoryview(bytearray(random.Random(3).randbytes(SIZE))), never())
-    yield made
-    made.close()
-
-
-def path_of(host: CpuBackend) -> str:
-    """Return where the shared block is."""
-    path = host.shared_file("shared")
-    assert path is not None
-    return path
-
-
 def maps(backend: IsolatedBackend, path: str) -> bool:
     """Tell whether the process maps a file."""
     return path in Path(f"/proc/{backend.pid}/maps").read_text()
-
-
-def test_copies_both_ways(host: CpuBackend) -> None:
-    """The process copies by itself, and each byte arrives; progress is told of, to the end."""
-    with isolated() as backend:
-        backend.probe()
-        backend.allocate("a", AllocationRequest("sim:0", SIZE), never())
-        told: list[int] = []
-        copy_block(host, "shared", backend, "a", SIZE, never(), told.append)
-        assert told == [32 * MIB, SIZE]
-        assert content_of(backend, "a", SIZE) == Path(path_of(host)).read_bytes()
-        other = fill(backend, "b", SIZE, 4)
-        copy_block(backend, "b", host, "shared", SIZE, never(), told.append)
-        assert told == [32 * MIB, SIZE] * 2
-        assert Path(path_of(host)).read_bytes() == other
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a process maps")
@@ -68,10 +37,10 @@ def test_a_map_is_kept_as_long_as_its_file(host: CpuBackend) -> None:
     """One map for all copies; a second at most after the allocation is freed it is gone, and so is the memory."""
     with isolated() as backend:
         backend.probe()
-        backend.allocate("a", AllocationRequest("sim:0", SIZE), never())
-        path = path_of(host)
+        backend.allocate("a", AllocationRequest("sim:0", SHARED_BYTES), never())
+        path = shared_name(host)
         for _ in range(2):
-            copy_block(host, "shared", backend, "a", SIZE, never(), lambda _: None)
+            copy_block(host, "shared", backend, "a", SHARED_BYTES, never(), lambda _: None)
             assert maps(backend, path)
             backend.tick()
             backend.live()
@@ -86,23 +55,21 @@ def test_what_cannot_be_mapped_goes_another_way(host: CpuBackend, monkeypatch: p
     """Where the process does not find the file, its bytes go through the worker."""
     with isolated() as backend:
         backend.probe()
-        backend.allocate("a", AllocationRequest("sim:0", SIZE), never())
+        backend.allocate("a", AllocationRequest("sim:0", SHARED_BYTES), never())
         monkeypatch.setattr(host, "shared_file", lambda _: "/nowhere/file")
-        copy_block(host, "shared", backend, "a", SIZE, never(), lambda _: None)
-        expected = bytearray(SIZE)
-        host.read("shared", 0, memoryview(expected), never())
-        assert content_of(backend, "a", SIZE) == expected
+        copy_block(host, "shared", backend, "a", SHARED_BYTES, never(), lambda _: None)
+        assert content_of(backend, "a", SHARED_BYTES) == shared_content(host)
 
 
 def test_a_file_that_is_cut_short_in_the_middle_of_a_copy(host: CpuBackend) -> None:
     """The copy fails with what to do; the process lives, with all that is on its device."""
-    with isolated("misbehaving_backends:CutsShort", path=path_of(host)) as backend:
+    with isolated("misbehaving_backends:CutsShort", path=shared_name(host)) as backend:
         backend.probe()
-        backend.allocate("a", AllocationRequest("sim:0", SIZE), never())
+        backend.allocate("a", AllocationRequest("sim:0", SHARED_BYTES), never())
         pid = backend.pid
         for _ in range(2):
             with pytest.raises(UnsupportedError, match="cut short from outside: 5 of .* make it anew"):
-                copy_block(host, "shared", backend, "a", SIZE, never(), lambda _: None)
+                copy_block(host, "shared", backend, "a", SHARED_BYTES, never(), lambda _: None)
         assert backend.pid == pid
         assert backend.live() == {"a"}
 
@@ -112,9 +79,9 @@ def test_a_signal_of_something_else(host: CpuBackend, tmp_path: Path) -> None:
     path = str(tmp_path / "driver")
     with isolated("misbehaving_backends:TouchesWhatIsGone", path=path) as backend:
         backend.probe()
-        backend.allocate("a", AllocationRequest("sim:0", SIZE), never())
+        backend.allocate("a", AllocationRequest("sim:0", SHARED_BYTES), never())
         with pytest.raises(DeviceUnavailableError, match="died of SIGBUS"):
-            copy_block(host, "shared", backend, "a", SIZE, never(), lambda _: None)
+            copy_block(host, "shared", backend, "a", SHARED_BYTES, never(), lambda _: None)
 
 
 _IN_USE = """
