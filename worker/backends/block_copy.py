@@ -7,6 +7,7 @@ from worker.backends.base import (
     CopiesWhole,
     DeviceBackend,
     MapsSharedFiles,
+    OwnProcess,
     Piecewise,
     SharesFiles,
 )
@@ -35,7 +36,8 @@ def copy_block(
 
     1. Both are addressable: memory to memory, with two threads.
     2. One is a file that the other's process maps: it copies by itself.
-    3. One is in a process of its own: it takes all pieces without a pause, each filled or emptied where it is.
+    3. One takes all pieces without a pause, each filled or emptied where it is: it is in a process of its own, or copies
+       through memory that is locked for it.
     4. One is addressable: its backend's counterpart copies straight into or out of it.
     5. Neither is: chunk by chunk through the worker's own memory.
     """
@@ -101,13 +103,15 @@ def _copy_whole(
     source: DeviceBackend, source_id: str, destination: DeviceBackend, destination_id: str,
     origin: memoryview | None, target: memoryview | None, size: int, token: CancelToken, done: Done,
 ) -> bool:  # fmt: skip
-    """Copy without a pause. False unless just one takes pieces: of two, each could wait for the other's memory for them."""
-    whole_in, whole_out = isinstance(destination, CopiesWhole), isinstance(source, CopiesWhole)
-    if isinstance(destination, CopiesWhole) and not whole_out:
+    """Copy without a pause. False where neither takes pieces, and where each could wait for the other's memory for them."""
+    apart = isinstance(source, OwnProcess)
+    if source is destination or (apart and isinstance(destination, OwnProcess)):
+        return False
+    if isinstance(destination, CopiesWhole) and not apart:
         fill = from_memory(origin) if origin is not None else _from_block(source, source_id, token)
         destination.write_each(destination_id, size, fill, token, done)
         return True
-    if isinstance(source, CopiesWhole) and not whole_in:
+    if isinstance(source, CopiesWhole):
         take = to_memory(target) if target is not None else _to_block(destination, destination_id, token)
         source.read_each(source_id, size, take, token, done)
         return True

@@ -119,7 +119,9 @@ class Connection:
             message = orjson.loads(line)
         except orjson.JSONDecodeError:
             return  # not the worker's: it writes nothing but frames
-        request_id = message.get("request_id")
+        if not isinstance(message, dict):
+            return  # nor is this
+        request_id: Any = message.get("request_id")
         if "event" in message:
             pending = (self._pending or {}).get(request_id)
             if pending is not None:

@@ -8,11 +8,13 @@ import pytest
 from protocol.vocabulary import MemoryType
 from tests.rigs.torch_on_cpu import TorchOnCpu, backend_on_cpu
 from tests.unit.backends.cuda_on_cpu import MIB, TOKEN, ask, backend, contents, device, time
-from worker.backends.base import PutsAtOnce, Write
+from tests.unit.isolation import isolated, never
+from worker.backends.base import COPY_CHUNK_BYTES, PutsAtOnce, Write
 from worker.backends.block_copy import copy_block
 from worker.backends.cuda import CudaBackend
 from worker.backends.pieces import no_progress
 from worker.backends.torch_copy import STAGE_BYTES
+from worker.core.records import AllocationRequest
 
 __all__ = ["backend", "device", "time"]
 
@@ -126,3 +128,19 @@ def test_pieces_that_the_allocator_does_not_count(backend: CudaBackend, device: 
     backend.allocate("d", ask(MIB), TOKEN)
     found = backend.readings("cuda:0")
     assert (found.cached_bytes, found.free_bytes) == (0, before + MIB)
+
+
+def test_to_and_from_a_device_in_a_process_of_its_own(backend: CudaBackend) -> None:
+    """Neither waits for the other's pieces: that process's are filled and emptied while they are under way."""
+    data = os.urandom(SIZE)
+    backend.allocate("a", ask(SIZE), TOKEN)
+    backend.write("a", 0, memoryview(data), TOKEN)
+    backend.allocate("b", ask(SIZE), TOKEN)
+    with isolated() as apart:
+        apart.probe()
+        apart.allocate("s", AllocationRequest("sim:0", SIZE), never())
+        told: list[int] = []
+        copy_block(backend, "a", apart, "s", SIZE, TOKEN, told.append)
+        copy_block(apart, "s", backend, "b", SIZE, TOKEN, told.append)
+    assert contents(backend, "b", 0, SIZE) == data
+    assert len(told) > 2 * SIZE / COPY_CHUNK_BYTES + 2  # in pieces that are smaller than a transfer's chunk
