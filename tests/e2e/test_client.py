@@ -19,6 +19,7 @@ from worker.client import CallOptions, Client, Event, WorkerExitedError, connect
 from worker.core.errors import DeadlineExceededError, InvalidRequestError, OutOfMemoryError
 
 MIB = 2**20
+PROMPTLY = CallOptions(deadline_ms=int(1000 * PATIENCE_SECONDS))
 SLOW = "64MiB,bandwidth_bytes_per_second=1048576"
 KILL = signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM
 
@@ -161,6 +162,41 @@ def test_what_does_not_start_says_why() -> None:
         connect("--nonsense")
     with pytest.raises(WorkerExitedError, match="could not be started"):
         connect(command=["/there/is/no/such/interpreter"])
+
+
+ODD_LINES = (
+    "42",
+    "null",
+    '["a", "list"]',
+    '{"request_id": ["a", "list"], "success": true}',
+    '{"event": "memory.pressure_changed", "sequence": "many"}',
+    '{"event": "progress", "request_id": "ID", "sequence": 1, "data": 7}',
+)
+
+
+@pytest.mark.parametrize("line", ODD_LINES)
+def test_a_line_that_is_no_frame_costs_no_call(line: str) -> None:
+    """What a library printed, or a worker of another version says otherwise: what comes after it is read all the same."""
+    fake = (sys.executable, str(ROOT / "tests" / "rigs" / "fake_worker.py"))
+    answer = '{"request_id": "ID", "success": true, "data": {"came": 1}}'
+    with connect(command=fake) as memory:
+        assert memory.call("fake.lines", {"lines": [line, answer]}, PROMPTLY) == {"came": 1}
+        assert memory.call("fake.echo", {"text": "next"}, PROMPTLY)["text"] == "next"
+
+
+def test_without_a_thread_for_its_answers_no_worker_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said, and what was started is gone."""
+    start, before = threading.Thread.start, set(psutil.Process().children())
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name == "memory-worker-replies":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(WorkerExitedError, match="can't start new thread"):
+        connect()
+    assert set(psutil.Process().children()) == before
 
 
 DYING = """

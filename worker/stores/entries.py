@@ -1,6 +1,7 @@
 """All stores of entries of one kind and name: their memory, and what they offer of it together."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from protocol.vocabulary import StoreKind
@@ -73,14 +74,14 @@ class EntryKind(Owner):
             )
         from worker.stores.files import StoreFile, about  # noqa: PLC0415 - only what persists needs it
 
-        kept = StoreFile(path, about(scope, (self.word, name)))
-        store = self.stores(self, name, kept.options(), kept)
-        try:
+        with ExitStack() as undo:
+            kept = StoreFile(path, about(scope, (self.word, name)))
+            undo.callback(kept.close)
+            store = self.stores(self, name, kept.options(), kept)
+            undo.callback(store.close)
             store.load()
             store.configure(options)
-        except BaseException:
-            store.close()
-            raise
+            undo.pop_all()
         return Opened(self._joined(store), created=not there)
 
     def scratch(self, _name: str, _scope: Scope, _file: Path | None) -> EntryFile | None:
@@ -188,7 +189,7 @@ class EntryKind(Owner):
         spared = 0 if replaced is None else replaced.entry_bytes
         while (over := self.held_bytes - spared + size - limit) > 0:
             before = self.held_bytes
-            for each in self._lots(over + spared):
+            for each in self._lots(over + spared, back=False):
                 if not _is(each.what, replaced):
                     evicted += self._give_lot(each)
                     if self.held_bytes - spared + size <= limit:
@@ -233,8 +234,8 @@ class EntryKind(Owner):
             self._stores[store.number] = store
         return store
 
-    def _lots(self, need_bytes: int) -> list[Lot]:
-        return Giving(self.memory, self._stores, self.pricing(), self.draws).lots(need_bytes)
+    def _lots(self, need_bytes: int, *, back: bool = True) -> list[Lot]:
+        return Giving(self.memory, self._stores, self.pricing(), self.draws).lots(need_bytes, back=back)
 
     def _give(self, lots: Sequence[Lot], goal: int, token: CancelToken) -> bool:
         """Have lots leave memory until no more than the goal is held. Returns whether more is to go, and some went."""

@@ -25,8 +25,9 @@ _PRICED = 4096
 """Entries that are priced for an offer, about."""
 _SAMPLE = 32
 """Entries looked at, at least: the cheapest of so many at random is among the cheapest few of a hundred."""
-_SEGMENTS = 4
-"""From so many on, whole ones go; and already from one on, where there are eight times as many."""
+_SEGMENTS, _OF_SEGMENTS = 4, 8
+"""From so many on, whole ones go; already from one on, where there are eight times as many; and where they are in huge pages, of
+eight of them on always: what single entries leave of those is gaps, of which only what is above a 64th of all is closed."""
 _TELLING = 4
 """Entries that tell a segment's price: they lie together because it is about the same."""
 DEAR = 4.0
@@ -186,13 +187,18 @@ class Giving:
         self._draws = draws
         self._segments = [each for each in memory.segments.values() if each.given and each.band != OWN_ORDER]
 
-    def lots(self, need_bytes: int) -> list[Lot]:
-        """Return what is cheapest, cheapest first: as much as is needed, or all there is."""
+    def lots(self, need_bytes: int, *, back: bool = True) -> list[Lot]:
+        """Return what is cheapest, cheapest first: as much as is needed, or all there is.
+
+        ``back``: it is to be back at the system, which has it of huge pages only as a whole.
+        """
         found = list(self._own(need_bytes))
         entries = sum(each.count for each in self._segments)
         looked_at = 2 * need_bytes * entries // max(1, self._memory.given_bytes)
-        many = self._memory.given_bytes >= 8 * _SEGMENTS * SEGMENT_BYTES
-        least = SEGMENT_BYTES if many else _SEGMENTS * SEGMENT_BYTES
+        many = self._memory.given_bytes // (_OF_SEGMENTS * SEGMENT_BYTES)
+        least = SEGMENT_BYTES if many >= _SEGMENTS else _SEGMENTS * SEGMENT_BYTES
+        if many and back and any(each.huge for each in self._segments):
+            least = 0
         if need_bytes >= least or min(looked_at, entries) > _PRICED:
             found += self._whole()
         else:

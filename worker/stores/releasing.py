@@ -45,10 +45,13 @@ class Releasing:
     def release(self, segment: Segment, dear: float, over: int, pricing_of: Callable[[], Pricing]) -> None:
         """Have what is in a segment leave memory, or as much of it as is over; what is dear, by the byte, stays.
 
-        What stays lies elsewhere then, and the segment is gone, unless that is most of it.
+        What stays lies elsewhere then, and the segment is gone, unless that is most of it. One in a huge page goes as a
+        whole: of a part of it the system would have nothing back.
         """
         if not self._is_there(segment):
             return  # it went meanwhile
+        if segment.huge:
+            over = max(over, segment.given)
         if over >= segment.given and self._is_of_one(segment) and not self._again.get(segment.number):
             self._stores[segment.only].forget_many(segment.count, segment.given)
             self._memory.drop(segment)

@@ -168,6 +168,20 @@ def test_huge_pages_take_no_more_than_their_share(monkeypatch: pytest.MonkeyPatc
         assert cache.get(f"{number:04}").content.data == bytes(500 + number % 3000)
 
 
+@pytest.mark.parametrize("size", [10 * KIB, 100 * KIB])
+def test_of_huge_pages_as_much_is_back_as_is_claimed(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system has nothing back of a part of one: it goes as a whole, be it for little or as the last of more."""
+    monkeypatch.setattr(segment, "SEGMENT_BYTES", 64 * KIB)
+    monkeypatch.setattr(segment, "collapse", lambda _: True)
+    monkeypatch.setattr("worker.stores.entries.MIB", KIB)
+    kind = filled(World())[1]
+    for _ in range(5):
+        before = kind.memory.held_bytes
+        claimed = release(kind, size)
+        assert size <= claimed <= size + 64 * KIB
+        assert before - kind.memory.held_bytes >= 0.95 * claimed
+
+
 def test_a_segment_is_in_a_huge_page_as_soon_as_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be the last that is written for long, and small pages are given back many times as slowly."""
     monkeypatch.setattr(segment, "SEGMENT_BYTES", 64 * KIB)
