@@ -73,7 +73,7 @@ class WorkerProcess:
     def end(self, seconds: float) -> None:
         """Close its input, which ends it once it has answered, and insist after a time. Idempotent."""
         with contextlib.suppress(OSError, ValueError):
-            self._close_input()
+            self._close_input(seconds)
         for insist in (self._process.terminate, self._process.kill):
             try:
                 self._process.wait(seconds)
@@ -122,10 +122,14 @@ class WorkerProcess:
                     yield bytes(held)
                     held = bytearray(rest)
 
-    def _close_input(self) -> None:
-        with self._writing:
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+    def _close_input(self, seconds: float = -1) -> None:
+        """Close it, unless somebody writes for longer than that: to a worker that hangs, which has to be killed first."""
+        if self._writing.acquire(timeout=seconds):
+            try:
+                if self._process.stdin is not None:
+                    self._process.stdin.close()
+            finally:
+                self._writing.release()
 
     def _read_errors(self) -> None:
         stderr = self._process.stderr
