@@ -6,12 +6,14 @@ The same machine's correctness: ``python -m pytest tests/conformance -k cuda``.
 import os
 import subprocess
 import threading
+from collections.abc import Callable
 from functools import partial
 
 from benchmarks.harness import heading, interleaved, row, seconds
 from protocol.vocabulary import DeviceState, Initialize, MemoryType
-from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend
+from worker.backends.block_copy import copy_block, from_memory, to_memory
 from worker.backends.cuda import CudaBackend
+from worker.backends.pieces import no_progress
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
 from worker.core.records import AllocationRequest
@@ -36,31 +38,38 @@ def main() -> None:
     backend.close()
 
 
-def _copies(backend: DeviceBackend) -> None:
+def _copies(backend: CudaBackend) -> None:
     import torch  # noqa: PLC0415 - importing torch takes seconds, which who has no CUDA device need not wait for
 
     ordinary = memoryview(bytearray(GIB))
     backend.allocate("device", _ask(GIB), TOKEN)
     backend.allocate("pinned", _ask(GIB, MemoryType.PINNED), TOKEN)
-    pinned = backend.view("pinned", writable=True)
-    assert pinned is not None
     theirs = torch.empty(GIB, dtype=torch.uint8, device=DEVICE)
     locked = torch.empty(GIB, dtype=torch.uint8, pin_memory=True)
     paged = torch.frombuffer(ordinary, dtype=torch.uint8)
 
-    def rate(work: partial[None]) -> float:
+    def rate(work: Callable[[], object]) -> float:
         return 1 / seconds(work)
 
     def torch_copy(target: torch.Tensor, source: torch.Tensor) -> None:
         target.copy_(source)
         torch.cuda.synchronize()
 
+    write, read = partial(_write, backend, ordinary), partial(_read, backend, ordinary)
     heading("1 GiB between host and device, GiB/s", "torch's copy_ of the same memory")
     for name, ours, floor in (
-        ("ordinary to device", partial(_write, backend, ordinary), partial(torch_copy, theirs, paged)),
-        ("device to ordinary", partial(_read, backend, ordinary), partial(torch_copy, paged, theirs)),
-        ("pinned to device", partial(_write, backend, pinned), partial(torch_copy, theirs, locked)),
-        ("device to pinned", partial(_read, backend, pinned), partial(torch_copy, locked, theirs)),
+        ("ordinary to device", write, partial(torch_copy, theirs, paged)),
+        ("device to ordinary", read, partial(torch_copy, paged, theirs)),
+        (
+            "pinned to device",
+            partial(_copy, backend, "pinned", "device"),
+            partial(torch_copy, theirs, locked),
+        ),
+        (
+            "device to pinned",
+            partial(_copy, backend, "device", "pinned"),
+            partial(torch_copy, locked, theirs),
+        ),
     ):
         row(name, *interleaved(ROUNDS, partial(rate, ours), partial(rate, floor)), "GiB/s", ">= 0.9")
 
@@ -69,30 +78,22 @@ def _copies(backend: DeviceBackend) -> None:
         started = seconds(lambda: (reader.start(), _write(backend, ordinary), reader.join()))
         return 2 / started
 
-    one = partial(rate, partial(_write, backend, ordinary))
-    row("both ways at once", *interleaved(ROUNDS, both_ways, one), "GiB/s", "> 1.2")
-    pinned.release()
+    row("both ways at once", *interleaved(ROUNDS, both_ways, partial(rate, write)), "GiB/s", "> 1.2")
     backend.free("device")
     backend.free("pinned")
 
 
-def _figures(backend: DeviceBackend) -> None:
+def _figures(backend: CudaBackend) -> None:
     import torch  # noqa: PLC0415 - importing torch takes seconds, which who has no CUDA device need not wait for
 
     heading("Taken and given back by what the backend says, MiB", "what the driver shows")
+    backend.trim(DEVICE)
     for size, count in ((4096, 1024), (MIB, 256), (8 * MIB, 64), (64 * MIB, 16), (GIB, 2)):
-        free = torch.cuda.mem_get_info()[0]
+        free, held = torch.cuda.mem_get_info()[0], _held(backend)
         for number in range(count):
             backend.allocate(f"a{number}", _ask(size), TOKEN)
         taken = free - torch.cuda.mem_get_info()[0]
-        readings = backend.readings(DEVICE)
-        row(
-            f"{count} x {size} taken",
-            (readings.resident_bytes + readings.cached_bytes) / MIB,
-            taken / MIB,
-            "MiB",
-            "1.00",
-        )
+        row(f"{count} x {size} taken", (_held(backend) - held) / MIB, taken / MIB, "MiB", "1.00")
         free = torch.cuda.mem_get_info()[0]
         said = sum(backend.free(f"a{number}") or 0 for number in range(count)) + (backend.trim(DEVICE) or 0)
         shown = torch.cuda.mem_get_info()[0] - free
@@ -110,18 +111,26 @@ def _figures(backend: DeviceBackend) -> None:
     )
 
 
+def _held(backend: CudaBackend) -> int:
+    """Return what torch took from the driver, as the backend tells it."""
+    readings = backend.readings(DEVICE)
+    return readings.resident_bytes + (readings.cached_bytes or 0)
+
+
 def _ask(size: int, memory_type: MemoryType = MemoryType.DEVICE) -> AllocationRequest:
     return AllocationRequest(DEVICE, size, memory_type, Initialize.NONE)
 
 
-def _write(backend: DeviceBackend, data: memoryview) -> None:
-    for start in range(0, GIB, COPY_CHUNK_BYTES):
-        backend.write("device", start, data[start : start + COPY_CHUNK_BYTES], TOKEN)
+def _write(backend: CudaBackend, data: memoryview) -> None:
+    backend.write_each("device", GIB, from_memory(data), TOKEN, no_progress)
 
 
-def _read(backend: DeviceBackend, into: memoryview) -> None:
-    for start in range(0, GIB, COPY_CHUNK_BYTES):
-        backend.read("device", start, into[start : start + COPY_CHUNK_BYTES], TOKEN)
+def _read(backend: CudaBackend, into: memoryview) -> None:
+    backend.read_each("device", GIB, to_memory(into), TOKEN, no_progress)
+
+
+def _copy(backend: CudaBackend, source: str, destination: str) -> None:
+    copy_block(backend, source, backend, destination, GIB, TOKEN, no_progress)
 
 
 if __name__ == "__main__":

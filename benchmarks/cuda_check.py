@@ -12,11 +12,13 @@ import subprocess
 import sys
 import time
 
-from benchmarks.cuda_checks import CHECKS, say
+from benchmarks import cuda_checks, cuda_worker_checks
+from benchmarks.cuda_checks import say
 from protocol.vocabulary import DeviceState
 from worker.backends.base import DeviceBackend
 from worker.backends.cuda import CudaBackend
 
+CHECKS = {**cuda_checks.CHECKS, **cuda_worker_checks.CHECKS}
 LIMIT_S, CHECK_LIMIT_S = 600.0, 120.0
 """So long may all checks take, and one."""
 ALLOCATORS = {

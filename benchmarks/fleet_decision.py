@@ -19,6 +19,7 @@ from benchmarks import placement
 from benchmarks.fleet_placement.demand import SHAPES, make
 from benchmarks.fleet_placement.ours import Ours
 from benchmarks.fleet_placement.world import World
+from worker.fleet.machines import Machines
 from worker.fleet.options import Pricing
 from worker.fleet.placement import Placement, place_among
 from worker.fleet.roster import Roster
@@ -39,7 +40,7 @@ class Played:
 
         handle = SimpleNamespace(watch=SimpleNamespace(remote=object))
         cluster: Any = SimpleNamespace(directory=nothing, node=lambda *_: handle)
-        self.roster = Roster(cluster, "g", dict, (), nothing, nothing, nothing)
+        self.roster = Roster(Machines(cluster, dict, ()), "g", nothing, nothing, nothing)
         # A request is taken at once here and answered much later, which Roster.settle notes together, after Ray's answer.
         self.known = self.roster._candidates  # noqa: SLF001 - and only Ray tells a roster of a machine's end
         self.reservations = self

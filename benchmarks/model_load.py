@@ -66,7 +66,7 @@ def model_of(size_bytes: int) -> Iterator[tuple[Path, ModelSpec]]:
     """Have a model of so many bytes in tensors on the disk: its file, and what names it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
-        _write_model(path, size_bytes)
+        write_model(path, size_bytes)
         yield path, ModelSpec("model", "safetensors", path, path.parent)
 
 
@@ -77,7 +77,7 @@ def cold(path: Path, work: Callable[[], float]) -> float:
     return work()
 
 
-def _write_model(path: Path, size_bytes: int) -> None:
+def write_model(path: Path, size_bytes: int) -> None:
     size = size_bytes // TENSORS
     header = orjson.dumps(
         {

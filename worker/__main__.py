@@ -18,8 +18,7 @@ def main() -> None:
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command in COMMANDS_OF_THEIR_OWN and command != "fleet":
         sys.exit(_run_tool(command, sys.argv[2:]))
-    if command != "doctor":
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's, from the first moment on
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's, from the first moment on
     if command == "fleet":
         from worker.fleet.command import fleet  # noqa: PLC0415 - standard library only, as options
         from worker.stream.descriptors import claim  # noqa: PLC0415 - only for what was asked for
@@ -29,6 +28,7 @@ def main() -> None:
         fleet(sys.argv[2:], claim)
     arguments = parse(sys.argv[1:])
     if arguments.command == "doctor":
+        signal.signal(signal.SIGINT, interrupt)
         from worker.core.output import claim_output  # noqa: PLC0415 - only for what was asked for
 
         out = claim_output()
@@ -45,6 +45,8 @@ def main() -> None:
     if arguments.command == "broker":
         from worker.tools.broker import narrate, prepare  # noqa: PLC0415 - only for what was asked for
 
+        if interrupt != signal.SIG_IGN:  # as a shell's job in the background has it
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # it has no host that Ctrl-C could be meant for
         serve(arguments, prepare(arguments, descriptors[0]), descriptors[1], narrate)
     serve(arguments, *descriptors)
 

@@ -18,7 +18,7 @@ from tests.conformance.support import MIB, CancelledAt, contents
 from worker.backends.cpu import CpuBackend
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
-from worker.core.errors import CancelledError, OutOfMemoryError, WorkerError
+from worker.core.errors import CancelledError, OutOfMemoryError, UnsupportedError, WorkerError
 from worker.core.records import AllocationRequest
 from worker.telemetry.system import SystemMemory
 
@@ -222,3 +222,13 @@ def test_lock_files_that_are_none(tmp_path: Path, shared: CpuBackend) -> None:
     assert shared.remove_orphans() == ()
     assert target.read_text() == "precious"
     assert len(list(tmp_path.glob("*.lock"))) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has words of its own for it")
+def test_a_folder_that_can_not_be_looked_into(tmp_path: Path) -> None:
+    """A worker starts all the same; who wants a file there is told what is wrong with the folder."""
+    backend = CpuBackend(SystemMemory().read, SystemClock().now_ns, 0, tmp_path / ("x" * 300))
+    assert backend.remove_orphans() == ()
+    with pytest.raises(UnsupportedError, match="its path is longer than the system takes"):
+        share(backend, "a", 1)
+    backend.close()

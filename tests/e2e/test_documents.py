@@ -65,7 +65,7 @@ def test_a_killed_load_leaves_whole_files(tmp_path: Path) -> None:
 def test_a_root_that_is_no_folder(tmp_path: Path) -> None:
     """The worker says so when it is started, and not when the first folder is loaded."""
     (tmp_path / "file").touch()
-    for root in (tmp_path / "nowhere", tmp_path / "file"):
+    for root in (tmp_path / "nowhere", tmp_path / "file", tmp_path / ("x" * 300)):
         command = [sys.executable, "-m", "memory_worker", "--documents-root", str(root)]
         done = subprocess.run(command, cwd=ROOT, input="", capture_output=True, check=False, text=True)
         assert (done.returncode, done.stdout) == (2, "")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -234,10 +235,12 @@ def _same(started: Worker, stream: Any) -> int:
     return next(int(each.name) for each in folder.iterdir() if each.stat().st_ino == inode)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-@pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize(
+    ("name", "blocked"),
+    [*product(["SIGTERM", "SIGHUP"], [False, True]), *((each, False) for each in ("SIGQUIT", "SIGUSR1", "SIGALRM", "SIGXCPU"))],
+)  # fmt: skip
 def test_signals_that_end_leave_nothing(name: str, tmp_path: Path, *, blocked: bool) -> None:
-    """A worker ends in order by either, also where its host started it with them blocked."""
+    """A worker ends in order by each, by the usual ones also where its host started it with them blocked."""
     script = (
         f"import os, signal, sys; signal.signal(signal.{name}, signal.SIG_DFL); "  # whoever runs this may ignore it
         f"signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.{name}}} if {blocked} else []); "
@@ -254,10 +257,12 @@ def test_signals_that_end_leave_nothing(name: str, tmp_path: Path, *, blocked: b
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nohup() -> None:
-    """A SIGHUP that whoever started it ignores ends nothing."""
-    with worker(command=("nohup", sys.executable, "-m", "worker")) as started:
-        started.process.send_signal(signal.SIGHUP)
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGQUIT"])
+def test_nohup(name: str) -> None:
+    """A signal that whoever started it ignores, as nohup or a shell does, ends nothing."""
+    script = f"import os, signal, sys; signal.signal(signal.{name}, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    with worker(command=(sys.executable, "-c", script, sys.executable, "-m", "worker")) as started:
+        started.process.send_signal(getattr(signal, name))
         assert started.call("worker.ping")
 
 

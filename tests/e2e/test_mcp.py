@@ -1,6 +1,7 @@
 """``python -m memory_worker mcp``, asked by the protocol's own client."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,23 @@ def test_without_a_worker_to_look_at(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert "--attach" in done.stderr
+
+
+def test_at_a_terminal() -> None:
+    """Ctrl-C ends it, whatever its client sends or does not."""
+    script = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    greeting = (
+        b'{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-06-18",'
+        b' "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}}\n'
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, sys.executable, "-m", "memory_worker", "mcp"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT,
+    ) as started:  # fmt: skip
+        assert started.stdin is not None
+        assert started.stdout is not None
+        started.stdin.write(greeting)
+        started.stdin.flush()
+        assert b"memory-worker" in started.stdout.readline()
+        started.send_signal(signal.SIGINT)
+        assert started.wait(PATIENCE_SECONDS) == -signal.SIGINT

@@ -1,5 +1,6 @@
 """Other model servers beside a real worker: seen, priced, asked by plan, and never waited for without bound."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -175,6 +176,22 @@ def test_a_broker_says_what_it_does_unless_it_is_told_otherwise(
         up.terminate()
         assert up.exit_code() == 0
         assert ("serving, version" in up.stderr()) is serving_told
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+@pytest.mark.parametrize("options_first", [False, True])
+def test_a_broker_has_no_host(tmp_path: Path, *, options_first: bool) -> None:
+    """Ctrl-C ends it in order, wherever its input comes from; nobody else is there for whom it could be meant."""
+    (tmp_path / "models.yaml").write_text("servers: [{kind: ollama, url: 'http://127.0.0.1:1'}]\n")
+    words = ["--models", str(tmp_path / "models.yaml")]
+    words = [*words, "broker"] if options_first else ["broker", *words]
+    # Whoever runs this may ignore it, as a shell has its jobs in the background do.
+    script = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    with worker(command=(sys.executable, "-c", script, sys.executable, "-m", "memory_worker", *words)) as up:
+        up.call("worker.ping")
+        up.process.send_signal(signal.SIGINT)
+        assert up.exit_code() == 0
+        assert "ending, reason SIGINT" in up.stderr()
 
 
 def test_a_broker_without_servers() -> None:

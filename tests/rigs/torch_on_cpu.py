@@ -4,9 +4,12 @@ Copies happen when somebody waits for them and not before, so that whoever does 
 too early, finds wrong bytes. The allocator caches what was freed, as torch's on CUDA does.
 """
 
+import os
 import threading
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -19,6 +22,7 @@ from worker.core.errors import UnsupportedError
 from worker.core.records import DeviceInfo
 
 GRANULARITY_BYTES = 512
+_UNCOUNTED = AllocatorFigures(0, 0, 0)
 CONTEXT_BYTES = 3_000_000
 """What the process takes beside its blocks."""
 
@@ -34,7 +38,12 @@ class LateStream:
 class LateEvent:
     """Work up to a point."""
 
-    def __init__(self, stream: LateStream) -> None:
+    def __init__(self) -> None:
+        self._stream = LateStream()
+        self._until = 0
+
+    def record(self, stream: LateStream) -> None:
+        """Be over when all is done that the stream has now."""
         self._stream = stream
         self._until = stream.done + len(stream.pending)
 
@@ -55,10 +64,13 @@ class TorchOnCpu(TorchDevice):
         self.refuses_locking = False
         self.locked: dict[int, int] = {}
         self.emptied = 0
+        self.keeps = 0
+        """Cached blocks that lie between others, so that emptying the cache leaves them."""
         self.most_pending = 0
         self.demoted_bytes = 0
         self.fraction = 1.0
         self.streams: list[LateStream] = []
+        self._used = threading.local()
         self._lock = threading.RLock()
         self._cached: list[tuple[int, AnonymousBuffer]] = []
         self._live_bytes = 0
@@ -85,7 +97,7 @@ class TorchOnCpu(TorchDevice):
     def memory(self) -> DeviceMemory:
         """Answer from the books."""
         self._fail()
-        used = self.allocator().reserved_bytes + CONTEXT_BYTES
+        used = self._held_bytes() + CONTEXT_BYTES
         free = max(0, self.total_bytes - used)
         return DeviceMemory(self.total_bytes, used, free, Source.TORCH)
 
@@ -101,23 +113,24 @@ class TorchOnCpu(TorchDevice):
     def finish(self) -> None:
         """Do all that streams were given."""
         self._fail()
+        event = self.new_event()
         for stream in self.streams:
-            self.mark(stream).synchronize()
+            event.record(stream)
+            event.synchronize()
 
     def allocator(self) -> AllocatorFigures:
         """Answer from the books."""
         with self._lock:
-            cached = sum(size for size, _ in self._cached)
-            return AllocatorFigures(self._live_bytes, self._live_bytes + cached, 0)
+            return AllocatorFigures(self._live_bytes, self._held_bytes(), 0) if self.caches else _UNCOUNTED
 
     def empty_cache(self) -> None:
         """Unmap what is cached."""
         self._fail()
         self.emptied += 1
         with self._lock:
-            for _, buffer in self._cached:
+            for _, buffer in self._cached[self.keeps :]:
                 buffer.close()
-            self._cached.clear()
+            del self._cached[self.keeps :]
 
     def settle(self) -> None:
         """Do nothing: the CPU is done when it returns."""
@@ -128,15 +141,23 @@ class TorchOnCpu(TorchDevice):
         self.streams.append(LateStream())
         return self.streams[-1]
 
-    def copy(self, target: torch.Tensor, source: torch.Tensor, stream: LateStream) -> None:
+    @contextmanager
+    def using(self, stream: LateStream) -> Iterator[None]:
+        """Have this thread's copies go to a stream."""
+        self._used.stream = stream
+        yield
+        del self._used.stream
+
+    def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
         """Copy, later."""
         self._fail()
+        stream = self._used.stream
         stream.pending.append(lambda: target.copy_(source))
         self.most_pending = max(self.most_pending, len(stream.pending))
 
-    def mark(self, stream: LateStream) -> LateEvent:
+    def new_event(self) -> LateEvent:
         """Return an event."""
-        return LateEvent(stream)
+        return LateEvent()
 
     def page_lock(self, address: int, length: int) -> None:
         """Note it."""
@@ -152,7 +173,14 @@ class TorchOnCpu(TorchDevice):
     def _dropped(self, size: int, buffer: AnonymousBuffer) -> None:
         with self._lock:
             self._live_bytes -= size
-            self._cached.append((size, buffer))
+            if self.caches:
+                self._cached.append((size, buffer))
+            else:
+                buffer.close()
+
+    def _held_bytes(self) -> int:
+        with self._lock:
+            return self._live_bytes + sum(size for size, _ in self._cached)
 
     def _fail(self) -> None:
         if self.failure is not None:
@@ -165,3 +193,21 @@ def backend_on_cpu(device: TorchOnCpu, now_ns: Callable[[], int]) -> CudaBackend
     info = DeviceInfo(device.device_id, DeviceKind.CUDA, "Torch on the CPU")
     found = Found((info,), {device.device_id: device}, (), lambda: None)
     return CudaBackend(now_ns, lambda: found)
+
+
+class _CutsShort(TorchOnCpu):
+    """Cuts a file short as soon as a block is asked for, so that it ends amid its load."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(256 * 2**20, "sim:0")
+        self._path = path
+
+    def empty(self, size: int) -> torch.Tensor:
+        os.truncate(self._path, 4096)
+        return super().empty(size)
+
+
+def in_process(cut_short: str | None = None) -> CudaBackend:
+    """Make it for a device's process; with a file's path one that cuts that short at a load."""
+    device = TorchOnCpu(256 * 2**20, "sim:0") if cut_short is None else _CutsShort(cut_short)
+    return backend_on_cpu(device, time.monotonic_ns)

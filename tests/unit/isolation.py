@@ -23,6 +23,7 @@ MIB = 2**20
 SHARED_BYTES = 33 * MIB + 5
 """Of a block that is copied in two pieces, the last of them no whole page."""
 SIMULATED = "worker.backends.simulated:simulated_in_process"
+TORCH = "torch_on_cpu:in_process"
 
 
 class NoDelay(SystemClock):

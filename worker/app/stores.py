@@ -1,5 +1,6 @@
 """Where the stores are put together: when something first asks for one."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ class LazyStores:
     def __init__(self, arguments: Arguments, parts: Parts) -> None:
         self._folder = _path(arguments.store_folder)
         self._documents_root = _path(arguments.documents_root)
-        if self._documents_root is not None and not self._documents_root.is_dir():
+        if self._documents_root is not None and not os.path.isdir(self._documents_root):  # noqa: PTH112 - Path.is_dir raises for a name too long
             fail(f"--documents-root {self._documents_root}: there is no such folder")
         self._embedder = arguments.documents_embedder
         self._parts = parts

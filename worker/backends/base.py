@@ -47,6 +47,13 @@ class WritesEach(Protocol):
         ...
 
 
+@runtime_checkable
+class PutsAtOnce(WritesEach, Protocol):
+    """What a ``Write`` has besides if several threads may put at once, each parts of its own."""
+
+    at_once: bool
+
+
 Range = tuple[int, int, int]
 """A place in a block, the place in a file where what belongs there lies, and how many bytes."""
 

@@ -9,9 +9,11 @@ from traceback import clear_frames
 from typing import TYPE_CHECKING
 
 from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType
-from worker.backends.base import Fill, HeldByProcess, OnChange
+from worker.backends.base import Fill, HeldByProcess, OnChange, Piecewise
+from worker.backends.block_copy import each_piece, from_memory, to_memory
 from worker.backends.cuda_probe import Found, find_devices
 from worker.backends.host_memory import address_of
+from worker.backends.pieces import Done, no_progress
 from worker.backends.pinned_buffer import PinnedBuffer
 from worker.backends.torch_blocks import TorchBlocks
 from worker.core.cancellation import CancelToken
@@ -37,7 +39,7 @@ _NOTES = (
     ),
     "a size that comes and goes stays in torch's cache for up to 2 s",
     (
-        "the context (200-500 MiB from the first use on) is unattributed, and goes back only when the process"
+        "the context (200-600 MiB from the first use on) is unattributed, and goes back only when the process"
         " that has it ends"
     ),
     "used by this worker is null where the driver does not count by process: on Windows, in some containers",
@@ -161,11 +163,11 @@ class CudaBackend:
             return
         device = self._places[allocation_id]
         block = device.tensor(allocation_id)[offset : offset + into.nbytes]
-        with device.lane(token) as lane, device.translating():
+        with device.lanes.lend(token) as lane:
             if self._is_locked(into):
                 lane.read_locked(block, into)
             else:
-                lane.read(block, into, token)
+                lane.read_each(block, into.nbytes, to_memory(into), token, no_progress)
 
     def write(self, allocation_id: str, offset: int, data: memoryview, token: CancelToken) -> None:
         """Copy into a block."""
@@ -176,29 +178,48 @@ class CudaBackend:
             return
         device = self._places[allocation_id]
         block = device.tensor(allocation_id)[offset : offset + data.nbytes]
-        with device.lane(token) as lane, device.translating():
+        with device.lanes.lend(token) as lane:
             if self._is_locked(data):
                 lane.write_locked(block, data)
             else:
-                lane.write(block, data, token)
+                lane.write_each(block, data.nbytes, from_memory(data), token, no_progress)
+
+    def read_each(
+        self, allocation_id: str, size: int, take: Piecewise, token: CancelToken, done: Done
+    ) -> None:
+        """Copy out of a block without a pause: while one piece is taken the next is on its way."""
+        pinned = self._pinned.get(allocation_id)
+        if pinned is not None:
+            each_piece(pinned.view, size, take, token, done)
+            return
+        device = self._places[allocation_id]
+        block = device.tensor(allocation_id)
+        with device.lanes.lend(token) as lane:
+            lane.read_each(block, size, take, token, done)
+
+    def write_each(
+        self, allocation_id: str, size: int, fill: Piecewise, token: CancelToken, done: Done
+    ) -> None:
+        """Copy into a block without a pause: while one piece is on its way the next is filled."""
+        pinned = self._pinned.get(allocation_id)
+        if pinned is not None:
+            each_piece(pinned.view, size, fill, token, done)
+            return
+        device = self._places[allocation_id]
+        block = device.tensor(allocation_id)
+        with device.lanes.lend(token) as lane:
+            lane.write_each(block, size, fill, token, done)
 
     def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
-        """Make a block and fill it on one lane: while a piece is on its way the next is read from its file."""
+        """Make a block and fill it: while a piece is on its way the next is read from its file, by several threads."""
         request = replace(request, initialize=Initialize.NONE, overwritten=True)
         block = self.allocate(handle, request, token)
         try:
             device = self._places[handle]
-            weights = device.tensor(handle)
-            with device.lane(token) as lane:
-
-                def write(offset: int, data: memoryview) -> None:
-                    with device.translating():
-                        lane.write(weights[offset : offset + data.nbytes], data, token)
-
+            with device.lanes.filling(device.tensor(handle), token) as write:
                 fill(None, write)
         except BaseException as error:
             clear_frames(error.__traceback__)  # the frames of the copy that failed hold on to the block
-            weights = None
             with suppress(WorkerError):  # the first error is the one to tell
                 self.unload(handle)
             raise

@@ -122,7 +122,7 @@ class MappedFile:
             own = map_anonymous(self.actual_bytes)
             try:
                 target = memoryview((ctypes.c_char * self.size_bytes).from_address(own)).cast("B")
-                got = _read(self._descriptor, self._file.start, target)
+                got = read_at(self._descriptor, self._file.start, target)
                 self._spoiled = got < self.size_bytes or self._changed()
                 move(own, self.address, self.actual_bytes)
             except BaseException:
@@ -203,7 +203,7 @@ def read_through(descriptor: int, start: int, length: int) -> bool:
     with memoryview(bytearray(min(_SCRATCH_BYTES, length))) as scratch:
         for begin in range(0, length, _SCRATCH_BYTES):
             with scratch[: length - begin] as part:
-                if _read(descriptor, start + begin, part) < len(part):
+                if read_at(descriptor, start + begin, part) < len(part):
                     return False
     return True
 
@@ -223,8 +223,8 @@ def _map(descriptor: int, file: FileRange) -> mmap.mmap:
     return map_privately(descriptor, file.start, file.size_bytes)
 
 
-def _read(descriptor: int, offset: int, target: memoryview) -> int:
-    """Fill ``target``. Returns the bytes read, which are fewer only where the file ends."""
+def read_at(descriptor: int, offset: int, target: memoryview) -> int:
+    """Fill ``target``. Returns the bytes read, which are fewer only where the file ends; OSError, on Windows always."""
     if sys.platform == "win32":
         raise OSError("Windows keeps a mapped file as it is: nothing is read from beside it")
     done = 0

@@ -15,6 +15,10 @@ Done = Callable[[int], None]
 Piece = TypeVar("Piece")
 
 
+def no_progress(_completed_bytes: int) -> None:
+    """Tell no one how far a copy has come."""
+
+
 def take_turns(
     pieces: Iterable[Piece],
     work: Callable[[Piece], int],

@@ -105,8 +105,10 @@ class SharedFiles:
 
     def remove_orphans(self) -> tuple[Path, ...]:
         """Remove the files of workers of this user that are gone. Returns what was removed."""
-        removed: list[Path] = []
-        for lock in sorted(self.folder.glob(f"{_PREFIX}*.lock")) if self.folder is not None else ():
+        locks, removed = list[Path](), list[Path]()
+        with contextlib.suppress(OSError):  # what can't be looked into: who makes a file there is told why
+            locks = [] if self.folder is None else sorted(self.folder.glob(f"{_PREFIX}*.lock"))
+        for lock in locks:
             match = _LOCK_NAME.fullmatch(lock.name)
             if match is None or match[1] == self._token or not _is_own_file(lock):
                 continue

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from protocol.vocabulary import Initialize, Source
 from worker.backends.demotion import demotion_signal
 from worker.backends.size_churn import KEEP_NS, SizeChurn
-from worker.backends.torch_copy import STAGED_BYTES, Lane
 from worker.backends.torch_device import ProcessMemory, TorchDevice
 from worker.backends.torch_errors import as_worker_error
+from worker.backends.torch_lanes import Lanes
 from worker.core.cancellation import CancelToken
 from worker.core.errors import DeviceLostError, OutOfMemoryError, WorkerError
 from worker.core.records import AllocationRequest, Block, Readings, Signal
@@ -29,8 +29,8 @@ GRANULARITY_BYTES = 512
 _UNSPLIT_BYTES = 2 * 2**20
 """How much more than its rounded size a block can be: what is left of its segment and too small to split off."""
 
-_LANES_KEPT = 4
-"""Lanes that stay for the next copy: 16 MiB of locked host memory."""
+_DRIVER_PAGE_BYTES = 2 * 2**20
+"""What the driver gives and takes back at a time: blocks below it share one."""
 
 
 def _nothing() -> None:
@@ -49,12 +49,14 @@ class TorchBlocks:
         self._ledger_lock = SureLock()
         self._measuring = SureRLock()
         """Held around one call of the allocator and the figures before and after it."""
-        # All mutable state: the tensors and what they take, idle lanes, what is kept for reuse and since
-        # when, and what is known of the device.
+        self.lanes = Lanes(device, self.translating, lambda: self.lost)
+        """For copies: host memory and streams."""
+        # All mutable state: the tensors and what they take, what is kept for reuse and since when, what the last trim
+        # left cached, and what is known of the device.
         self._tensors: dict[str, tuple[torch.Tensor, int]] = {}
-        self._lanes: list[Lane] = []
         self._churn = SizeChurn(now_ns)
         self._kept_ns: int | None = None
+        self._left_bytes = 0
         self._total_bytes: int | None = None
         self._lost: str | None = None
 
@@ -80,17 +82,19 @@ class TorchBlocks:
         self.check_present()
         with self._ledger_lock:
             ours = sum(actual for _, actual in self._tensors.values())
-            staged = STAGED_BYTES * len(self._lanes)
         with self.translating():
             memory, figures = self.device.memory(), self.device.allocator()
-            process = self.device.process_memory(pinned_bytes + staged)
+            process = self.device.process_memory(pinned_bytes + self.lanes.staged_bytes)
             allowed = self.device.allowed_bytes(memory.total_bytes)
         cached = max(0, figures.reserved_bytes - figures.allocated_bytes)
+        stuck = max(
+            figures.stuck_bytes, min(cached, self._left_bytes)
+        )  # cudaMallocAsync does not count its pieces
         demoted = None if process is None else process.demoted_bytes
         if process is not None and process.used_bytes + (demoted or 0) < figures.reserved_bytes:
             process = None  # another process's figure: in a container the driver counts pids from outside
         free = memory.free_bytes - (demoted or 0)  # which would take its place again first
-        free = min(free, allowed - figures.reserved_bytes) + max(0, cached - figures.stuck_bytes)
+        free = min(free, allowed - figures.reserved_bytes) + max(0, cached - stuck)
         return Readings(
             total_bytes=memory.total_bytes,
             budget_bytes=allowed,
@@ -142,6 +146,11 @@ class TorchBlocks:
         size = tensor.untyped_storage().nbytes()
         with suppress(WorkerError), self.translating():  # a device that is gone works on nothing
             self.device.finish()
+        if not self.device.caches and not self.lost:
+            with self._measuring, self.translating():
+                free = self.device.memory().free_bytes
+                del tensor
+                return min(max(0, self.device.memory().free_bytes - free), _whole_pages(size))
         del tensor
         return self._give_back(size, keep=not at_once)
 
@@ -150,24 +159,6 @@ class TorchBlocks:
         self.check_present()
         with self.translating():
             self.device.finish()
-
-    @contextmanager
-    def lane(self, token: CancelToken) -> Iterator[Lane]:
-        """Lend a lane for a copy; it is through, or the copy failed, when this ends."""
-        self.check_present()
-        with self._ledger_lock:
-            lane = self._lanes.pop() if self._lanes else None
-        with self.translating():
-            lane = lane or Lane(self.device, token)
-        try:
-            yield lane
-        finally:
-            try:
-                # Also after a failure: no thread may free or reuse what is still on its way.
-                with self.translating():
-                    lane.wait()
-            finally:
-                self._put_back(lane)
 
     def trim(self) -> int:
         """Give up the allocator's cache. Returns what went back to the driver."""
@@ -179,7 +170,9 @@ class TorchBlocks:
             if figures.reserved_bytes - figures.allocated_bytes <= figures.stuck_bytes:
                 return 0  # no segment is free: emptying would wait for all devices, and return nothing
             self.device.empty_cache()
-            return max(0, figures.reserved_bytes - self.device.allocator().reserved_bytes)
+            left = self.device.allocator()
+            self._left_bytes = max(0, left.reserved_bytes - left.allocated_bytes)
+            return max(0, figures.reserved_bytes - left.reserved_bytes)
 
     def tick(self) -> None:
         """Give up what was kept for a size that does not come any more."""
@@ -191,9 +184,7 @@ class TorchBlocks:
         """Give everything up."""
         with self._ledger_lock:
             self._tensors.clear()
-            lanes, self._lanes = self._lanes, []
-        for lane in lanes:
-            lane.close()
+        self.lanes.close()
         with suppress(WorkerError):
             self.trim()
 
@@ -272,14 +263,6 @@ class TorchBlocks:
                 return 0
             return self.trim()
 
-    def _put_back(self, lane: Lane) -> None:
-        with self._ledger_lock:
-            keep = len(self._lanes) < _LANES_KEPT and not self.lost
-            if keep:
-                self._lanes.append(lane)
-        if not keep:
-            lane.close()
-
     def _lose(self, message: str) -> None:
         with self._ledger_lock:
             if self._lost is not None:
@@ -287,6 +270,10 @@ class TorchBlocks:
             self._lost = message
             self._tensors.clear()
         self._on_lost()
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // _DRIVER_PAGE_BYTES) * _DRIVER_PAGE_BYTES
 
 
 def _demoted(process: ProcessMemory | None) -> tuple[Signal, ...]:

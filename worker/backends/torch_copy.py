@@ -4,9 +4,12 @@ While one buffer is on its way the other is filled or emptied, so that the bus a
 overlap; and copies of different requests overlap with one another and with whatever else the device does.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
-from worker.backends.host_memory import address_of, copy
+from worker.backends.base import Piecewise
+from worker.backends.pieces import Done
 from worker.backends.pinned_buffer import PinnedBuffer
 from worker.backends.torch_device import TorchDevice
 from worker.core.cancellation import CancelToken
@@ -21,103 +24,127 @@ STAGED_BYTES = 2 * STAGE_BYTES
 """Host memory that a lane has locked."""
 
 
+Translating = Callable[[], AbstractContextManager[None]]
+"""Makes of the device's errors the worker's, and of nobody else's."""
+
+
 class _Stage:
-    """A buffer, and the copy that last used it."""
+    """A buffer, and the event of the copy that last used it."""
 
     def __init__(self, device: TorchDevice, token: CancelToken) -> None:
         # Where the driver locks nothing, copies are right all the same; they only do not overlap.
-        self.buffer = PinnedBuffer(device, STAGE_BYTES, token, required=False)
-        self.event: Any = None
+        self._buffer = PinnedBuffer(device, STAGE_BYTES, token, required=False)
+        self.memory = self._buffer.view
+        self.tensor = _tensor(self.memory)
+        self.event = device.new_event()
+        self.busy = False
 
     def wait(self) -> None:
         """Wait until it is free to be used."""
-        if self.event is not None:
+        if self.busy:
             self.event.synchronize()
-            self.event = None
+            self.busy = False
+
+    def close(self) -> None:
+        """Give the buffer up."""
+        del self.tensor  # it holds on to the memory
+        self.memory.release()
+        self._buffer.close()
 
 
 class Lane:
-    """A stream and its buffers. One request at a time; ``wait`` before anyone else sees the block."""
+    """A stream and its buffers. One thread's at a time; ``wait`` before anyone else sees the block."""
 
-    def __init__(self, device: TorchDevice, token: CancelToken) -> None:
+    def __init__(self, device: TorchDevice, token: CancelToken, translating: Translating) -> None:
         self._device = device
-        self._stream = device.new_stream()
+        self._translating = translating
         self._stages: list[_Stage] = []
         try:
-            self._stages.append(_Stage(device, token))
-            self._stages.append(_Stage(device, token))
+            with translating():
+                self._stream = device.new_stream()
+                self._all = device.new_event()
+                self._stages.append(_Stage(device, token))
+                self._stages.append(_Stage(device, token))
         except BaseException:
             self.close()
             raise
 
-    def write(self, block: "torch.Tensor", data: memoryview, token: CancelToken) -> None:
-        """Copy into a block. The data may be changed when this returns; the block has it after ``wait``."""
-        for start in range(0, data.nbytes, STAGE_BYTES):
-            token.check()
-            stage = self._next()
-            with data[start : start + STAGE_BYTES] as piece, stage.buffer.view[: piece.nbytes] as staged:
-                _copy(staged, piece)
-                self._send(block[start : start + piece.nbytes], _tensor(staged), stage)
+    def write_each(
+        self, block: "torch.Tensor", length: int, fill: Piecewise, token: CancelToken, done: Done
+    ) -> None:
+        """Have a block's first bytes filled where they are sent from, in order: ``done`` is told how many are on their way."""
+        with self._device.using(self._stream):
+            for start in range(0, length, STAGE_BYTES):
+                token.check()
+                stage, size = self._next(), min(STAGE_BYTES, length - start)
+                with stage.memory[:size] as piece:
+                    fill(start, piece)
+                self._send(stage, block[start : start + size], stage.tensor[:size])
+                done(start + size)
 
-    def read(self, block: "torch.Tensor", into: memoryview, token: CancelToken) -> None:
-        """Copy out of a block; it is there when this returns."""
+    def read_each(
+        self, block: "torch.Tensor", length: int, take: Piecewise, token: CancelToken, done: Done
+    ) -> None:
+        """Hand a block's first bytes out, in order: while one piece is taken the next is on its way."""
         on_its_way: tuple[_Stage, int, int] | None = None
-        for start in range(0, into.nbytes, STAGE_BYTES):
-            token.check()
-            stage, length = self._next(), min(STAGE_BYTES, into.nbytes - start)
-            with stage.buffer.view[:length] as staged:
-                self._send(_tensor(staged), block[start : start + length], stage)
+
+        def arrive(stage: _Stage, start: int, size: int) -> None:
+            with self._translating():
+                stage.wait()
+            with stage.memory[:size] as piece:
+                take(start, piece)
+            done(start + size)
+
+        with self._device.using(self._stream):
+            for start in range(0, length, STAGE_BYTES):
+                token.check()
+                stage, size = self._next(), min(STAGE_BYTES, length - start)
+                self._send(stage, stage.tensor[:size], block[start : start + size])
+                if on_its_way is not None:
+                    arrive(*on_its_way)
+                on_its_way = stage, start, size
             if on_its_way is not None:
-                _arrive(*on_its_way, into)
-            on_its_way = stage, start, length
-        if on_its_way is not None:
-            _arrive(*on_its_way, into)
+                arrive(*on_its_way)
 
     def write_locked(self, block: "torch.Tensor", data: memoryview) -> None:
         """Copy into a block from memory that is locked, without staging: it must stay as it is until ``wait``."""
-        self._send(block, _tensor(data), None)
+        self._copy(block, _tensor(data))
 
     def read_locked(self, block: "torch.Tensor", into: memoryview) -> None:
         """Copy out of a block to memory that is locked, without staging: it is there after ``wait``."""
-        self._send(_tensor(into), block, None)
+        self._copy(_tensor(into), block)
 
     def wait(self) -> None:
         """Wait for all copies: until then the block must stay."""
-        self._device.mark(self._stream).synchronize()
+        with self._translating():
+            self._all.record(self._stream)
+            self._all.synchronize()
 
     def close(self) -> None:
         """Give the buffers up."""
         for stage in self._stages:
-            stage.buffer.close()
+            stage.close()
         self._stages.clear()
 
     def _next(self) -> _Stage:
         self._stages.reverse()
         stage = self._stages[0]
-        stage.wait()
+        with self._translating():
+            stage.wait()
         return stage
 
-    def _send(self, target: "torch.Tensor", source: "torch.Tensor", stage: _Stage | None) -> None:
-        self._device.copy(target, source, self._stream)
-        if stage is not None:
-            stage.event = self._device.mark(self._stream)
+    def _send(self, stage: _Stage, target: "torch.Tensor", source: "torch.Tensor") -> None:
+        with self._translating():
+            self._device.copy(target, source)
+            stage.event.record(self._stream)
+        stage.busy = True
 
-
-def _arrive(stage: _Stage, start: int, length: int, into: memoryview) -> None:
-    stage.wait()
-    with stage.buffer.view[:length] as staged, into[start : start + length] as piece:
-        _copy(piece, staged)
+    def _copy(self, target: "torch.Tensor", source: "torch.Tensor") -> None:
+        with self._translating(), self._device.using(self._stream):
+            self._device.copy(target, source)
 
 
 def _tensor(memory: memoryview) -> "torch.Tensor":
     import torch  # noqa: PLC0415 - imported long before, by the device
 
     return torch.frombuffer(memory, dtype=torch.uint8)
-
-
-def _copy(target: memoryview, source: memoryview) -> None:
-    """Copy memory; the interpreter's lock is free meanwhile, unless the source is read-only."""
-    if source.readonly:
-        target[:] = source
-    else:
-        copy(address_of(target), address_of(source), target.nbytes)

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from protocol.record import Record
@@ -16,6 +16,7 @@ _REGISTER_PORTABLE = 1
 """cudaHostRegisterPortable: page-locked for every device."""
 _EXPANDABLE_PAGE_BYTES = 20 * 2**20
 """What an expandable segment of larger blocks grows and shrinks by."""
+_UNCACHED = ("PYTORCH_NO_CUDA_MEMORY_CACHING", "PYTORCH_NO_HIP_MEMORY_CACHING")
 _OUT_OF_MEMORY = 2
 """cudaErrorMemoryAllocation, and hipErrorOutOfMemory."""
 
@@ -65,6 +66,8 @@ class TorchDevice:
         self._module: Any = getattr(torch, kind)
         self._blocks = kind == "cuda"
         self._expandable = _has_expandable_segments(os.environ)
+        self.caches = not any(os.environ.get(each, "0") != "0" for each in _UNCACHED)
+        """Whether torch's allocator keeps what was freed, and keeps count: where it is told not to, each block is the driver's."""
 
     @property
     def is_integrated(self) -> bool:
@@ -76,7 +79,7 @@ class TorchDevice:
         return self._torch.empty(size, dtype=self._torch.uint8, device=self._place)
 
     def memory(self) -> DeviceMemory:
-        """Ask the driver. The first time it costs what any use of the device does: a context, 200-500 MiB."""
+        """Ask the driver. The first time it costs what any use of the device does: a context, 200-600 MiB."""
         free, total = self._module.mem_get_info(self._place)
         free = min(
             free, total
@@ -126,7 +129,9 @@ class TorchDevice:
 
     def settle(self) -> None:
         """Wait for what this thread's current stream has to do: then memory from the allocator is at rest."""
-        self.mark(self._module.current_stream(self._place)).synchronize()
+        event = self.new_event()
+        event.record(self._module.current_stream(self._place))
+        event.synchronize()
 
     def finish(self) -> None:
         """Wait for all that the device has to do, whoever gave it that."""
@@ -136,17 +141,20 @@ class TorchDevice:
         """Return a stream of work that runs beside others."""
         return self._module.Stream(device=self._place)
 
-    def copy(self, target: "torch.Tensor", source: "torch.Tensor", stream: Any) -> None:
-        """Tell a stream to copy. Both must stay until it has: ``mark`` says when."""
+    @contextlib.contextmanager
+    def using(self, stream: Any) -> Iterator[None]:
+        """Have what this thread copies go to a stream."""
         with self._module.device(self._place), self._module.stream(stream):
-            target.copy_(source, non_blocking=True)
+            yield
 
-    def mark(self, stream: Any) -> Any:
-        """Return an event that is over when what the stream was told so far is done."""
+    def copy(self, target: "torch.Tensor", source: "torch.Tensor") -> None:
+        """Tell the stream in use to copy. Both must stay until it has: an event says when."""
+        target.copy_(source, non_blocking=True)
+
+    def new_event(self) -> Any:
+        """Return what is over, once recorded, when all is done that its stream was told until then."""
         # One that is waited for by sleeping: by default a thread spins, and takes a processor from inference.
-        event = self._module.Event(blocking=True) if self._blocks else self._module.Event()
-        event.record(stream)
-        return event
+        return self._module.Event(blocking=True) if self._blocks else self._module.Event()
 
     def page_lock(self, address: int, length: int) -> None:
         """Lock host pages for copies by the device. OutOfMemoryError or UnsupportedError if they can't be."""

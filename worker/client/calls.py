@@ -1,6 +1,7 @@
 """A call on its way: what it may say beside its data, and what it can end with."""
 
 import queue
+import threading
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol
@@ -102,7 +103,14 @@ class Waiting:
 
 def patience_of(options: CallOptions) -> float | None:
     """Return for how many seconds an answer is waited for; None for ever."""
-    return None if options.deadline_ms is None else options.deadline_ms / 1000 + _GRACE_SECONDS
+    return within(options, _GRACE_SECONDS)
+
+
+def within(options: CallOptions, more: float = 0.0) -> float | None:
+    """Return a call's time in seconds, and so many more, as far as a thread can wait at all; None for as long as it takes."""
+    if options.deadline_ms is None:
+        return None
+    return min(max(0.0, options.deadline_ms / 1000) + more, threading.TIMEOUT_MAX)
 
 
 def no_answer(options: CallOptions) -> errors.DeadlineExceededError:

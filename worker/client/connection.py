@@ -12,9 +12,10 @@ import orjson
 
 from protocol.results import HelloResult
 from protocol.vocabulary import DEFAULT_MAX_INFLIGHT, PROTOCOL_VERSION, Executed
-from worker.client.calls import CallOptions, Receiver, Waiting, WorkerExitedError
+from worker.client.calls import CallOptions, Receiver, Waiting, WorkerExitedError, within
 from worker.client.process import WorkerProcess
 from worker.client.values import read
+from worker.core.errors import DeadlineExceededError
 from worker.core.finite_json import json_of
 
 _SHUTDOWN_SECONDS = 10.0
@@ -39,7 +40,7 @@ class Connection:
         self._lock = threading.Lock()
         self._ids = map(str, itertools.count(1))
         # All mutable state: the calls on their way by request id, None once there is no worker any more.
-        self._pending: dict[str, Receiver] | None = {}
+        self._pending: dict[str, _Pending] | None = {}
         self._closed = False
         self._room = threading.BoundedSemaphore(DEFAULT_MAX_INFLIGHT)
         """One for each request that the worker admits at once: more would only be refused."""
@@ -67,29 +68,36 @@ class Connection:
     def send(self, action: str, data: dict[str, Any], options: CallOptions, receiver: Receiver) -> str:
         """Send a request; what becomes of it goes to ``receiver``. Returns its id.
 
-        Waits while as many requests are on their way as the worker admits. WorkerExitedError if it is gone; TypeError or
-        ValueError for what is no JSON, and TypeError for options that are not ``CallOptions``.
+        Waits while as many requests are on their way as the worker admits: DeadlineExceededError after the call's own time.
+        WorkerExitedError if it is gone; TypeError or ValueError for what is no JSON, and TypeError for options that are not
+        ``CallOptions``.
         """
+        return self._send(action, data, options, _Pending(receiver, self._room))
+
+    def _send(self, action: str, data: dict[str, Any], options: CallOptions, pending: "_Pending") -> str:
         request_id = next(self._ids)
         line = json_of(
             {"request_id": request_id, "action": action, "data": data, "meta": _meta(options)},
             orjson.OPT_APPEND_NEWLINE,
         )  # what can't be sent fails here, and takes no other call's turn
-        self._room.acquire()
+        pending.wait_for_room(options)
         with self._lock:
             if self._pending is None:
-                self._room.release()
+                pending.leave()
                 message = "the worker is gone"
                 raise WorkerExitedError(message, Executed.NO)
-            self._pending[request_id] = receiver
+            self._pending[request_id] = pending
         with contextlib.suppress(OSError, ValueError):  # it is ending: the reader tells every call on its way
             self._process.send(line)
         return request_id
 
     def cancel(self, request_id: str) -> None:
-        """Ask the worker to cancel a call; it is answered all the same, as cancelled or done."""
+        """Ask the worker to cancel a call; it is answered all the same, as cancelled or done.
+
+        The worker takes that however many requests are on their way, and so does this.
+        """
         if self.alive:
-            self.send("worker.cancel", {"request_id": request_id}, CallOptions(), _Ignored())
+            self._send("worker.cancel", {"request_id": request_id}, CallOptions(), _Pending(_Ignored(), None))
 
     def subscribe(self, names: tuple[str, ...], figures_every_ms: int | None) -> None:
         """Have these events sent from now on, and no others; figures so often, None where they are not among them.
@@ -111,29 +119,31 @@ class Connection:
             message = orjson.loads(line)
         except orjson.JSONDecodeError:
             return  # not the worker's: it writes nothing but frames
-        request_id = message.get("request_id")
+        if not isinstance(message, dict):
+            return  # nor is this
+        request_id: Any = message.get("request_id")
         if "event" in message:
-            receiver = (self._pending or {}).get(request_id)
-            if receiver is not None:
+            pending = (self._pending or {}).get(request_id)
+            if pending is not None:
                 data = message.get("data", {})
-                receiver.progress(data.get("completed_bytes", 0), data.get("total_bytes", 0))
+                pending.receiver.progress(data.get("completed_bytes", 0), data.get("total_bytes", 0))
             elif request_id is None:
                 self._on_event(message)
             return
         with self._lock:
-            receiver = (self._pending or {}).pop(request_id, None)
-        if receiver is not None:
-            self._room.release()
-            receiver.reply(message)
+            pending = (self._pending or {}).pop(request_id, None)
+        if pending is not None:
+            pending.leave()
+            pending.receiver.reply(message)
 
     def _ended(self) -> None:
         self.lived_seconds = time.monotonic() - self._started
         with self._lock:
             left, self._pending = self._pending or {}, None
         how = "the client was closed" if self._closed else self._process.obituary()
-        for receiver in left.values():
-            self._room.release()
-            receiver.lost(WorkerExitedError(how))
+        for pending in left.values():
+            pending.leave()
+            pending.receiver.lost(WorkerExitedError(how))
         if not self._closed:
             self._on_end(how)
 
@@ -146,6 +156,25 @@ class Connection:
         waiting = Waiting()
         self.send(action, data, _PROMPTLY, waiting)
         return waiting.wait(_PROMPTLY)
+
+
+class _Pending:
+    """A call on its way: who hears of it, and of what it takes one while it is; None for what the worker always admits."""
+
+    def __init__(self, receiver: Receiver, room: threading.BoundedSemaphore | None) -> None:
+        self.receiver = receiver
+        self._room = room
+
+    def wait_for_room(self, options: CallOptions) -> None:
+        """Wait until the worker admits it. DeadlineExceededError: it was not sent."""
+        if self._room is not None and not self._room.acquire(timeout=within(options)):
+            message = f"not sent within its {options.deadline_ms} ms: as many calls are on their way as the worker admits"
+            raise DeadlineExceededError(message)
+
+    def leave(self) -> None:
+        """Let another one be sent."""
+        if self._room is not None:
+            self._room.release()
 
 
 class _Ignored:

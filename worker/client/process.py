@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -45,11 +45,20 @@ class WorkerProcess:
         self._last_words = collections.deque[str](maxlen=_LAST_WORDS)
         self._writing = threading.Lock()
         self._errors = threading.Thread(target=self._read_errors, name="memory-worker-log", daemon=True)
-        self._errors.start()
         self._reader = threading.Thread(
             target=self._read, args=(on_line, on_end), name="memory-worker-replies", daemon=True
         )
-        self._reader.start()
+        try:
+            self._errors.start()
+            self._reader.start()
+        except RuntimeError as error:  # the system has no thread for it
+            self._process.kill()
+            if self._errors.ident is not None:
+                self._errors.join()
+            with self._process:  # which closes its pipes, and waits for its end
+                raise WorkerExitedError(
+                    f"the worker could not be listened to: {error}", Executed.NO
+                ) from error
 
     def send(self, line: bytes) -> None:
         """Write one line. OSError or ValueError if the process is gone."""
@@ -64,7 +73,7 @@ class WorkerProcess:
     def end(self, seconds: float) -> None:
         """Close its input, which ends it once it has answered, and insist after a time. Idempotent."""
         with contextlib.suppress(OSError, ValueError):
-            self._close_input()
+            self._close_input(seconds)
         for insist in (self._process.terminate, self._process.kill):
             try:
                 self._process.wait(seconds)
@@ -86,23 +95,41 @@ class WorkerProcess:
         )
 
     def _read(self, on_line: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
-        stdout = self._process.stdout
-        if stdout is not None:
-            held = bytearray()
-            with contextlib.suppress(OSError, ValueError), stdout:
-                while chunk := os.read(stdout.fileno(), 1 << 16):
-                    held += chunk
-                    *lines, held = held.split(b"\n")
-                    for line in lines:
-                        on_line(bytes(line))
-        with contextlib.suppress(OSError, ValueError):
-            self._close_input()
-        on_end()
+        try:
+            for line in self._lines():
+                try:
+                    on_line(line)
+                except (
+                    Exception
+                ):  # the next ones are read all the same: a reader that ended would leave all callers waiting
+                    log.exception("what the worker wrote could not be taken over: %.200r", line)
+        finally:
+            with contextlib.suppress(OSError, ValueError):
+                self._close_input()
+            on_end()
 
-    def _close_input(self) -> None:
-        with self._writing:
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+    def _lines(self) -> Iterator[bytes]:
+        """Return whole lines until its output ends."""
+        stdout = self._process.stdout
+        if stdout is None:  # pragma: no cover - it is a pipe
+            raise AssertionError
+        held = bytearray()
+        with contextlib.suppress(OSError), stdout:
+            while chunk := os.read(stdout.fileno(), 1 << 16):
+                first, *others = chunk.split(b"\n")
+                held += first
+                for rest in others:
+                    yield bytes(held)
+                    held = bytearray(rest)
+
+    def _close_input(self, seconds: float = -1) -> None:
+        """Close it, unless somebody writes for longer than that: to a worker that hangs, which has to be killed first."""
+        if self._writing.acquire(timeout=seconds):
+            try:
+                if self._process.stdin is not None:
+                    self._process.stdin.close()
+            finally:
+                self._writing.release()
 
     def _read_errors(self) -> None:
         stderr = self._process.stderr

@@ -1,5 +1,6 @@
 """What every node answers: asked side by side, merged into one."""
 
+import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
@@ -12,16 +13,14 @@ from protocol.vocabulary import DeviceState, Executed, HealthState, PressureLeve
 from worker.core.errors import CancelledError, DeadlineExceededError, DeviceUnavailableError, WorkerError
 from worker.core.health import Health, PartHealth, worst
 from worker.fleet.asked import Data, How, Run
-from worker.fleet.links import LOST, Pending, meta_of
+from worker.fleet.links import LOST, QUESTION_SECONDS, Pending, meta_of
 from worker.fleet.merging import MERGES, Answers, worst_level
 from worker.fleet.names import ALL, joined, split
-from worker.fleet.roster import STARTING, Roster
+from worker.fleet.roster import Roster
 from worker.fleet.views import DeviceView
 from worker.metrics.history import History
 from worker.stream.work import Call
 
-_PATIENCE_SECONDS = 3.0
-"""How long a question waits for a node that does not answer, where others did."""
 _EVEN_OF_NONE = {"memory.get_status", "worker.get_health"}
 """What is answered where no node answers: devices by what is known of them, and the gateway's own parts."""
 
@@ -33,6 +32,8 @@ class Everywhere:
         self._roster = roster
         self._own = own
         self._history, self._health = history, health
+        # All mutable state: of each device its row in the last status that its node answered, and when that was.
+        self._told: dict[str, tuple[float, Data]] = {}
         self._others: dict[str, Callable[[Data, How], Run]] = {
             "memory.get_allocations": self._allocations,
             "memory.get_status": self._status,
@@ -80,8 +81,11 @@ class Everywhere:
         if pending and not ACTIONS[name].changes:
             refs = [each.ref for each in pending]
             with suppress(*LOST):
-                refs, _ = ray.wait(refs, num_returns=len(refs), timeout=_PATIENCE_SECONDS)
+                refs, _ = ray.wait(refs, num_returns=len(refs), timeout=QUESTION_SECONDS)
             ready = [each for each in pending if each.ref in set(refs)]
+            for each in pending:
+                if each not in ready:
+                    self._roster.silence.ask(each.link, time.monotonic() - QUESTION_SECONDS)
         answers: Answers = {}
         failed: WorkerError | None = None
         for each in ready:
@@ -137,8 +141,7 @@ class Everywhere:
 
     def _status(self, data: Data, how: How) -> Run:
         """Ask the nodes of a page alone; devices that do not answer are in it by what is known of them."""
-        states, after = dict(self._roster.devices()), data.get("after")
-        devices = list(states)
+        devices, after = [device for device, _ in self._roster.devices()], data.get("after")
         if after is not None:
             devices = devices[devices.index(after) + 1 :] if after in devices else []
         limit = data.get("limit") or len(devices)
@@ -150,27 +153,32 @@ class Everywhere:
         def run(call: Call) -> Data:
             answers = self._answers("memory.get_status", pending, call)
             rows = {row["device_id"]: row for each in answers.values() for row in each["devices"]}
-            shown = [rows.get(each) or self._unanswered(each, states[each]) for each in page]
+            now = time.monotonic()
+            self._told.update((device, (now, row)) for device, row in rows.items())
+            shown = [rows.get(each) or self._unanswered(each, now) for each in page]
             host = (answers.get(self._own) or {"host": _NO_HOST})["host"]
             return {
                 "devices": shown,
                 "host": host,
                 "pressure_level": worst_level(each["pressure_level"] for each in shown),
-                "age_ms": max((each["age_ms"] for each in answers.values()), default=0),
+                "age_ms": max((each["age_ms"] or 0 for each in (*answers.values(), *shown)), default=0),
                 "next": page[-1] if rest else None,
             }
 
         return run
 
-    def _unanswered(self, device: str, state: DeviceState) -> Data:
+    def _unanswered(self, device: str, now: float) -> Data:
+        """Return a device's row where its node did not answer: the last figures with their age, where it hangs."""
         node, device_id = split(device)
-        view, why = self._roster.view(node or ""), self._roster.why_lost(node or "")
+        view, how = self._roster.view(node or ""), self._roster.condition(node or "")
         found = next((each for each in (view.devices if view else ()) if each.device_id == device_id), None)
-        if why is not None:
-            return _row(device, found, DeviceState.LOST, why)
-        if view is None and state is DeviceState.PROBING:
-            return _row(device, found, state, STARTING)
-        return _row(device, found, DeviceState.UNAVAILABLE, "it does not answer")
+        state = how.devices or DeviceState.UNAVAILABLE
+        row = _row(device, found, state, f"it {how.why or 'does not answer'}")
+        told_at, last = self._told.get(device, (now, None))
+        if last is None or state is not DeviceState.UNAVAILABLE:
+            return row
+        said = {key: row[key] for key in _OF_NOW}
+        return {**last, **said, "age_ms": (last["age_ms"] or 0) + round((now - told_at) * 1000)}
 
     def _allocations(self, data: Data, _how: How) -> Run:
         """List node by node: a page ends with a node's last, and ``next`` names where the next one begins."""
@@ -235,6 +243,8 @@ class Everywhere:
 
 _FIRST = "first"
 """In ``next``, before any allocation of a node: no allocation's id is so short a word."""
+_OF_NOW = ("state", "state_reason", "pressure_level", "allocations", "usage", "fragmentation", "processes")
+"""Of a device's row: what says nothing where it is old."""
 _NO_HOST: dict[str, Any] = {"total_bytes": None, "available_bytes": None, "process_rss_bytes": None}
 
 

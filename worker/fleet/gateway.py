@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from worker.fleet.asked import Begin, Data, How, Run
 from worker.fleet.draining import Draining
 from worker.fleet.everywhere import Everywhere
 from worker.fleet.holdings import Holdings, is_by_count
-from worker.fleet.links import Link, Pending, Said
+from worker.fleet.links import Link, Pending, Said, meta_of
 from worker.fleet.names import split
 from worker.fleet.placing import Placing
 from worker.fleet.roster import Roster
@@ -106,30 +107,37 @@ class Gateway:
         def start(manner: Manner) -> Run:
             meta = {"deadline_ms": manner.deadline_ms, "traceparent": manner.traceparent}
             how = How({key: each for key, each in meta.items() if each is not None}, progress=manner.progress)
-            run = begin(name, self._named(data), how)
+            run = self._begun(begin, name, data, how)
             sent.append(run)
             return run
 
         def run_alone(call: Call) -> Any:
-            return begin(name, self._named(data), How({}))(call)
+            return self._begun(begin, name, data, How({}))(call)
 
         return kind(run=run_alone, start=start, abandoned=partial(_undo, name, self._roster.link, sent))
 
-    def _named(self, data: Data) -> Data:
-        """Return a request with ids in place of numbers: what is in the making is waited for, so that order is kept.
+    def _begun(self, begin: Begin, name: str, data: Data, how: How) -> Run:
+        """Send a request with ids in place of numbers, so that order is kept; where one is long in the making, once it is made.
 
         AllocationNotFoundError for a number that names nothing.
         """
-        if not any(is_by_count(data.get(field)) for field in NAMING):
-            return data
+        counted = {field: given for field in NAMING if is_by_count(given := data.get(field))}
+        if not counted or self._holdings.is_made(counted.values()):
+            return begin(name, self._named(data, counted), how)
+
+        def run(call: Call) -> Any:
+            self._holdings.await_made(counted.values(), call.token)
+            return begin(name, self._named(data, counted), replace(how, meta=meta_of(call, how.meta)))(call)
+
+        return run
+
+    def _named(self, data: Data, counted: dict[str, str]) -> Data:
         named = dict(data)
-        for field in NAMING:
-            given = data.get(field)
-            if is_by_count(given):
-                meant = self._holdings.meant(given)
-                if meant is None:
-                    raise self._not_found(given)
-                named[field] = meant
+        for field, given in counted.items():
+            meant = self._holdings.meant(given)
+            if meant is None:
+                raise self._not_found(given)
+            named[field] = meant
         return named
 
     def _not_found(self, given: str) -> WorkerError:

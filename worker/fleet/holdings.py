@@ -1,10 +1,12 @@
 """What the host has on the nodes, by the fleet's ids: so that it can be told what went with one, and count instead of read."""
 
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
+from worker.core.cancellation import CancelToken, wait_for_change
 from worker.core.sure_lock import SureCondition, SureLock
 from worker.fleet.names import split
 
@@ -12,8 +14,8 @@ COUNTED_MAX = 10_000
 """Ids of a kind that can be named by their number: the last ones."""
 LATEST = "~"
 """After any start of a worker."""
-_PATIENCE_SECONDS = 10.0
-"""How long an id that is named by its number may be in the making."""
+_SOON_SECONDS = 1.0
+"""How long who reads waits for an id in the making that is named by its number: so long the order of requests is kept."""
 _BY_COUNT = re.compile(r"(alloc|batches|operation|plan|transfer)-([0-9]+)", re.ASCII)
 
 
@@ -29,6 +31,7 @@ class Holdings:
         self._lost: OrderedDict[str, str] = OrderedDict()
         self._counts: dict[str, int] = {}
         self._counted: dict[str, OrderedDict[int, str | None]] = {}
+        self._making: dict[tuple[str, int], float] = {}
 
     # ---- what is there ----
 
@@ -94,29 +97,47 @@ class Holdings:
     def number(self, kind: str) -> int:
         """Return the number of the next of a kind."""
         with self._lock:
-            self._counts[kind] = self._counts.get(kind, 0) + 1
-            return self._counts[kind]
+            number = self._counts[kind] = self._counts.get(kind, 0) + 1
+            self._making[kind, number] = time.monotonic()
+            return number
 
     def name(self, kind: str, number: int, made: str | None) -> None:
         """Note which id has a number; None where nothing was made."""
         with self._changed:
             self._changed.notify_all()
+            self._making.pop((kind, number), None)
             counted = self._counted.setdefault(kind, OrderedDict())
             counted[number] = made
             while len(counted) > COUNTED_MAX:
                 counted.popitem(last=False)
 
-    def meant(self, given: str, patience: float = _PATIENCE_SECONDS) -> str | None:
-        """Return the id that is meant by a number, such as ``alloc-1``, once it is made; None where none is."""
-        match = _BY_COUNT.fullmatch(given)
-        if match is None:
-            return None
-        kind, number = match[1], int(match[2])
+    def meant(self, given: str) -> str | None:
+        """Return the id that is meant by a number, such as ``alloc-1``; None where none is, or is made yet."""
+        kind, number = _kind_and_number(given)
+        with self._lock:
+            return self._counted.get(kind, OrderedDict()).get(number)
+
+    def is_made(self, given: Iterable[str]) -> bool:
+        """Tell whether all that these numbers name is made by now, or soon: its request waits no longer than a moment."""
+        keys = tuple(map(_kind_and_number, given))
         with self._changed:
-            counted = self._counted.setdefault(kind, OrderedDict())
-            if number <= self._counts.get(kind, 0):
-                self._changed.wait_for(lambda: number in counted, patience)
-            return counted.get(number)
+            begun = [self._making[each] for each in keys if each in self._making]
+            left = max(begun, default=0.0) + _SOON_SECONDS - time.monotonic()
+            return not begun or self._changed.wait_for(
+                lambda: self._making.keys().isdisjoint(keys), max(0.0, left)
+            )
+
+    def await_made(self, given: Iterable[str], token: CancelToken) -> None:
+        """Wait until all of it is made, or is not going to be. Raises what the token raises."""
+        keys = tuple(map(_kind_and_number, given))
+        with self._changed:
+            while not self._making.keys().isdisjoint(keys):
+                wait_for_change(self._changed, token)
+
+
+def _kind_and_number(given: str) -> tuple[str, int]:
+    kind, _, number = given.rpartition("-")
+    return kind, int(number)
 
 
 def is_by_count(given: Any) -> TypeGuard[str]:

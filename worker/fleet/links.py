@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -13,10 +14,13 @@ from worker.client.calls import data_of
 from worker.core.cancellation import CancelToken, wait_for_change
 from worker.core.errors import DeviceUnavailableError, WorkerError
 from worker.core.log import log
+from worker.core.records import no_report
+from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureCondition
 from worker.fleet.freeing import Freeing
 from worker.fleet.names import outward
 from worker.fleet.node_worker import UNDONE
+from worker.fleet.silence import Silence
 from worker.fleet.words import Answered, Asked, Guard, Place, packed, unpacked
 from worker.stream.failures import wire_error
 from worker.stream.work import Call
@@ -28,6 +32,14 @@ LOST = (
     ray.exceptions.ObjectLostError,
     SystemExit,  # what Ray raises where a thread waits for it while it is shut down
 )
+_LOOK_SECONDS = 0.1
+"""Who waits for an answer looks so often whether its own request has ended, or the node hangs."""
+_LAST_WORD_SECONDS = 0.2
+"""How long an answer is waited for once it was seen that a request was cancelled, or that its time is up."""
+QUESTION_SECONDS = 3.0
+"""Who has waited for so long has the node asked whether it is there; a question to many goes without its answer."""
+_TAKEN_BACK = {"memory.allocate", "memory.load_model"}
+"""What is undone where its answer comes after it was given up, or is nothing that anyone has: it may be done elsewhere."""
 PROCESS_LOST = "its process died, or can't be reached"
 _LINKS = itertools.count(1)
 
@@ -56,6 +68,7 @@ class Link:
         handle: Any,
         gateway: str,
         freeing: Freeing,
+        silence: Silence,
         on_answer: Callable[["Link", str, Answered], None],
         on_lost: Callable[["Link", str], None],
         *,
@@ -65,6 +78,7 @@ class Link:
         self.handle = handle
         self._gateway = gateway
         self.freeing = freeing
+        self.silence = silence
         self.heard = on_answer
         self._on_lost = on_lost
         self._link_id = f"{gateway}-{next(_LINKS)}"
@@ -102,6 +116,35 @@ class Link:
             self._kept.pop(pending, None)
         if pending.call_id is not None:
             unwaited(self.handle.cancel.remote(pending.call_id), "cancelling on a node")
+
+    def result(self, ref: Any, token: CancelToken) -> Any:
+        """Return what Ray answers a call with. Raises what it ended with, and what ``await_answer`` does."""
+        self.await_answer(ref, token)
+        return ray.get(ref)
+
+    def await_answer(self, waited_for: Any, token: CancelToken) -> None:
+        """Wait until Ray has the answer of a call, or the next part of it.
+
+        NodeHangsError where the node answers nothing; what the token raises, where no answer follows soon.
+        """
+        asked_at, ended_at = time.monotonic(), None
+        while not ray.wait([waited_for], timeout=_LOOK_SECONDS)[0]:
+            now = time.monotonic()
+            if now - asked_at >= QUESTION_SECONDS:
+                asked_at = now
+                self.silence.ask(self)
+            self.silence.check(self)
+            try:
+                token.check()
+            except WorkerError as error:
+                ended_at = now if ended_at is None else ended_at
+                if now - ended_at >= _LAST_WORD_SECONDS:
+                    message = f"{self.node_id} has not answered: what it does is taken back where it can be"
+                    raise type(error)(message, node=self.node_id) from None
+
+    def ping(self) -> Any:
+        """Ask whether it is there. Returns what Ray answers once its worker answered, or is known to be gone."""
+        return self.handle.ping.remote()
 
     # ---- the node's start ----
 
@@ -209,13 +252,17 @@ class Pending:
 
     def wait(self, call: Call) -> Answered:
         """Wait for the reply as it is; cancelled where the call is. It is answered all the same, as cancelled or done."""
+        self.link.await_start(self, call.token)
         try:
-            self.link.await_start(self, call.token)
             with call.token.telling(self.cancel):
-                found: Answered = unpacked(ray.get(self.ref) if self.stream is None else self._follow(call))
+                found: Answered = unpacked(self._follow(call))
             self.link.heard(self.link, self.action, found)
         except LOST as error:
             raise self.link.lost(error, self.action) from None
+        except WorkerError as error:
+            error.executed = Executed.NO if self.action in _TAKEN_BACK else Executed.UNKNOWN
+            self._leave_behind()
+            raise
         finally:
             self.link.freeing.answered(self)
         return found
@@ -240,12 +287,32 @@ class Pending:
         self.link.cancel(self)
 
     def _follow(self, call: Call) -> bytes:
-        for ref in self.stream:
-            step: tuple[int, int] | bytes = ray.get(ref)
+        """Wait for the answer, and report meanwhile what is told of it."""
+        if self.stream is None:
+            whole: bytes = self.link.result(self.ref, call.token)
+            return whole
+        while True:
+            self.link.await_answer(self.stream, call.token)
+            step: tuple[int, int] | bytes = ray.get(next(self.stream))
             if isinstance(step, bytes):
                 return step
             call.report(*step)
-        raise AssertionError
+
+    def _leave_behind(self) -> None:
+        """Have it cancelled, and what it does all the same taken back once it is answered: nobody waits for it any more."""
+        self.cancel()
+        ended = self.ref if self.stream is None else self.stream.completed()
+        # By a thread: Ray's own must not wait for the locks of those who call Ray.
+        ended.future().add_done_callback(lambda _: start_thread(self._take_back, "fleet-late"))
+
+    def _take_back(self) -> None:
+        nobody = Call(CancelToken(time.monotonic_ns), no_report)
+        with suppress(*LOST, WorkerError):
+            found = unpacked(self._follow(nobody))
+            self.link.heard(self.link, self.action, found)
+            if found.succeeded and self.action == "memory.allocate":
+                made = {"allocation_id": found.message["data"]["allocation_id"], "force": True}
+                self.link.ask("memory.deallocate", made, nobody)
 
 
 def unwaited(ref: Any, doing: str) -> Any:

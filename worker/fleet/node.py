@@ -102,6 +102,10 @@ class Node:
         """End the worker: it frees everything."""
         await asyncio.to_thread(self._worker.close)
 
+    async def ping(self) -> None:
+        """Return once the worker answers; at once where there is none just now, for then requests are refused."""
+        await self._worker.ping()
+
     async def watch(self) -> None:
         """Return never: whoever waits for it learns of the end of this process."""
         await asyncio.Event().wait()

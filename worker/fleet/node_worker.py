@@ -29,6 +29,7 @@ _SPARE_CALLS = 16
 _RESTART_SECONDS, _LOOK_SECONDS = 10.0, 0.05
 """How long a request waits for a worker that is being started again, and how often it looks."""
 _ASK_MS = 2_000
+_PLAINLY = CallOptions()
 UNDONE = {"memory.allocate": Executed.NO, "memory.load_model": Executed.NO, "memory.deallocate": Executed.YES}
 """What became of a request whose worker died under it: what was made went with it, and what was to be freed, too."""
 
@@ -95,6 +96,14 @@ class NodeWorker:
                 if not asks_only:
                     self._on_change()
             return message, incarnation
+
+    async def ping(self) -> None:
+        """Wait until the worker answers, or is gone."""
+        connection, receiver = self.connection, _Reply(asyncio.get_running_loop(), _PLAINLY)
+        if connection is not None:
+            with contextlib.suppress(WorkerExitedError):
+                connection.send("worker.ping", {}, _PLAINLY, receiver)
+                await receiver.answer
 
     def cancel(self, call_id: str) -> None:
         """Have a call cancelled; it is answered all the same, as cancelled or done."""

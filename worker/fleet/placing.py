@@ -87,11 +87,25 @@ class Placing:
         return _Attempt(self._roster, self._own, request, name, data, how).run
 
     def unload(self, name: str, data: Data, how: How) -> Run:
-        """Unload a model on every node where it is; one answer, added up."""
+        """Unload a model on every node where it is; one answer, added up. Where a node does not answer, the others' does."""
         model_id = self._meant(data["model_id"]) or data["model_id"]
         there = self._roster.having(model_id) or (self._roster.link(self._own),)
         pending = [each.send(name, data, how.meta) for each in there]
-        return lambda call: _united([each.answer(call) for each in pending])
+
+        def run(call: Call) -> Data:
+            answers: list[Data] = []
+            failed: DeviceUnavailableError | None = None
+            for each in pending:
+                try:
+                    answers.append(each.answer(call))
+                except DeviceUnavailableError as error:
+                    failed = error
+            if failed is not None and not answers:
+                raise failed
+            united = _united(answers)
+            return united if failed is None else {**united, "reason": f"{united['reason']}; {failed.message}"}
+
+        return run
 
     def plan(self, _name: str, data: Data, how: How) -> Run:
         """Ask each way of the node that is named or placed for it; the first that fits is that node's own choice too.

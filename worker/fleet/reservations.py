@@ -9,6 +9,7 @@ from typing import Any
 from protocol.record import Record
 from protocol.vocabulary import ModelState
 from worker.fleet.known import KnownNode
+from worker.fleet.pricing import load_ms
 from worker.fleet.views import Choice, Step
 
 _Revision = tuple[str, int]
@@ -76,6 +77,21 @@ class Reservations:
         ``uses``: whether it works with the model until it is answered.
         """
         self._put(key, Held(choice, model_id, uses))
+
+    def add_named(
+        self, key: str, node: KnownNode, device_id: str, model_id: str | None, size_bytes: int
+    ) -> None:
+        """Count what goes to a device that was named, as if it had been placed there."""
+        model, loading = node.models.get(model_id or ""), 0.0
+        if model is not None and model.state is not ModelState.LOADED:
+            size_bytes, loading = model.size_bytes or 0, load_ms(model, model.size_bytes or 0)
+        choice = Choice(node.node_id, device_id, node.revision, Step.FITS, 0.0, loading, 0.0, size_bytes, "")
+        self.add(key, choice, model_id)
+
+    def add_freed(self, key: str, node_id: str, device_id: str, size_bytes: int, at: _Revision) -> None:
+        """Count bytes as free until a view of the node shows them, as from this revision on: what is placed next may need them."""
+        self.add(key, Choice(node_id, device_id, at[1], Step.FITS, 0.0, 0.0, 0.0, -size_bytes, ""), None)
+        self.accepted(key, node_id, *at)
 
     def accepted(self, key: str, node_id: str, incarnation: str, revision: int) -> None:
         """Note that a node took it: views from this revision on show what it takes, which is counted until then."""

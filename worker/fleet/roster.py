@@ -7,35 +7,33 @@ from typing import Any
 
 import ray
 
-from protocol.vocabulary import DeviceKind, DeviceState, HealthState, ModelState
+from protocol.vocabulary import DeviceKind, DeviceState, Executed, ModelState
 from worker.core.cancellation import CancelToken, wait_for_change
 from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
 from worker.core.health import PartHealth
 from worker.core.log import log
 from worker.core.sure_lock import SureCondition
 from worker.fleet.candidates import Candidates
-from worker.fleet.cluster import Cluster, Machine
+from worker.fleet.conditions import Condition, condition
 from worker.fleet.freeing import Freeing
 from worker.fleet.holdings import LATEST
 from worker.fleet.known import KnownNode
 from worker.fleet.links import LOST, PROCESS_LOST, Link, unwaited, why_of
 from worker.fleet.losses import Lost, OnLost
+from worker.fleet.machines import Machines
 from worker.fleet.names import in_order, joined, split
 from worker.fleet.placement import Placement
-from worker.fleet.pricing import load_ms
+from worker.fleet.silence import Silence
 from worker.fleet.views import (
     Choice,
     DeviceView,
     NodeChange,
     NodeView,
     PlacementRequest,
-    Step,
     others_only,
 )
 from worker.fleet.words import LEASE_SECONDS, START_SECONDS, Answered, Guard, News, Since
 
-STARTING = "it is being started"
-_UNHEARD = "the directory has not heard of it: nothing is placed there"
 _UNTOLD = (DeviceView("cpu", DeviceKind.CPU, state=DeviceState.PROBING),)
 """What a node has that never told of itself."""
 
@@ -45,21 +43,18 @@ class Roster:
 
     def __init__(
         self,
-        cluster: Cluster,
+        machines: Machines,
         gateway: str,
-        machines: Callable[[], dict[str, Machine]],
-        options: tuple[str, ...],
         on_event: Callable[[str, str, Any], None],
         on_lost: OnLost,
         on_back: Callable[[str, float, NodeView], None],
     ) -> None:
-        self._cluster, self._machines, self._options = cluster, machines, options
         self._on_event, self._on_lost, self._on_back = on_event, on_lost, on_back
         self._changed = SureCondition()
-        # All mutable state, under its lock: to each node the link that it is reached by since it was last back, the last
+        # All mutable state, under its lock: which machines have nodes, to each node the link that it is reached by since it was last back, the last
         # views and what was placed that none shows yet, which nodes are lost and since when, when each was heard of last or its start began, and what ends with a link.
+        self._machines = machines
         self._links: dict[str, Link] = {}
-        self._machines_now: dict[str, Machine] = {}
         self._candidates = Candidates()
         self._lost: dict[str, Lost] = {}
         self._heard_at: dict[str, float] = {}
@@ -68,7 +63,8 @@ class Roster:
         self.plugins: frozenset[str] = frozenset()
         """Actions that the nodes have beside the contract's: all have the same options."""
         self.freeing = Freeing()
-        self.directory = cluster.directory()
+        self.silence = Silence()
+        self.directory = machines.cluster.directory()
         self.gateway = gateway
 
     # ---- who is there ----
@@ -79,16 +75,19 @@ class Roster:
             return tuple(in_order(self._links))
 
     def link(self, node_id: str) -> Link:
-        """Return how to reach a node. DeviceNotFoundError for one that there is not; DeviceUnavailableError for a lost one."""
+        """Return how to reach a node. DeviceNotFoundError for one that there is not; DeviceUnavailableError for one that is lost, or hangs."""
         with self._changed:
-            link, lost = self._links.get(node_id), self._lost.get(node_id)
+            link = self._links.get(node_id)
         if link is None:
             known = ", ".join(self.names())
             raise DeviceNotFoundError(
                 f"no node {node_id!r}; there is {known}", device_id=node_id, known=self.names()
             )
-        if lost is not None:
-            raise DeviceUnavailableError(f"{node_id} is lost: {lost.why}", node=node_id)
+        how = self.condition(node_id)
+        if how.devices in {DeviceState.LOST, DeviceState.UNAVAILABLE}:
+            refusal = DeviceUnavailableError(f"{node_id} {how.why}", node=node_id)
+            refusal.executed = Executed.NO
+            raise refusal
         return link
 
     def handle(self, node_id: str) -> Any:
@@ -97,9 +96,10 @@ class Roster:
             return self._links[node_id].handle
 
     def reachable(self, *, starting: bool = False) -> tuple[Link, ...]:
-        """Return the nodes that are not lost; on request also those that are being started, which answer once they are."""
+        """Return the nodes that are neither lost nor hang; on request also those that are being started, which answer once they are."""
+        hanging = self.silence.nodes()
         with self._changed:
-            left_out = self._lost.keys() if starting else {*self._lost, *self._starting()}
+            left_out = {*self._lost, *hanging, *(() if starting else self._starting())}
             return tuple(self._links[each] for each in in_order(self._links) if each not in left_out)
 
     def await_start(self, token: CancelToken, *, elsewhere: bool = False) -> bool:
@@ -117,17 +117,21 @@ class Roster:
         """Return the nodes that did not tell of themselves yet."""
         return {each for each in self._links.keys() - self._lost.keys() if self._candidates.get(each) is None}
 
-    def why_lost(self, node_id: str) -> str | None:
-        """Say why a node is lost; None for one that is not."""
+    def condition(self, node_id: str) -> Condition:
+        """Say how a node is that there is."""
         with self._changed:
-            lost = self._lost.get(node_id)
-        return None if lost is None else lost.why
+            link, lost, known = (
+                self._links.get(node_id),
+                self._lost.get(node_id),
+                self._candidates.get(node_id),
+            )
+            silent = None if link is None else self.silence.why(link)
+            return condition(lost, silent, known, time.monotonic_ns())
 
     def is_here(self, node_id: str) -> bool:
         """Tell whether a node is on the gateway's own machine."""
         with self._changed:
-            machine = self._machines_now.get(node_id)
-        return machine is not None and machine.folder is not None
+            return self._machines.is_here(node_id)
 
     def view(self, node_id: str) -> NodeView | None:
         """Return what a node said last."""
@@ -158,27 +162,18 @@ class Roster:
 
     def health(self) -> Iterator[PartHealth]:
         """Tell of each node whether it can be asked and placed on."""
-        with self._changed:
-            lost = dict(self._lost)
-            leases = {each.node_id: each.leased_until_ns or 0 for each in self._candidates.nodes}
-            names, starting = in_order(self._links), self._starting()
-        for name in names:
-            state, said = HealthState.OK, None
-            if name in lost:
-                state, said = HealthState.FAILED, f"lost: {lost[name].why}"
-            elif name in starting:
-                state, said = HealthState.STARTING, f"{STARTING}: nothing is placed there yet"
-            elif leases.get(name, 0) < time.monotonic_ns():
-                state, said = HealthState.DEGRADED, _UNHEARD
-            yield PartHealth(f"node:{name}", state, said)
+        for name in self.names():
+            how = self.condition(name)
+            yield PartHealth(f"node:{name}", how.health, how.why and f"it {how.why}")
 
     # ---- placing ----
 
     def place(self, request: PlacementRequest) -> Placement:
         """Decide where something goes, by what is known now. Where it goes nowhere, it is also said now why."""
+        hanging = self.silence.nodes()
         with self._changed:
-            if self._lost:
-                request = replace(request, excluded=request.excluded | self._lost.keys())
+            if self._lost or hanging:
+                request = replace(request, excluded=request.excluded | self._lost.keys() | hanging)
             placement = self._candidates.place(request, time.monotonic_ns())
             if placement.chosen is not None:
                 return placement
@@ -199,16 +194,8 @@ class Roster:
         node_id, device_id = split(device)
         with self._changed:
             known = self._candidates.get(node_id or "")
-            if known is None or device_id not in known.devices:
-                return  # it will be refused
-            model = known.models.get(model_id or "")
-            loading = 0.0
-            if model is not None and model.state is not ModelState.LOADED:
-                size_bytes, loading = model.size_bytes or 0, load_ms(model, model.size_bytes or 0)
-            choice = Choice(
-                known.node_id, device_id, known.revision, Step.FITS, 0.0, loading, 0.0, size_bytes, ""
-            )
-            self._candidates.reservations.add(key, choice, model_id)
+            if known is not None and device_id in known.devices:  # else it will be refused
+                self._candidates.reservations.add_named(key, known, device_id, model_id, size_bytes)
 
     def settle(self, key: str, node_id: str, found: Answered | None) -> None:
         """Note what a node answered, None for nothing; what it did not do is counted no more."""
@@ -222,21 +209,17 @@ class Roster:
 
     def heard(self, link: Link, action: str, found: Answered) -> None:
         """Know from now on what a node answered."""
+        self.silence.heard(link)
         with self._changed:
             self._heard_at[link.node_id] = time.monotonic()
             if found.view is not None:
                 self._take(found.view)
             if action == "memory.deallocate" and found.succeeded:
                 freed = (found.message or {})["data"]
-                self._note_freed(link.node_id, freed, found)
-
-    def _note_freed(self, node_id: str, freed: dict[str, Any], found: Answered) -> None:
-        """Count bytes as free until a view of the node shows them: what is about to be placed may need them."""
-        device_id, size = freed["device_id"], -freed["freed_bytes"]
-        choice = Choice(node_id, device_id, found.revision, Step.FITS, 0.0, 0.0, 0.0, size, "")
-        key = f"freed {freed['allocation_id']} {found.incarnation}"
-        self._candidates.reservations.add(key, choice, None)
-        self._candidates.reservations.accepted(key, node_id, found.incarnation, found.revision)
+                key = f"freed {freed['allocation_id']} {found.incarnation}"
+                device_id, size = freed["device_id"], freed["freed_bytes"]
+                held = self._candidates.reservations
+                held.add_freed(key, link.node_id, device_id, size, (found.incarnation, found.revision))
 
     def having(self, model_id: str) -> tuple[Link, ...]:
         """Return the nodes where a model is, or is about to be."""
@@ -274,9 +257,7 @@ class Roster:
         now = time.monotonic()
         self._lost[node_id] = Lost(why, self._heard_at.get(node_id, now) if since is None else since, now)
         self._links[node_id].end(why)
-        machine = self._machines_now.pop(node_id, None)  # where its actor is not started again, another is
-        if machine is not None and before is None:
-            self._cluster.missed(machine)
+        self._machines.lost(node_id, with_process=before is None)
         self._candidates.reservations.lost(node_id)
         log("warning", "a node is lost", node=node_id, reason=why)
         known = self._candidates.get(node_id)
@@ -287,6 +268,9 @@ class Roster:
         """Have every node free what this gateway has there, and leave."""
         with self._changed:
             self._closed = True
+            hanging = [self._links[each] for each in self.silence.nodes() if each not in self._lost]
+        for link in hanging:
+            link.leave()  # once it is there again
         refs = [link.leave() for link in self.reachable()]
         refs.append(unwaited(self.directory.leave.remote(self.gateway), "leaving the directory"))
         ray.wait(refs, num_returns=len(refs), timeout=patience)
@@ -315,6 +299,10 @@ class Roster:
                 self._candidates.renew(name, round((now + left) * 1e9))
                 told_at = now + left - LEASE_SECONDS
                 self._heard_at[name] = max(told_at, self._heard_at.get(name, told_at))
+                if name in self._links:
+                    self.silence.heard(self._links[name], told_at)
+            for name in self._links.keys() - news.leases.keys() - self._lost.keys() - self._starting():
+                self.silence.ask(self._links[name])
             self._changed.notify_all()
         for node_id, name, data in news.events:
             self._on_event(node_id, name, data)
@@ -378,7 +366,11 @@ class Roster:
             ray.cancel(ref)
             link.end(PROCESS_LOST)
         known = self._candidates.get(name) is not None
-        link = Link(name, handle, self.gateway, self.freeing, self.heard, self.lose, started=known)
+        if name in self._links:
+            self.silence.forget(self._links[name])
+        link = Link(
+            name, handle, self.gateway, self.freeing, self.silence, self.heard, self.lose, started=known
+        )
         self._links[name] = link
         self._watches[handle.watch.remote()] = link
 
@@ -388,11 +380,11 @@ class Roster:
             for name in self._starting():
                 if self._heard_at[name] + START_SECONDS < time.monotonic():
                     self._lose(name, f"it did not start in {START_SECONDS:.0f} s")
-        for name, machine in self._machines().items():
-            if self._machines_now.get(name) == machine or only not in {None, name}:
+        for name, machine in self._machines.without_node().items():
+            if only not in {None, name}:
                 continue
-            handle = self._cluster.node(machine, self._options)
+            handle = self._machines.start(machine)
             with self._changed:
-                self._machines_now[name] = machine
+                self._machines.started(name, machine)
                 self._heard_at.setdefault(name, time.monotonic())
                 self._link(name, handle)

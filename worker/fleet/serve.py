@@ -3,7 +3,6 @@
 import gc
 import secrets
 from argparse import Namespace
-from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
@@ -18,13 +17,14 @@ from worker.core.log import log, log_health
 from worker.core.shortages import RESERVE
 from worker.fleet.channel import Channel
 from worker.fleet.clients import Clients, LiveViews
-from worker.fleet.cluster import Cluster, Machine
+from worker.fleet.cluster import Cluster
 from worker.fleet.draining import Draining
 from worker.fleet.everywhere import Everywhere
 from worker.fleet.following import Following
 from worker.fleet.gateway import Gateway
 from worker.fleet.holdings import Holdings
 from worker.fleet.losses import Losses
+from worker.fleet.machines import Machines
 from worker.fleet.placing import Placing
 from worker.fleet.roster import Roster
 from worker.fleet.transfers import Transfers
@@ -57,13 +57,11 @@ def serve_fleet(own: Namespace, options: tuple[str, ...], read_fd: int, write_fd
     )  # fmt: skip
     views = LiveViews(own.monitor_socket, clock, channel)
     cluster = _cluster(own.address)
-    machines = _machines(cluster, own)
-    own_node = next(name for name, each in machines().items() if each.ray_id == cluster.own_ray_id)
+    machines = _machines(cluster, own, options)
+    own_node = machines.own
     holdings, gateway_id = Holdings(), secrets.token_hex(8)
     losses = Losses(holdings, views.publish)
-    if own.address is None:
-        options = (*options, *_share(own))
-    roster = Roster(cluster, gateway_id, machines, options, losses.event, losses.lost, losses.back)
+    roster = Roster(machines, gateway_id, losses.event, losses.lost, losses.back)
     following = Following(roster)
 
     def close() -> None:
@@ -112,8 +110,10 @@ def _cluster(address: str | None) -> Cluster:
         raise FleetError(f"{where}: {said}") from None
 
 
-def _machines(cluster: Cluster, own: Namespace) -> Callable[[], dict[str, Machine]]:
-    return cluster.machines if own.address is not None else lambda: cluster.local_machines(own.nodes or 1)
+def _machines(cluster: Cluster, own: Namespace, options: tuple[str, ...]) -> Machines:
+    if own.address is not None:
+        return Machines(cluster, cluster.machines, options)
+    return Machines(cluster, lambda: cluster.local_machines(own.nodes or 1), (*options, *_share(own)))
 
 
 def _share(own: Namespace) -> tuple[str, ...]:

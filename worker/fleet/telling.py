@@ -24,6 +24,8 @@ from worker.stream.failures import wire_error
 _EVERY_SECONDS = EVERY_NS / 1e9
 _UNTOLD_MAX = 64
 """Views that wait for a directory that does not answer: beyond these it is told the last one, whole."""
+_BEAT_SECONDS = LEASE_SECONDS
+"""A worker that hangs has nothing to tell: so often it is asked all the same whether any gateway is there, and what they have."""
 _PATIENCE_SECONDS = 1.0
 """How long an answer waits for the view that shows what it did."""
 
@@ -147,9 +149,10 @@ class Telling:
         """Tell the directory what was seen, and the worker's events: the guard of this thread."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._looked)
+                looked = self._changed.wait_for(lambda: self._looked, _BEAT_SECONDS)
                 self._looked = False
-                said, self._untold = self._untold, []
+                said: list[NodeView | NodeChange | None] = [*self._untold] if looked else [None]
+                self._untold.clear()
             try:
                 self._tell(worker, said)
             except (ray.exceptions.RayError, ValueError):
@@ -157,13 +160,12 @@ class Telling:
             except Exception as error:  # noqa: BLE001 - a bug: the thread must not end, or nothing is placed here any more
                 wire_error(error, "telling the directory", None)
 
-    def _tell(self, worker: NodeWorker, said: list[NodeView | NodeChange]) -> None:
-        """Tell it all, the events last. What can't be told is told again, whole."""
+    def _tell(self, worker: NodeWorker, said: list[NodeView | NodeChange | None]) -> None:
+        """Tell it all, the events last; None for nothing, to learn which gateways there are. What can't be told is told again, whole."""
         events = worker.take_events()
         told = [Told(self._node_id, each) for each in said]
         if events:
-            last = said[-1] if said else None
-            told[-1:] = [Told(self._node_id, last, tuple(events))]
+            told[-1:] = [Told(self._node_id, said[-1] if said else None, tuple(events))]
         heard = done = None
         try:
             for each in told:

@@ -11,8 +11,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import ray
-
 from protocol.record import Record
 from protocol.vocabulary import MemoryType, TransferState, TransferType
 from worker.core.cancellation import CancelToken
@@ -264,9 +262,9 @@ class _Copy:
         completed, digest, written = piece
         asked = self._ends.source
         try:
-            expected = ray.get(digest)
+            expected = asked.result(digest, self._call.token)
             asked = self._ends.destination
-            found = ray.get(written)
+            found = asked.result(written, self._call.token)
         except LOST as error:
             raise asked.lost(error, "memory.transfer") from None
         if expected != found:

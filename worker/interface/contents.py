@@ -3,6 +3,8 @@
 from protocol.results import AllocateResult
 from protocol.vocabulary import Initialize, MemoryType
 from worker.backends.base import COPY_CHUNK_BYTES
+from worker.backends.block_copy import copy_out
+from worker.backends.pieces import no_progress
 from worker.core.cancellation import CancelToken
 from worker.core.errors import UnsupportedError
 from worker.core.records import HOST, AllocationRequest
@@ -26,9 +28,7 @@ class Contents:
             raise UnsupportedError(message, allocation_id=allocation_id, memory_type=MemoryType.EXTERNAL)
         copy = bytearray(allocation.size_bytes)
         with memoryview(copy) as view:
-            for offset in range(0, len(copy), COPY_CHUNK_BYTES):
-                piece = view[offset : offset + COPY_CHUNK_BYTES]
-                self._backends[allocation.device_id].read(allocation_id, offset, piece, token)
+            copy_out(self._backends[allocation.device_id], allocation_id, view, token, no_progress)
         return copy
 
     def lend(

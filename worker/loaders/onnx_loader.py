@@ -78,9 +78,10 @@ def _external(spec: ModelSpec, header: OnnxHeader, declared: Path) -> tuple[Path
             real = confined(declared.parent / location, spec.model_root)
         except ValueError as error:
             raise load_failed(spec, f"it has weights in {each.location!r}: {error}") from error
-        with naming(spec, each.location):
+        with naming(spec, each.location), reading(spec):
             check_link(spec, declared.parent / location, real)
-        if not real.exists():
+            there = real.exists()
+        if not there:
             raise load_failed(spec, f"its weights are in {each.location!r}, which is not there: download it")
         with naming(spec, each.location):
             _check_length(spec, real, each.end_bytes)

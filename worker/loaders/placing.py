@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from worker.backends.base import COPY_CHUNK_BYTES, WritesEach
-from worker.backends.pieces import Done, take_turns
+from worker.backends.base import COPY_CHUNK_BYTES, PutsAtOnce, WritesEach
+from worker.backends.pieces import Done, no_progress, take_turns
 from worker.core.cancellation import CancelToken
 from worker.loaders.base import WeightFile
 from worker.loaders.placing_there import Piece, pieces_of, place_there
@@ -30,6 +30,9 @@ def place(file: WeightFile, block: memoryview, token: CancelToken, done: Done | 
 
 def place_through(file: WeightFile, write: Write, token: CancelToken, done: Done | None = None) -> None:
     """Do the same for memory that only its backend can write: where it sends from, or through one chunk of our own."""
+    if isinstance(write, PutsAtOnce):
+        _place_at_once(file, write, token, done)
+        return
     if isinstance(write, WritesEach):
         place_there(file, write, token, done)
         return
@@ -43,3 +46,19 @@ def place_through(file: WeightFile, write: Write, token: CancelToken, done: Done
         completed += length
         if done is not None:
             done(completed)
+
+
+def _place_at_once(file: WeightFile, write: PutsAtOnce, token: CancelToken, done: Done | None) -> None:
+    """Read every part to where it is sent from; this thread and one more take turns."""
+
+    def put(piece: Piece) -> int:
+        index, start, length = piece
+        offset = file.parts[index].offset
+
+        def fill(at: int, target: memoryview) -> None:
+            file.read_into(index, at - offset, target, token)
+
+        write.put_each(offset + start, length, fill, no_progress)
+        return length
+
+    take_turns(pieces_of(file), put, token, done, total_bytes=file.total_bytes)

@@ -1,6 +1,7 @@
 """All stores of entries of one kind and name: their memory, and what they offer of it together."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from protocol.vocabulary import StoreKind
@@ -73,14 +74,14 @@ class EntryKind(Owner):
             )
         from worker.stores.files import StoreFile, about  # noqa: PLC0415 - only what persists needs it
 
-        kept = StoreFile(path, about(scope, (self.word, name)))
-        store = self.stores(self, name, kept.options(), kept)
-        try:
+        with ExitStack() as undo:
+            kept = StoreFile(path, about(scope, (self.word, name)))
+            undo.callback(kept.close)
+            store = self.stores(self, name, kept.options(), kept)
+            undo.callback(store.close)
             store.load()
             store.configure(options)
-        except BaseException:
-            store.close()
-            raise
+            undo.pop_all()
         return Opened(self._joined(store), created=not there)
 
     def scratch(self, _name: str, _scope: Scope, _file: Path | None) -> EntryFile | None:

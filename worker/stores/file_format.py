@@ -29,17 +29,14 @@ CREATE TABLE entries (
 """
 
 
-def described(path: Path) -> tuple[dict[str, str], int]:
+def described(path: Path) -> tuple[dict[str, Any], int]:
     """Return what a file says that it is, and how many entries are in it. UnsupportedError where it says nothing."""
     with closing(_reached(path)) as connection, errors_of(path):
         _check_format(connection, path)
         if _unfinished(connection):
             raise UnsupportedError(f"{path} is unfinished: nothing was stored in it yet")
-        about = {
-            name: orjson.loads(value)
-            for name, value in connection.execute("SELECT name, value FROM about")
-            if name != "options"
-        }
+        about = said_in(connection, path)
+        about.pop("options", None)
         return about, connection.execute("SELECT count(*) FROM entries").fetchone()[0]
 
 
@@ -144,9 +141,25 @@ def _make(path: Path, about: dict[str, str]) -> None:
 
 
 def _check(connection: sqlite3.Connection, about: dict[str, str], path: Path) -> None:
-    said = {name: orjson.loads(value) for name, value in connection.execute("SELECT name, value FROM about")}
+    said = said_in(connection, path)
     if any(said.get(name) != value for name, value in about.items()):
         raise UnsupportedError(f"{path} is the file of another store, and stays as it is")
+
+
+def said_in(connection: sqlite3.Connection, path: Path) -> dict[str, Any]:
+    """Return what a file says of itself, its store's options among it. UnsupportedError where that is damaged."""
+    rows = connection.execute("SELECT name, value FROM about")
+    try:
+        return {name: orjson.loads(value) for name, value in rows}
+    except ValueError as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> UnsupportedError:
+    """Return what to raise for a file that says of itself what can't be."""
+    return UnsupportedError(
+        f"{path} is damaged, and stays as it is: what it says of itself can't be read: {error}"
+    )
 
 
 def set_about(connection: sqlite3.Connection, name: str, value: Any) -> None:

@@ -18,7 +18,7 @@ from worker.core.sure_lock import SureLock
 from worker.plugins import StoreNotFoundError
 from worker.stores.base import Content, Form, Home, Options, Row, Scope
 from worker.stores.disk import device_of, errors_of, gone, refusal
-from worker.stores.file_format import connected, parts, set_about, unlink
+from worker.stores.file_format import connected, damaged, parts, said_in, set_about, unlink
 
 _USES = "CREATE TABLE IF NOT EXISTS uses (key BLOB PRIMARY KEY, used_ms INTEGER NOT NULL) WITHOUT ROWID"
 """When entries were used last. It is made with the first use that is told; versions before it leave it alone."""
@@ -83,10 +83,12 @@ class StoreFile:
     def options(self) -> Options:
         """Return the options that it was opened with last."""
         with self._lock, errors_of(self.path):
-            found = self._open().execute("SELECT value FROM about WHERE name = 'options'").fetchone()
-        said: dict[str, Any] = {} if found is None else orjson.loads(found[0])
-        if (metric := said.get("metric")) is not None:
-            said["metric"] = VectorMetric(metric)
+            said: dict[str, Any] = said_in(self._open(), self.path).get("options", {})
+        try:
+            if (metric := said.get("metric")) is not None:
+                said["metric"] = VectorMetric(metric)
+        except (AttributeError, ValueError) as error:
+            raise damaged(self.path, error) from error
         return Options(**{name: value for name, value in said.items() if name in vars(Options())})
 
     def set_options(self, options: Options) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from worker.core.log import log
@@ -29,12 +29,7 @@ class StoreFolder:
         self._root = root
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # SQLite's own lock goes with the process, however that ends, on every system.
-            self._lock = sqlite3.connect(
-                root / _LOCK, isolation_level=None, check_same_thread=False, timeout=0
-            )
-            self._lock.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._lock.execute("BEGIN EXCLUSIVE")
+            self._lock = _locked(root / _LOCK)
         except (OSError, sqlite3.Error) as error:
             raise UnsupportedError(f"--store-folder {root}: {_why_not(error)}", folder=str(root)) from error
         self._device = device_of(root / _LOCK)
@@ -82,6 +77,17 @@ class StoreFolder:
     def _folder(self, user_id: str, project_id: str | None) -> Path:
         folder = self._root / _digest(user_id)
         return folder if project_id is None else folder / _digest(project_id)
+
+
+def _locked(path: Path) -> sqlite3.Connection:
+    """Return a lock: SQLite's own goes with the process, however that ends, on every system."""
+    with ExitStack() as undo:
+        lock = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+        undo.callback(lock.close)
+        lock.execute("PRAGMA locking_mode = EXCLUSIVE")
+        lock.execute("BEGIN EXCLUSIVE")
+        undo.pop_all()
+        return lock
 
 
 def _why_not(error: OSError | sqlite3.Error) -> str:

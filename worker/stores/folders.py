@@ -22,6 +22,8 @@ CHUNK_BYTES_MIN, CHUNK_BYTES_MAX = 64, 1_048_576
 """As the protocol has it."""
 _BATCH = 32
 """Pieces that are embedded together."""
+_NO_PATH = (OSError, RuntimeError, ValueError)
+"""What is raised for links that go round, and for a character that no path can have."""
 _SEPARATOR = "//"
 """Between a file's name and a piece's number: in no name are there two of them together."""
 
@@ -105,12 +107,15 @@ class FolderLoader:
         if self._root is None:
             raise UnsupportedError("no folder may be read: start the worker with --documents-root FOLDER")
         root = self._root.resolve()
-        found = (root / folder).resolve()
-        if not found.is_relative_to(root):
+        try:
+            found = (root / folder).resolve()
+        except _NO_PATH:
+            found = None
+        if found is not None and not found.is_relative_to(root):
             raise InvalidRequestError.at(
                 "data.folder", f"{folder!r} leads out of the folder that may be read"
             )
-        if not found.is_dir():
+        if found is None or not os.path.isdir(found):  # noqa: PTH112 - Path.is_dir raises for a name too long
             raise InvalidRequestError.at(
                 "data.folder", f"there is no folder {folder!r} below the one that may be read"
             )

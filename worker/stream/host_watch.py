@@ -115,18 +115,27 @@ class _Host:
             os.close(fd)
 
 
-def watch_signals(on_terminate: Callable[[str], None], *, interruptible: bool) -> None:
-    """Call back on SIGTERM and SIGHUP, and where asked for on SIGINT, with the name. For the main thread, once.
+_ENDING = (
+    "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGXCPU", "SIGPOLL", "SIGPWR",
+)  # fmt: skip
+"""What ends a process besides SIGTERM, unless it was said otherwise: a terminal, a limit, a batch system's notice. None that tells of a
+fault in the process itself, as SIGSEGV and SIGABRT do."""
 
-    OutOfMemoryError where there is no thread: signals do then what they do by themselves.
+
+def watch_signals(on_terminate: Callable[[str], None], *, interruptible: bool) -> None:
+    """Call back with the name of a signal that is to end this process. For the main thread, once.
+
+    Those are SIGTERM, where asked for SIGINT, and whatever else would end it: what is ignored (as by ``nohup``), or has
+    a handler of somebody's, is left alone. OutOfMemoryError where there is no thread: signals do then what they do by
+    themselves.
     """
     if sys.platform == "win32":
         if interruptible:
             signal.signal(signal.SIGINT, lambda *_: on_terminate("SIGINT"))
         return
     ending = [signal.SIGTERM, signal.SIGINT] if interruptible else [signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: whoever started it wants it to go on
-        ending.append(signal.SIGHUP)
+    found = (getattr(signal, name, None) for name in _ENDING)
+    ending += [each for each in found if each is not None and signal.getsignal(each) == signal.SIG_DFL]
     # The main thread waits in read(2) and would run a handler only afterwards. The byte that the
     # interpreter writes at the moment of the signal wakes a thread that can act.
     readable, writable = os.pipe()
@@ -143,5 +152,7 @@ def watch_signals(on_terminate: Callable[[str], None], *, interruptible: bool) -
     start_thread(wait, "signals")
     for each in ending:
         signal.signal(each, lambda *_: None)
-    # Whoever started us may have blocked them in its thread: that survives exec, and they would never come.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
+    # Whoever started us may have blocked the usual ones in its thread: that survives exec, and they would never come.
+    signal.pthread_sigmask(
+        signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}.intersection(ending)
+    )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from protocol.record import Record
 from protocol.results import ReleaseStep
 from worker.backends.base import COPY_CHUNK_BYTES, MapsFiles, OwnProcess, RemoteWork, Write
-from worker.backends.pieces import Done
+from worker.backends.block_copy import copy_out
+from worker.backends.pieces import Done, no_progress
 from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError
 from worker.core.log import log
@@ -287,9 +288,8 @@ class ModelWeights:
         def fill(view: memoryview | None, _write: Write) -> None:
             if view is None:
                 raise AssertionError(handle)
-            for start in range(0, residence.size_bytes, COPY_CHUNK_BYTES):
-                with view[start : start + COPY_CHUNK_BYTES] as piece:
-                    source.read(residence.handle, start, piece, never)
+            with view[: residence.size_bytes] as whole:
+                copy_out(source, residence.handle, whole, never, no_progress)
 
         with self._monitor.watching_for_loss():
             block = self._backends[HOST].load(handle, request, fill, never)

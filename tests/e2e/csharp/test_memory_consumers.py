@@ -1,6 +1,7 @@
 """A host's own memory makes room for what the worker is asked for: a real MemoryCache, seen in the process's memory."""
 
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -135,4 +136,53 @@ def test_renewals(load: Load) -> None:
     assert made() == 6  # none of the thousand is left
     held.Dispose()
     wait(consumers.DisposeAsync())
+    wait(worker.DisposeAsync())
+
+
+def test_one_that_hangs_holds_up_no_other(load: Load) -> None:
+    """The others are renewed, and the host's end does not wait for it for ever."""
+    load(HOSTING, TESTING)
+    import System
+    from MemoryWorker.Client import IMemoryConsumer, MemoryConsumers
+    from MemoryWorker.Hosting import MemoryCacheConsumer, MemoryCacheConsumerOptions
+    from MemoryWorker.Testing import InMemoryWorker
+    from Microsoft.Extensions.Caching.Memory import MemoryCache, MemoryCacheOptions
+
+    begun, end = threading.Event(), threading.Event()
+
+    class Hanging(IMemoryConsumer):  # type: ignore[misc]  # a type of .NET's
+        __namespace__ = "Tests.Consumers"
+
+        def get_Id(self) -> str:
+            return "hanging"
+
+        def Describe(self) -> Any:
+            begun.set()
+            end.wait()
+            return caches[0].Describe()
+
+    options = MemoryCacheOptions()
+    options.SizeLimit, options.TrackStatistics = 100, True
+    caches = [
+        MemoryCacheConsumer(name, MemoryCache(options), options, MemoryCacheConsumerOptions())
+        for name in ("first", "last")
+    ]
+    clock, worker = standing(), InMemoryWorker(None, None, None)
+    all_of_them = System.Array[IMemoryConsumer]([caches[0], Hanging(), caches[1]])
+    consumers = MemoryConsumers(worker.Memory, worker, all_of_them, None, clock)
+
+    def registered() -> list[str]:
+        made = (one for one in worker.Requests if one.Action == "memory.register_consumer")
+        return [one.Data.ConsumerId for one in made]
+
+    consumers.Start()
+    assert begun.wait(30)
+    for number in range(1, 4):
+        until(lambda number=number: min(map(registered().count, ("first", "last"))) >= number)
+        consumers.Renew()
+    ended = consumers.DisposeAsync().AsTask()
+    until(lambda: clock.move(System.TimeSpan.FromSeconds(1)) or ended.IsCompleted)
+    assert "hanging" not in registered()
+    end.set()
+    wait(ended)
     wait(worker.DisposeAsync())

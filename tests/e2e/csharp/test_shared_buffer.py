@@ -1,16 +1,18 @@
 """Shared memory as a .NET host has it: allocated, mapped and freed in one call, in every shape that .NET asks for."""
 
 import importlib
+import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.csharp.host import CLIENT, REPOSITORY, Make, real, run_probe, wait
+from tests.e2e.csharp.host import CLIENT, REPOSITORY, Make, fake, real, run_probe, sent, wait
 from tests.rigs.dotnet.toolchain import Toolchain
 from worker.loaders.dtypes import ITEM_BYTES
 
-__all__ = ["real"]
+__all__ = ["fake", "real"]
 
 MIB = 2**20
 
@@ -68,6 +70,30 @@ def test_what_cannot_be_mapped_is_not_kept(seen: dict[str, Any]) -> None:
     """The worker refuses it, or it is freed again."""
     assert seen["unmappable"] == "WorkerRequestException"
     assert seen["nothing_kept"] == 0
+
+
+def test_why_there_is_no_map_is_told_whatever_becomes_of_freeing_it(fake: Make, tmp_path: Path) -> None:
+    """The worker dies of being asked to free what could not be mapped: the caller hears of the map."""
+    import System
+    from MemoryWorker.Client import ServiceMemory, SharedBuffer
+
+    shared = {"kind": "file", "path": str(tmp_path / "nowhere"), "size_bytes": 64}
+    made = {
+        "allocation_id": "a",
+        "device_id": "cpu",
+        "memory_type": "shared",
+        "size_bytes": 64,
+        "actual_bytes": 64,
+        "shared_memory": shared,
+        "available_bytes": None,
+        "models_unloaded": [],
+    }
+    answers, journal = tmp_path / "answers", tmp_path / "journal"
+    answers.write_text(json.dumps({"memory.allocate": made}))
+    service = fake("--answers", str(answers), "--journal", str(journal), "--die-on", "memory.deallocate")
+    with pytest.raises(System.IO.FileNotFoundException):
+        wait(SharedBuffer.AllocateAsync(ServiceMemory(service), 64))
+    assert sent(journal, "memory.deallocate") == 1
 
 
 def test_it_frees_nothing_of_another_worker(seen: dict[str, Any]) -> None:

@@ -151,7 +151,8 @@ def test_a_block_that_is_still_written(backend: CudaBackend, device: TorchOnCpu)
     for _ in range(2):
         backend.allocate("a", ask(MIB), TOKEN)
         theirs = device.new_stream()
-        device.copy(backend.tensor("a"), torch.full((MIB,), 7, dtype=torch.uint8), theirs)
+        with device.using(theirs):
+            device.copy(backend.tensor("a"), torch.full((MIB,), 7, dtype=torch.uint8))
         backend.free("a")
     backend.allocate("b", ask(MIB), TOKEN)
     assert theirs.pending == []

@@ -13,7 +13,7 @@ import torch
 from benchmarks import cuda_check, cuda_checks
 from tests.rigs.torch_on_cpu import TorchOnCpu, backend_on_cpu
 
-TOTAL_BYTES = 40 * 2**30
+TOTAL_BYTES = 6 * 2**30
 HERE = ("context", "figures", "returned", "fraction")
 
 

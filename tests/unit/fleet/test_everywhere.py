@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from protocol.vocabulary import Executed, HealthState
+from protocol.vocabulary import DeviceState, Executed, HealthState
 from worker.core.cancellation import CancelToken
 from worker.core.clock import FixedClock
 from worker.core.health import Health, PartHealth
 from worker.core.records import no_report
 from worker.fleet.asked import How
+from worker.fleet.conditions import Condition
 from worker.metrics.history import History
 from worker.stream.work import Call
 
@@ -57,12 +58,15 @@ def test_a_node_that_does_not_answer_is_not_well(monkeypatch: pytest.MonkeyPatch
     links = [node(each, Pending) for each in names]
     health = Health()
     health.add("nodes", lambda: [PartHealth(f"node:{each}", HealthState.OK) for each in names])
-    roster: Any = SimpleNamespace(reachable=lambda **_: links)
+    doubted: list[str] = []
+    silence = SimpleNamespace(ask=lambda link, _: doubted.append(link.node_id))
+    roster: Any = SimpleNamespace(reachable=lambda **_: links, silence=silence)
     call: Any = None
     asked = everywhere.Everywhere(roster, "a", History(FixedClock()), health)
     found = asked.begin("worker.get_health", {}, How({}))(call)
     states = {each["name"]: each["state"] for each in found["parts"]}
     assert found["state"] == HealthState.DEGRADED
+    assert doubted == ["hangs"]  # it is asked whether it is there
     assert states == {"node:a": "ok", "node:dying": "degraded", "node:hangs": "degraded", "a/requests": "ok"}
 
 
@@ -71,6 +75,7 @@ def test_a_question_that_ray_leaves_by_ending_is_no_bug(monkeypatch: pytest.Monk
     from worker.core.errors import DeviceUnavailableError
     from worker.fleet import everywhere, links
     from worker.fleet.freeing import Freeing
+    from worker.fleet.silence import Silence
 
     def ended(*_: Any, **__: Any) -> None:
         raise SystemExit(0)
@@ -78,7 +83,7 @@ def test_a_question_that_ray_leaves_by_ending_is_no_bug(monkeypatch: pytest.Monk
     monkeypatch.setattr(everywhere.ray, "wait", ended)
     monkeypatch.setattr(links.ray, "get", ended)
     handle = SimpleNamespace(call=SimpleNamespace(remote=lambda _: "ref"))
-    link = links.Link("a", handle, "g", Freeing(), lambda *_: None, lambda *_: None)
+    link = links.Link("a", handle, "g", Freeing(), Silence(), lambda *_: None, lambda *_: None)
     roster: Any = SimpleNamespace(reachable=lambda **_: [link])
     asked = everywhere.Everywhere(roster, "a", History(FixedClock()), Health())
     run = asked.begin("memory.get_pressure", {}, How({}))
@@ -132,3 +137,37 @@ def test_what_changes_something_everywhere_waits_for_no_node_to_start() -> None:
     call: Any = None
     assert everywhere.begin("memory.reload_models", {}, How({}))(call)["kept"] == ["m"]
     assert sorted(asked) == ["a", "late"]
+
+
+def test_a_status_has_the_last_figures_of_a_node_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With their age, and what is known of it now: it is waited for once."""
+    from worker.fleet import everywhere
+
+    now = [1000.0]
+    monkeypatch.setattr(everywhere, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(everywhere.ray, "wait", lambda refs, **_: (refs, []))
+    row = everywhere._row("b/cpu", None, DeviceState.AVAILABLE, "") | {
+        "age_ms": 40, "available_bytes": 9, "allocated_bytes": 4, "pressure_level": "low", "usage": [],
+    }  # fmt: skip
+    answer = {"devices": [row], "host": everywhere._NO_HOST, "age_ms": 40}
+
+    def pending(node_id: str) -> Any:
+        return SimpleNamespace(ref=node_id, link=SimpleNamespace(node_id=node_id), answer=lambda _: answer)
+
+    there = [node("b", pending)]
+    roster: Any = SimpleNamespace(
+        reachable=lambda **_: there, devices=lambda: (("b/cpu", DeviceState.AVAILABLE),), view=lambda _: None,
+        condition=lambda _: Condition(HealthState.DEGRADED, None, "has answered nothing for 7 s"),
+    )  # fmt: skip
+    status = everywhere.Everywhere(roster, "a", History(FixedClock()), Health())
+    call: Any = None
+    assert status.begin("memory.get_status", {}, How({}))(call)["devices"] == [row]
+    there.clear()
+    now[0] += 7
+    found = status.begin("memory.get_status", {}, How({}))(call)
+    said = {
+        "state": "unavailable", "state_reason": "it has answered nothing for 7 s", "age_ms": 7040,
+        "pressure_level": "unknown", "usage": None,
+    }  # fmt: skip
+    assert found["devices"] == [row | said]
+    assert (found["age_ms"], found["pressure_level"]) == (7040, "unknown")

@@ -1,6 +1,14 @@
 """What a host has on nodes: told when it is lost, and named by its number where it counts instead of reading."""
 
-from worker.fleet.holdings import Holdings
+from threading import Thread
+from types import SimpleNamespace
+
+import pytest
+
+from worker.core.cancellation import CancelToken
+from worker.core.errors import CancelledError
+from worker.fleet import holdings
+from worker.fleet.holdings import Holdings, is_by_count
 from worker.fleet.possessions import Possessions
 
 
@@ -26,7 +34,29 @@ def test_a_number_means_what_was_made_by_it() -> None:
     assert held.meant("alloc-2") == "n/alloc-1-ab"
     assert held.meant("alloc-1") is None
     assert held.meant("alloc-3") is None
-    assert held.meant("n/alloc-1-ab") is None
+    assert not is_by_count("n/alloc-1-ab")
+
+
+def test_who_reads_waits_a_moment_for_what_is_in_the_making(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the order of requests is kept; where its node hangs, or is being started, the others go on."""
+    now = [1000.0]
+    monkeypatch.setattr(holdings, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    held = Holdings()
+    first = held.number("alloc")
+    now[0] += 60
+    assert not held.is_made(["alloc-1"])
+    assert held.is_made(["alloc-2"])
+    held.number("alloc")
+    reader = Thread(target=lambda: held.name("alloc", first + 1, "n/alloc-2-ab"))
+    reader.start()
+    assert held.is_made(["alloc-2"])
+    reader.join()
+    cancelled = CancelToken(lambda: 0)
+    cancelled.cancel()
+    with pytest.raises(CancelledError):
+        held.await_made(["alloc-1"], cancelled)
+    held.name("alloc", first, None)
+    held.await_made(["alloc-1"], CancelToken(lambda: 0))
 
 
 def test_a_gateway_that_is_gone_leaves_what_is_leased() -> None:

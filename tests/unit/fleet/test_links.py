@@ -10,9 +10,15 @@ import pytest
 
 from protocol.vocabulary import Executed
 from worker.core.cancellation import CancelToken
-from worker.core.errors import CancelledError, DeadlineExceededError, DeviceUnavailableError
+from worker.core.errors import (
+    CancelledError,
+    DeadlineExceededError,
+    DeviceUnavailableError,
+    WorkerError,
+)
 from worker.core.records import no_report
 from worker.fleet.freeing import Freeing
+from worker.fleet.silence import SILENT_SECONDS, NodeHangsError, Silence
 from worker.fleet.words import Answered, Asked, packed, unpacked
 from worker.stream.work import Call
 
@@ -31,7 +37,7 @@ def test_a_bug_in_what_nobody_waits_for_is_logged(send: str, capfd: pytest.Captu
         return SimpleNamespace(future=lambda: sent[-1])
 
     handle = SimpleNamespace(**{send: SimpleNamespace(remote=remote)})
-    link = Link("node-1", handle, "g", Freeing(), lambda *_: None, lambda *_: None)
+    link = Link("node-1", handle, "g", Freeing(), Silence(), lambda *_: None, lambda *_: None)
     asked = [SimpleNamespace(call_id="call-1")] if send == "cancel" else []
     for outcome in (None, LOST[0](), ZeroDivisionError("a slip of a node's")):
         getattr(link, send)(*asked)
@@ -44,39 +50,73 @@ def test_a_bug_in_what_nobody_waits_for_is_logged(send: str, capfd: pytest.Captu
     assert "a slip of a node's" in said[0]
 
 
-class Starting:
-    """A link to a node that is being started, and what reached the node."""
+class Node:
+    """A link to a node that is being started, and what reached the node. It answers once it may."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from worker.fleet import links
 
         self.reached: list[Asked] = []
+        self.cancelled: list[str] = []
+        self.pings: list[Future[None]] = []
         self.now = [1000.0]
-        answer = packed(Answered({"success": True, "data": {"device_id": "cpu"}}, None, "1", 2))
-        monkeypatch.setattr(links.ray, "get", lambda _: answer)
-        monkeypatch.setattr(links, "time", SimpleNamespace(monotonic=lambda: self.now[0]))
+        self.answers = True
+        self.late: list[Future[None]] = []
+        answer = {"device_id": "cpu", "allocation_id": "alloc-1-ab"}
+        monkeypatch.setattr(
+            links.ray, "get", lambda _: packed(Answered({"success": True, "data": answer}, None, "1", 2))
+        )
+        monkeypatch.setattr(links.ray, "wait", self._wait)
+        monkeypatch.setattr(links, "start_thread", lambda run, _: run())
+        monkeypatch.setattr(
+            links, "time", SimpleNamespace(monotonic=lambda: self.now[0], monotonic_ns=time.monotonic_ns)
+        )
         handle = SimpleNamespace(
-            call=SimpleNamespace(remote=lambda asked: self.reached.append(unpacked(asked)))
+            call=SimpleNamespace(remote=self._reach),
+            ping=SimpleNamespace(remote=lambda: self._future(self.pings)),
+            cancel=SimpleNamespace(remote=lambda call_id: self.cancelled.append(call_id) or self._future([])),
         )
+        self.silence = Silence(lambda: self.now[0])
         self.link = links.Link(
-            "node-2", handle, "g", Freeing(), lambda *_: None, lambda *_: None, started=False
+            "node-2", handle, "g", Freeing(), self.silence, lambda *_: None, lambda *_: None, started=False
         )
+
+    def _reach(self, asked: bytes) -> Any:
+        self.reached.append(unpacked(asked))
+        return self._future(self.late)
+
+    def _future(self, kept: list[Future[None]]) -> Any:
+        made: Future[None] = Future()
+        kept.append(made)
+        return SimpleNamespace(future=lambda: made)
+
+    def _wait(self, waited_for: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        self.now[0] += 0 if self.answers else timeout
+        return (waited_for, []) if self.answers else ([], waited_for)
 
     def send(self, action: str = "memory.allocate", **meta: Any) -> Any:
         return self.link.send(action, {}, meta)
 
 
 @pytest.fixture
-def starting(monkeypatch: pytest.MonkeyPatch) -> Starting:
+def starting(monkeypatch: pytest.MonkeyPatch) -> Node:
     """Return such a link."""
-    return Starting(monkeypatch)
+    return Node(monkeypatch)
+
+
+@pytest.fixture
+def hanging(starting: Node) -> Node:
+    """Return a link to a node that was started, and answers nothing any more."""
+    starting.link.start()
+    starting.answers = False
+    return starting
 
 
 def call(deadline_ns: int | None = None) -> Call:
     return Call(CancelToken(time.monotonic_ns, deadline_ns), no_report)
 
 
-def test_what_waits_for_a_node_ends_by_its_own_deadline_and_is_never_done(starting: Starting) -> None:
+def test_what_waits_for_a_node_ends_by_its_own_deadline_and_is_never_done(starting: Node) -> None:
     """Nor where it was cancelled: whoever was answered that nothing happened has nothing there later."""
     late, cancelled, kept = starting.send(deadline_ms=1), starting.send(), starting.send("memory.clear")
     with pytest.raises(DeadlineExceededError, match="node-2"):
@@ -86,11 +126,11 @@ def test_what_waits_for_a_node_ends_by_its_own_deadline_and_is_never_done(starti
     with pytest.raises(CancelledError):
         cancelled.answer(given_up)
     starting.link.start()
-    assert kept.answer(call()) == {"device_id": "node-2/cpu"}
+    assert kept.answer(call())["device_id"] == "node-2/cpu"
     assert [each.action for each in starting.reached] == ["memory.clear"]
 
 
-def test_what_waited_for_a_node_has_the_time_that_is_left(starting: Starting) -> None:
+def test_what_waited_for_a_node_has_the_time_that_is_left(starting: Node) -> None:
     """And arrives in the order in which it was sent, before whatever is sent from then on."""
     starting.send("memory.allocate", deadline_ms=5000, traceparent="t")
     starting.now[0] += 2
@@ -108,7 +148,7 @@ def test_what_waited_for_a_node_has_the_time_that_is_left(starting: Starting) ->
     ]
 
 
-def test_what_waits_for_a_node_that_is_lost_is_refused(starting: Starting) -> None:
+def test_what_waits_for_a_node_that_is_lost_is_refused(starting: Node) -> None:
     """It was not done, and the reason is told; so is what is sent by a link that ended."""
     before = starting.send()
     starting.link.end("it did not start in 120 s")
@@ -117,3 +157,57 @@ def test_what_waits_for_a_node_that_is_lost_is_refused(starting: Starting) -> No
             each.answer(call())
         assert refused.value.executed is Executed.NO
     assert starting.reached == []
+
+
+def test_what_is_asked_of_a_node_that_hangs_is_answered_for(hanging: Node) -> None:
+    """Also where the host set no deadline: the node is asked whether it is there, and says nothing to that either."""
+    with pytest.raises(NodeHangsError, match="node-2 has answered nothing for 5 s") as ended:
+        hanging.send("memory.clear").answer(call())
+    assert ended.value.executed is Executed.UNKNOWN
+    assert hanging.now[0] == pytest.approx(1000 + 3 + SILENT_SECONDS, abs=0.3)
+    assert len(hanging.pings) == 1
+    with pytest.raises(NodeHangsError):
+        hanging.send("memory.clear").answer(call())
+    hanging.pings[0].set_result(None)
+    hanging.answers = True
+    assert hanging.send("memory.clear").answer(call())["device_id"] == "node-2/cpu"
+
+
+def test_what_takes_long_on_a_node_that_is_there_is_waited_for(
+    hanging: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers that it is there, as often as it is asked."""
+    from worker.fleet import links
+
+    looks = 0
+
+    def wait(waited_for: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        nonlocal looks
+        looks += 1
+        hanging.now[0] += timeout
+        while hanging.pings:
+            hanging.pings.pop().set_result(None)
+        return (waited_for, []) if looks > 1000 else ([], waited_for)
+
+    monkeypatch.setattr(links.ray, "wait", wait)
+    assert hanging.send("memory.load_model").answer(call())["device_id"] == "node-2/cpu"
+
+
+@pytest.mark.parametrize("error", [CancelledError, DeadlineExceededError])
+def test_what_ends_early_on_a_node_that_hangs_names_it_and_is_taken_back(
+    hanging: Node, error: type[WorkerError]
+) -> None:
+    """Within a quarter of a second or so; what the node does of it all the same is undone once it is answered."""
+    ended = call(deadline_ns=1 if error is DeadlineExceededError else None)
+    if error is CancelledError:
+        ended.token.cancel()
+    pending = hanging.send("memory.allocate")
+    with pytest.raises(error, match="node-2 has not answered") as raised:
+        pending.answer(ended)
+    assert raised.value.executed is Executed.NO
+    assert hanging.now[0] == pytest.approx(1000.25, abs=0.1)
+    assert set(hanging.cancelled) == {pending.call_id}
+    hanging.answers = True
+    hanging.late[0].set_result(None)
+    assert [each.action for each in hanging.reached] == ["memory.allocate", "memory.deallocate"]
+    assert hanging.reached[1].data == {"allocation_id": "alloc-1-ab", "force": True}

@@ -1,12 +1,13 @@
 """A node's worker, which is a real one."""
 
 import asyncio
+from threading import Thread
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.e2e.process import eventually
+from tests.e2e.process import PATIENCE_SECONDS, eventually
 from worker.client.calls import CallOptions
 from worker.core.errors import DeadlineExceededError
 from worker.fleet.node_worker import NodeWorker
@@ -24,6 +25,25 @@ def test_a_worker_that_dies_is_started_again_and_how_long_there_was_none_is_know
         assert node.restart()
         assert node.incarnation > first
         assert node.down_ms > 20  # no Python starts faster
+    finally:
+        node.close()
+
+
+def test_whoever_asks_whether_a_worker_is_there_waits_until_it_answers_or_is_gone() -> None:
+    """Where there is none just now that is known: requests are refused for it."""
+    node = NodeWorker((), lambda: None)
+    try:
+        assert node.connection is not None
+        asyncio.run(node.ping())
+        worker = psutil.Process(node.connection.pid)
+        worker.suspend()
+        asked = Thread(target=lambda: asyncio.run(node.ping()))
+        asked.start()
+        worker.kill()
+        asked.join(PATIENCE_SECONDS)
+        assert not asked.is_alive()
+        eventually(lambda: node.connection is None, "the worker's end")
+        asyncio.run(node.ping())
     finally:
         node.close()
 

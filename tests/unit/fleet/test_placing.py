@@ -10,10 +10,11 @@ import pytest
 
 from protocol.vocabulary import Executed
 from worker.core.cancellation import CancelToken
-from worker.core.errors import ModelNotFoundError, UnsupportedError
+from worker.core.errors import DeviceUnavailableError, ModelNotFoundError, UnsupportedError
 from worker.core.records import no_report
 from worker.fleet.asked import How
 from worker.fleet.freeing import Freeing
+from worker.fleet.silence import NodeHangsError
 from worker.fleet.views import Cause, Choice, Passed, Step
 from worker.fleet.words import Answered
 from worker.stream.work import Call
@@ -30,23 +31,24 @@ def asked(
     freeing: Freeing | None = None,
     answer: Callable[[dict[str, Any]], dict[str, Any]] = lambda _: {"allocation_id": "a"},
     name: str = "memory.allocate",
+    wait: Callable[[str], Answered] = lambda _: Answered({"success": True, "data": {}}, None, "1", 2),
     **data: Any,
 ) -> Any:
     """Return what a request is answered, by a node that answers whatever is placed there."""
     from worker.fleet.placing import Placing
 
-    done = Answered({"success": True, "data": {}}, None, "1", 2)
-    link = SimpleNamespace(node_id="node-1")
+    def link(node: str) -> Any:
+        def send(_name: str, inner: dict[str, Any], *_: Any, **__: Any) -> Any:
+            def read(_: Any) -> dict[str, Any]:
+                return answer(inner)
 
-    def send(_name: str, inner: dict[str, Any], *_: Any, **__: Any) -> Any:
-        def read(_: Any) -> dict[str, Any]:
-            return answer(inner)
+            return SimpleNamespace(link=made, wait=lambda _: wait(node), read=read, answer=read)
 
-        return SimpleNamespace(link=link, wait=lambda _: done, read=read, answer=read)
+        made = SimpleNamespace(node_id=node, send=send)
+        return made
 
-    link.send = send
     roster: Any = SimpleNamespace(
-        freeing=freeing or Freeing(), place=place, link=lambda _: link, reserve=lambda *_: None,
+        freeing=freeing or Freeing(), place=place, link=link, reserve=lambda *_: None,
         settle=lambda *_: None, await_start=await_start, meant=lambda *_: None,
     )  # fmt: skip
     placing = Placing(roster, "node-1")
@@ -180,3 +182,50 @@ def test_what_no_node_could_take_waits_for_nothing_that_is_to_be_freed(cause: Ca
     placement = SimpleNamespace(chosen=None, why_passed=lambda: (passed,))
     with pytest.raises(ModelNotFoundError):
         asked(lambda _: placement, freeing=freeing, answer=answer, name="memory.load_model", model_id="m")
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_model_is_unloaded_where_nodes_answer(*, answers: bool) -> None:
+    """What the others did is told, and which one did not answer."""
+    from worker.fleet.placing import Placing
+
+    done = {"model_id": "m", "freed_bytes": 4, "returned_bytes": 4, "claimed_bytes": 4, "kept_bytes": 0,
+            "process_returned_bytes": None, "steps": [], "reason": "as asked"}  # fmt: skip
+
+    def answer(node: str) -> Any:
+        if node == "hangs" or not answers:
+            raise DeviceUnavailableError(f"{node} has answered nothing for 5 s")
+        return done
+
+    links = [
+        SimpleNamespace(send=lambda *_, node=each: SimpleNamespace(answer=lambda _: answer(node)))
+        for each in ("there", "hangs")
+    ]
+    roster: Any = SimpleNamespace(meant=lambda *_: None, having=lambda _: links)
+    call: Any = None
+    run = Placing(roster, "there").unload("memory.unload_model", {"model_id": "m"}, How({}))
+    if answers:
+        assert run(call) == {**done, "reason": "as asked; hangs has answered nothing for 5 s"}
+    else:
+        with pytest.raises(DeviceUnavailableError):
+            run(call)
+
+
+def test_what_a_node_that_hangs_does_not_take_is_placed_on_another() -> None:
+    """It is taken back there, so that it is there once: the host waits no longer than until that is known."""
+    asked_nodes: list[str] = []
+
+    def place(request: Any) -> Any:
+        names = [each for each in ("node-1", "node-2") if each not in request.excluded]
+        return SimpleNamespace(chosen=replace(ROOM, node_id=names[0]))
+
+    def wait(node: str) -> Any:
+        asked_nodes.append(node)
+        if node == "node-1":
+            error = NodeHangsError("node-1 has answered nothing for 5 s")
+            error.executed = Executed.NO
+            raise error
+        return Answered({"success": True, "data": {}}, None, "1", 2)
+
+    assert asked(place, wait=wait) == {"allocation_id": "a"}
+    assert asked_nodes == ["node-1", "node-2"]

@@ -1,5 +1,7 @@
 """What a gateway knows of its nodes, and what becomes of that where one is lost and comes back. Ray itself is stood in for."""
 
+import time
+from concurrent.futures import Future
 from dataclasses import replace
 from importlib.util import find_spec
 from threading import Thread
@@ -8,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from protocol.vocabulary import DeviceKind, ModelState
+from protocol.vocabulary import DeviceKind, Executed, ModelState
 from worker.core.cancellation import CancelToken
 from worker.core.errors import CancelledError, DeviceUnavailableError
 from worker.core.records import no_report
@@ -26,7 +28,11 @@ from worker.fleet.words import Answered, News, Since
 from worker.stream.work import Call
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
-HANDLE = SimpleNamespace(watch=SimpleNamespace(remote=object), leave=SimpleNamespace(remote=object))
+HANDLE = SimpleNamespace(
+    watch=SimpleNamespace(remote=object),
+    leave=SimpleNamespace(remote=object),
+    ping=SimpleNamespace(remote=lambda: SimpleNamespace(future=Future)),
+)
 ANY = PlacementRequest(required_bytes=4)
 
 
@@ -40,6 +46,7 @@ class Told:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from worker.fleet import roster
+        from worker.fleet.machines import Machines
 
         monkeypatch.setattr(roster.ray, "cancel", lambda ref: None)
         cluster: Any = SimpleNamespace(
@@ -50,7 +57,7 @@ class Told:
         self.back: list[float] = []
         self.machines: Any = {"node-1": SimpleNamespace(folder=None)}
         self.roster = roster.Roster(
-            cluster, "g", lambda: self.machines, (), lambda *event: None, self._lost, lambda *back: self.back.append(back[1])
+            Machines(cluster, lambda: self.machines, ()), "g", lambda *event: None, self._lost, lambda *back: self.back.append(back[1])
         )  # fmt: skip
         self.roster.look_for_machines()
         self.hear(view("1"), lease=60.0)
@@ -85,9 +92,9 @@ def test_what_ends_late_says_nothing_of_a_node_that_is_back(told: Told) -> None:
     told.hear(view("2", down_ms=1.0))
     assert (told.losses, len(told.back)) == (["its worker died"], 1)
     before.lost(RuntimeError("Socket closed"), "memory.get_status")
-    assert told.roster.why_lost("node-1") is None
+    assert told.roster.condition("node-1").devices is None
     told.roster.link("node-1").lost(RuntimeError("Socket closed"), "memory.get_status")
-    assert told.roster.why_lost("node-1") == "its process died, or can't be reached"
+    assert told.roster.condition("node-1").why == "is lost: its process died, or can't be reached"
     assert told.losses == ["its worker died", "its process died, or can't be reached"]
 
 
@@ -104,7 +111,7 @@ def test_a_process_was_away_since_its_node_was_heard_of_last(
     from worker.fleet import roster
 
     now = [1000.0]
-    monkeypatch.setattr(roster, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(roster, "time", SimpleNamespace(monotonic=lambda: now[0], monotonic_ns=lambda: 0))
     told.answer("memory.get_status", 1)
     now[0] += 7
     told.hear(view("2"))
@@ -197,17 +204,47 @@ def test_a_node_that_does_not_start_in_time_is_lost_until_it_does(
     now[0] += 121
     told.roster.look_for_machines()
     assert states(told, "node-2") == ("failed", ["lost"])
-    assert told.roster.why_lost("node-2") == "it did not start in 120 s"
+    assert told.roster.condition("node-2").why == "is lost: it did not start in 120 s"
     assert told.losses == []  # nothing was there
     told.hear(replace(view("1"), node_id="node-2"))
-    assert (told.roster.why_lost("node-2"), told.back) == (None, [121.0])
+    assert (told.roster.condition("node-2").devices, told.back) == (None, [121.0])
+
+
+def test_a_node_that_hangs_is_asked_nothing_until_it_answers(told: Told) -> None:
+    """It is not lost: nothing is told as gone. Whatever is heard of it shows that it is there."""
+    link = told.roster.link("node-1")
+    told.roster.silence.ask(link, since=time.monotonic() - 60)
+    assert told.roster.reachable() == ()
+    assert told.roster.place(ANY).chosen is None
+    assert states(told, "node-1") == ("degraded", ["available"])
+    with pytest.raises(DeviceUnavailableError, match="node-1 has answered nothing for 60 s") as refused:
+        told.roster.link("node-1")
+    assert refused.value.executed is Executed.NO
+    told.hear(change(view("1"), view("1", 2)), lease=60.0)
+    assert told.roster.link("node-1") is link
+    assert told.roster.place(ANY).chosen is not None
+    assert told.losses == []
+
+
+def test_a_node_that_the_directory_does_not_hear_of_is_asked_whether_it_is_there(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is known that it hangs before anything waits for it."""
+    asked: list[str] = []
+    ping = HANDLE.ping.remote
+    monkeypatch.setattr(HANDLE.ping, "remote", lambda: asked.append("asked") or ping())
+    told.hear(view("1", 2), lease=60.0)
+    assert asked == []
+    told.hear(view("1", 3))
+    told.hear(view("1", 4))
+    assert asked == ["asked"]
 
 
 def test_what_is_sent_to_a_node_reaches_it_once_it_told_of_itself(told: Told) -> None:
     """Where it is lost instead, whoever waits is told so."""
     sent: list[str] = []
     handle = SimpleNamespace(
-        watch=HANDLE.watch, leave=HANDLE.leave, call=SimpleNamespace(remote=lambda _: sent.append("sent"))
+        watch=HANDLE.watch, ping=HANDLE.ping, call=SimpleNamespace(remote=lambda _: sent.append("sent"))
     )
     told.handles.update({"node-2": handle, "node-3": handle})
     told.machines |= {"node-2": SimpleNamespace(folder=None), "node-3": SimpleNamespace(folder=None)}

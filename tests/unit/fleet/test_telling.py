@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from protocol.vocabulary import DeviceKind
-from tests.e2e.process import eventually
+from tests.e2e.process import PATIENCE_SECONDS, eventually
 from worker.fleet.pace import Pace
 from worker.fleet.views import DeviceView, NodeView
 from worker.fleet.words import Guard, Heard, Told
@@ -120,3 +120,37 @@ def test_an_answer_shows_what_was_done_while_the_directory_is_dead(
     assert node.why_not(Guard("a", first.revision))[1] == second
     revisions = [each.said.revision for each in directory.told if each.said is not None]
     assert revisions == sorted(revisions)
+
+
+def test_a_node_whose_worker_hangs_learns_which_gateways_there_are(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has nothing to tell, and keeps no lease by that; but where no gateway is left it has to end, and its worker."""
+    from worker.fleet import telling
+
+    hangs, heard = threading.Event(), threading.Event()
+
+    class Observer:
+        incarnation = "a"
+
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        def observe(self, _ask: Any, **_more: Any) -> NodeView:
+            hangs.wait()
+            raise SystemExit
+
+    monkeypatch.setattr(telling, "Observer", Observer)
+    monkeypatch.setattr(telling, "_BEAT_SECONDS", 0.01)
+    worker: Any = SimpleNamespace(
+        restart=lambda: True, incarnation="a", down_ms=0, ask=None, take_events=directory.events, put_back=lambda _: None,
+    )  # fmt: skip
+    directory.answers.set()
+    node = directory.node = telling.Telling("n", Pace(), lambda _: heard.set())
+    node.start(worker)
+    try:
+        assert heard.wait(PATIENCE_SECONDS)
+        assert directory.told[0].said is None
+        assert "a lease" in (node.why_not(Guard("a", 1))[0] or "")
+    finally:
+        hangs.set()

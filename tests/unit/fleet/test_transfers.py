@@ -13,23 +13,20 @@ pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra flee
 
 
 @pytest.mark.parametrize(("ends", "lost"), [("digest", "node-1"), ("written", "node-2")])
-def test_the_node_that_is_lost_is_the_one_that_ended(
-    monkeypatch: pytest.MonkeyPatch, ends: str, lost: str
-) -> None:
+def test_the_node_that_is_lost_is_the_one_that_ended(ends: str, lost: str) -> None:
     """A piece is read on the one and written on the other: the other one goes on, with all that it has."""
-    from worker.fleet import transfers
+    from worker.fleet import links, transfers
 
-    def get(ref: str) -> bytes:
+    def result(ref: str, _token: Any) -> bytes:
         if ref == ends:
-            raise transfers.ray.exceptions.ActorUnavailableError("Socket closed", None)
+            raise links.ray.exceptions.ActorUnavailableError("Socket closed", None)
         return b""
 
     def link(name: str) -> Any:
-        return SimpleNamespace(lost=lambda error, action: DeviceUnavailableError(name))
+        return SimpleNamespace(lost=lambda error, action: DeviceUnavailableError(name), result=result)
 
-    monkeypatch.setattr(transfers.ray, "get", get)
     both: Any = SimpleNamespace(source=link("node-1"), destination=link("node-2"))
-    call: Any = SimpleNamespace(check=lambda: None)
+    call: Any = SimpleNamespace(check=lambda: None, token=None)
     copy = transfers._Copy(both, {}, call, [])
     with pytest.raises(DeviceUnavailableError, match=lost):
         copy._await((1, "digest", "written"), hashlib.sha256(), lambda completed: None)

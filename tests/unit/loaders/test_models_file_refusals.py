@@ -176,7 +176,7 @@ def test_what_is_wrong_below_such_a_name_is_told_in_its_line(tmp_path):
         "models.yaml:5: models.d.pinned: input should be a valid boolean, not 2024-01-01",
     ]
     found = declared_models(tmp_path / "models.yaml", tmp_path)
-    assert [each.model_id for each in found.specs] == ["off", "jit", "s", "d", "1"] or found.problems
+    assert [each.model_id for each in found.specs] == ["off", "jit", "s", "d", "1"]
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,12 @@ def test_graphs_within_graphs_end_somewhere(tmp_path):
     assert "nest deeper" in cause(declared(path))
 
 
+def test_a_place_whose_name_is_longer_than_the_system_takes(tmp_path):
+    """It is the model's fault, and no other."""
+    path = write(tmp_path / "m.onnx", onnx_files.scaling(100, location="w" * 300, length=400))
+    assert "its path is longer than the system takes" in cause(declared(path))
+
+
 @pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "link.bin", ""])
 def test_weights_in_other_files_stay_below_the_model_root(tmp_path, location):
     """A file can't have the engine read what lies outside, through no link either."""

@@ -134,9 +134,12 @@ def test_what_is_no_text_is_refused_with_its_path(root: Path) -> None:
     assert library.load().unchanged == 4
 
 
-@pytest.mark.parametrize("folder", ["..", "/etc", "nowhere", "a.md", "deep/../../.."])
+@pytest.mark.parametrize(
+    "folder", ["..", "/etc", "nowhere", "a.md", "deep/../../..", "x" * 300, "a\0b", "round"]
+)
 def test_only_folders_below_the_root(folder: str, root: Path) -> None:
-    """What leads out, is not there, or is a file, is no folder to be read."""
+    """What leads out, is not there, is a file, or can be no path, is no folder to be read."""
+    (root / "round").symlink_to("round")
     library = Library(root)
     library.open()
     with pytest.raises(InvalidRequestError, match="below|leads out"):

@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from protocol.generate import ROOT
@@ -20,6 +21,7 @@ from worker.plugins import OutOfMemoryError, UnsupportedError
 from worker.stores import segment
 from worker.stores.base import Choice, Options, Row, Scope
 from worker.stores.files import StoreFile, about
+from worker.stores.folder import StoreFolder
 
 KIB = 1024
 
@@ -318,3 +320,46 @@ def test_a_damaged_page_is_told_as_such_wherever_it_is_read(
     with pytest.raises(UnsupportedError, match="can't be used as a store's file"):
         use(file)
     file.close()
+
+
+@pytest.mark.parametrize("options", ["{", "[]", '{"metric":"hamming"}'], ids=["cut", "list", "metric"])
+def test_a_file_whose_options_are_damaged_stays_as_it_is(tmp_path: Path, options: str) -> None:
+    """It is said, and nobody keeps the file: it can be looked at, or moved away."""
+    world = World(tmp_path)
+    world.cache(persist=True).put(item("a"))
+    world.stores.close()
+    (path,) = tmp_path.glob("*/*/*.store")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE about SET value = ? WHERE name = 'options'", (options.encode(),))
+    world.stores = world.made()
+    with pytest.raises(UnsupportedError, match="is damaged, and stays as it is") as caught:
+        world.cache(persist=True)
+    assert not is_open(path), caught
+    world.stores.close()
+
+
+_HOLDS = """
+import sqlite3, sys
+lock = sqlite3.connect(sys.argv[1], isolation_level=None)
+lock.execute("BEGIN EXCLUSIVE")
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_who_is_refused_a_folder_keeps_nothing_of_it_open(tmp_path: Path) -> None:
+    """However long the refusal is kept, and however often it is tried again."""
+    lock = tmp_path / "in-use.lock"
+    command = [sys.executable, "-c", _HOLDS, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(UnsupportedError, match="another worker uses it") as caught:
+            StoreFolder(tmp_path)
+        assert not is_open(lock), caught
+        other.communicate()
+
+
+def is_open(path: Path) -> bool:
+    """Tell whether this process has a file open."""
+    return str(path.resolve()) in {each.path for each in psutil.Process().open_files()}

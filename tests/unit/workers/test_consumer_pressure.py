@@ -23,9 +23,7 @@ def test_a_plan_counts_on_offers_and_is_carried_out_as_it_was_said(machine: Mach
     planned = machine.memory.models.plan((way,), machine.token(), allow_eviction=True)
     row = planned.candidates[0]
     assert row.fits
-    assert [(each.consumer_id, each.expected_bytes) for each in row.releases] == [
-        ("cache", 2 * MIB)
-    ] or row.evictions
+    assert [(each.consumer_id, each.expected_bytes) for each in row.releases] == [("cache", 2 * MIB)]
     assert not cache.asked, "nothing was changed"
     made = make_room(machine, 8 * MIB, plan_id=planned.plan_id)
     assert [each.model_id for each in made.models_unloaded] == [each.model_id for each in row.evictions]

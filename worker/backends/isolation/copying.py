@@ -8,12 +8,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from worker.backends.base import Piecewise
-from worker.backends.host_memory import copy_between
+from worker.backends.block_copy import from_memory, to_memory
 from worker.backends.isolation.answers import LAST_WORD_S
 from worker.backends.isolation.call import Call
 from worker.backends.isolation.child_process import ChildProcess
 from worker.backends.isolation.slots import SLOT_BYTES, Slots
-from worker.backends.pieces import Done
+from worker.backends.pieces import Done, no_progress
 from worker.core.cancellation import CancelToken
 
 _ON_THEIR_WAY = 3
@@ -25,10 +25,6 @@ memcpy by-passes the caches only for long copies (240 MiB on the machine measure
 
 _LOOK_AGAIN_S = 0.05
 """Who waits for a slot looks this often whether its own request has ended."""
-
-
-def no_progress(_completed_bytes: int) -> None:
-    """Tell no one how far a copy has come."""
 
 
 def send(
@@ -43,11 +39,7 @@ def receive(
     child: ChildProcess, slots: Slots, name: str, offset: int, into: memoryview, token: CancelToken
 ) -> None:
     """Copy from the device."""
-
-    def take(at: int, piece: memoryview) -> None:
-        copy_between(into[at - offset : at - offset + len(piece)], piece)
-
-    receive_each(child, slots, name, offset, len(into), take, token)
+    receive_each(child, slots, name, offset, len(into), to_memory(into, offset), token)
 
 
 def receive_each(
@@ -184,11 +176,7 @@ class Sending(_UnderWay):
 
     def __call__(self, offset: int, data: memoryview) -> None:
         """Send bytes on their way; they may be changed from then on. Raises what became of those before."""
-        self.put_each(
-            offset,
-            len(data),
-            lambda at, piece: copy_between(piece, data[at - offset : at - offset + len(piece)]),
-        )
+        self.put_each(offset, len(data), from_memory(data, offset))
 
     def put_each(self, offset: int, length: int, fill: Piecewise, done: Done = no_progress) -> None:
         """Have each piece filled where it is sent from."""

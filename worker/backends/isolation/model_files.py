@@ -1,24 +1,31 @@
-"""Model files as a device's process reads them: mapped for one load, and copied from where they lie.
+"""Model files as a device's process reads them, each for one load.
 
-What it can't read is the worker's to read, and to say why: a file that is another by now, that was cut short, or that
+Where the device takes pieces from memory of its own they are read into that; else the file is mapped, and copied from
+where it lies. What it can't read is the worker's to read, and to say why: a file that is another by now, that was cut short, or that
 the disk does not give. ``TouchGuard`` has the process outlive the last two.
 """
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
-from worker.backends.base import Range, Write
+from worker.backends.base import Range, Write, WritesEach
 from worker.backends.host_memory import PAGE_BYTES, page_rounded
 from worker.backends.isolation.guarded_map import GuardedMap
 from worker.backends.isolation.touch_guard import TouchGuard
-from worker.backends.mapped_file import file_identity, map_privately, read_through
+from worker.backends.mapped_file import file_identity, map_privately, read_at, read_through
+from worker.backends.pieces import no_progress
 from worker.backends.raw_pages import POPULATE_READ, cached_bytes, fault_in, touch
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _CLOSE_BYTES = 2**16
 """What lies between two parts and is read all the same: as much as comes with a page that is touched."""
+
+
+class _UnreadableError(Exception):
+    """The file was cut short, or the disk does not give it."""
 
 
 class ModelFile(GuardedMap):
@@ -50,6 +57,23 @@ class ModelFile(GuardedMap):
             return not (self.spoiled or self.is_short())
         return not code
 
+    def send(self, to: int, start: int, length: int, write: WritesEach) -> bool:
+        """Read a stretch of it to where the device takes it from. False where not all of it could be read."""
+
+        def fill(at: int, piece: memoryview) -> None:
+            try:
+                whole = read_at(self.descriptor, start + at - to, piece) == len(piece)
+            except OSError as error:
+                raise _UnreadableError from error
+            if not whole:
+                raise _UnreadableError
+
+        try:
+            write.put_each(to, length, fill, no_progress)
+        except _UnreadableError:
+            return False
+        return True
+
     def put(self, to: int, start: int, length: int, write: Write) -> bool:
         """Write a stretch of it to a place in the block. False where not all of it was there: what was written is nothing."""
         self._touched = start, length
@@ -71,23 +95,29 @@ class ModelFiles:
         file = self._file(place, identity)
         if file is None:
             return False
-        self._guard.begin(file)
-        try:
-            if all(file.wait_for(*each) for each in _stretches(ranges)) and all(
-                file.put(*each, write) for each in ranges
-            ):
-                return True
-        finally:
-            self._guard.end(file)
-        self._files[identity] = None
-        file.close()
-        return False
+        if sys.platform != "win32" and isinstance(write, WritesEach):
+            whole = all(file.send(*each, write) for each in ranges)
+        else:
+            whole = self._put_mapped(file, ranges, write)
+        if not whole:
+            self._files[identity] = None
+            file.close()
+        return whole
 
     def close(self) -> None:
         """Give all up."""
         for each in self._files.values():
             if each is not None:
                 each.close()
+
+    def _put_mapped(self, file: ModelFile, ranges: list[Range], write: Write) -> bool:
+        self._guard.begin(file)
+        try:
+            return all(file.wait_for(*each) for each in _stretches(ranges)) and all(
+                file.put(*each, write) for each in ranges
+            )
+        finally:
+            self._guard.end(file)
 
     def _file(self, place: str, identity: tuple[int, ...]) -> ModelFile | None:
         if identity not in self._files:

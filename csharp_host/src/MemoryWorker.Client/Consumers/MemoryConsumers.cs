@@ -1,4 +1,3 @@
-using System.Threading.Channels;
 using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client;
@@ -19,8 +18,6 @@ public sealed class MemoryConsumers : IAsyncDisposable
     private readonly TimeProvider _clock;
     private readonly Dictionary<string, RegisteredConsumer> _consumers;
     private readonly CancellationTokenSource _stopping = new();
-    private readonly Channel<bool> _renewNow = Channel.CreateBounded<bool>(
-        new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
 
     private Task? _running;
 
@@ -66,12 +63,18 @@ public sealed class MemoryConsumers : IAsyncDisposable
         if (_consumers.Count > 0 && _running is null)
         {
             _worker.WorkerExited += OnWorkerExited;
-            _running = Task.WhenAll(Task.Run(ListenAsync), Task.Run(RenewAsync));
+            _running = Task.WhenAll(_consumers.Values.Select(one => Task.Run(() => RenewAsync(one))).Append(Task.Run(ListenAsync)));
         }
     }
 
     /// <summary>Tells the worker now what the consumers hold, instead of within a third of the lease.</summary>
-    public void Renew() => _renewNow.Writer.TryWrite(true); // One that waits already says as much.
+    public void Renew()
+    {
+        foreach (var one in _consumers.Values)
+        {
+            one.RenewNow.Writer.TryWrite(true); // One that waits already says as much.
+        }
+    }
 
     /// <summary>Has the worker forget the consumers, as long as it answers at once.</summary>
     public async ValueTask DisposeAsync()
@@ -88,7 +91,7 @@ public sealed class MemoryConsumers : IAsyncDisposable
             return;
         }
 
-        await _running.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await _running.WaitAsync(Patience, _clock).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing); // One may hang.
         if (_worker.Snapshot.State != WorkerState.Running)
         {
             return;
@@ -130,14 +133,14 @@ public sealed class MemoryConsumers : IAsyncDisposable
         }
     }
 
-    private async Task RenewAsync()
+    private async Task RenewAsync(RegisteredConsumer consumer)
     {
         while (!_stopping.IsCancellationRequested)
         {
-            await Task.WhenAll(_consumers.Values.Select(RegisterAsync)).ConfigureAwait(false);
+            await RegisterAsync(consumer).ConfigureAwait(false);
             using var due = new CancellationTokenSource(_lease / RenewalsPerLease, _clock);
             using var either = CancellationTokenSource.CreateLinkedTokenSource(due.Token, _stopping.Token);
-            Task asked = _renewNow.Reader.ReadAsync(either.Token).AsTask();
+            Task asked = consumer.RenewNow.Reader.ReadAsync(either.Token).AsTask();
             await asked.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
     }

@@ -1,14 +1,21 @@
+using System.Threading.Channels;
 using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client;
 
-/// <summary>One consumer, called by one at a time, and the limit that it was told last.</summary>
+/// <summary>
+/// One consumer, called by one at a time and on a thread of the pool, since it may hang; and the limit that it was told last.
+/// </summary>
 internal sealed class RegisteredConsumer(IMemoryConsumer consumer)
 {
     private readonly SemaphoreSlim _turn = new(1);
     private long? _limitBytes;
 
     public string Id { get; } = consumer.Id;
+
+    /// <summary>Has something in it where it is to be registered now.</summary>
+    public Channel<bool> RenewNow { get; } = Channel.CreateBounded<bool>(
+        new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
 
     /// <summary>What it holds, as it is registered; null while it is being asked something else.</summary>
     public async Task<RegisterConsumerParams?> DescribeAsync(TimeSpan lease, CancellationToken cancellationToken)
@@ -20,7 +27,7 @@ internal sealed class RegisteredConsumer(IMemoryConsumer consumer)
 
         try
         {
-            var holding = consumer.Describe();
+            var holding = await Task.Run(consumer.Describe, cancellationToken).ConfigureAwait(false);
             return new()
             {
                 ConsumerId = Id,
@@ -47,7 +54,7 @@ internal sealed class RegisteredConsumer(IMemoryConsumer consumer)
         await _turn.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
         {
-            Limit(limitBytes);
+            await Task.Run(() => Limit(limitBytes), cancellationToken).ConfigureAwait(false);
         }
         finally
         {
@@ -60,7 +67,6 @@ internal sealed class RegisteredConsumer(IMemoryConsumer consumer)
         await _turn.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
         {
-            Limit(asked.LimitBytes); // First, so that what goes does not come back at once.
             var request = new MemoryReleaseRequest
             {
                 Bytes = asked.Bytes,
@@ -68,7 +74,13 @@ internal sealed class RegisteredConsumer(IMemoryConsumer consumer)
                 Reason = asked.Reason,
                 Wait = TimeSpan.FromMilliseconds(asked.WaitMs),
             };
-            return await Task.Run(() => consumer.ReleaseAsync(request, cancellationToken).AsTask(), cancellationToken).ConfigureAwait(false);
+            return await Task.Run(ReleaseHereAsync, cancellationToken).ConfigureAwait(false);
+
+            async Task<long> ReleaseHereAsync()
+            {
+                Limit(asked.LimitBytes); // First, so that what goes does not come back at once.
+                return await consumer.ReleaseAsync(request, cancellationToken).ConfigureAwait(false);
+            }
         }
         finally
         {

@@ -85,7 +85,15 @@ public sealed class SharedBuffer : IMemoryOwner<byte>, IAsyncDisposable
         }
         catch
         {
-            await memory.DeleteMemoryAllocationAsync(made.AllocationId, force: true, CancellationToken.None).ConfigureAwait(false);
+            try
+            {
+                await FreeAsync(memory, made.AllocationId).ConfigureAwait(false);
+            }
+            catch (WorkerException)
+            {
+                // Why there is no map is what the caller is to hear.
+            }
+
             throw;
         }
     }
@@ -170,9 +178,14 @@ public sealed class SharedBuffer : IMemoryOwner<byte>, IAsyncDisposable
         }
 
         _map.Dispose();
+        await FreeAsync(_memory, AllocationId).ConfigureAwait(false);
+    }
+
+    private static async Task FreeAsync(IServiceMemory memory, string allocationId)
+    {
         try
         {
-            await _memory.DeleteMemoryAllocationAsync(AllocationId, force: true).ConfigureAwait(false); // No other worker has the id.
+            await memory.DeleteMemoryAllocationAsync(allocationId, force: true).ConfigureAwait(false); // No other worker has the id.
         }
         catch (WorkerRequestException problem) when (problem.ErrorCode == ErrorCode.AllocationNotFound)
         {

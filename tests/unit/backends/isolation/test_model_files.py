@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from protocol.vocabulary import Executed
+from tests.e2e.process import eventually
 from tests.rigs.model_files import spec, write_model
-from tests.unit.isolation import MIB, ask, content_of, isolated, kill, never
+from tests.unit.isolation import MIB, SIMULATED, TORCH, ask, content_of, isolated, kill, never
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.isolation import filling, loading
 from worker.core.cancellation import CancelToken
@@ -73,10 +74,11 @@ def check_content(backend: IsolatedBackend, file: WeightFile, tensors: dict[str,
         assert content[each.offset : each.offset + each.placed_bytes] == tensors[each.name], each.name
 
 
-def test_the_process_reads_the_file(tmp_path: Path, reads: Reads) -> None:
+@pytest.mark.parametrize("device", [SIMULATED, TORCH])
+def test_the_process_reads_the_file(tmp_path: Path, reads: Reads, device: str) -> None:
     """Not a byte of the weights is read here; progress rises to the end, and nothing stays mapped or open there."""
     tensors = write_model(tmp_path / "m.safetensors", *SIZES)
-    with isolated() as backend, closing(opened(spec(tmp_path / "m.safetensors"))) as file:
+    with isolated(device) as backend, closing(opened(spec(tmp_path / "m.safetensors"))) as file:
         backend.probe()
         told: list[int] = []
         reads.begin()
@@ -172,13 +174,16 @@ def test_a_file_that_is_replaced_while_it_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there a file that is mapped can't be cut short")
-def test_a_file_that_is_cut_short_while_it_is_loaded(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("device", "option"), [("misbehaving_backends:CutsShort", "path"), (TORCH, "cut_short")]
+)
+def test_a_file_that_is_cut_short_while_it_is_loaded(tmp_path: Path, device: str, option: str) -> None:
     """It is an error that names the tensor; the process lives, nothing is left there, and the next load is right."""
     path = tmp_path / "m.safetensors"
     write_model(path, *SIZES)
     whole = tmp_path / "whole.safetensors"
     tensors = write_model(whole, *SIZES)
-    with isolated("misbehaving_backends:CutsShort", path=str(path)) as backend:
+    with isolated(device, **{option: str(path)}) as backend:
         backend.probe()
         pid = backend.pid
         with (
@@ -193,15 +198,17 @@ def test_a_file_that_is_cut_short_while_it_is_loaded(tmp_path: Path) -> None:
             check_content(backend, file, tensors)
 
 
-def test_cancelling_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", [SIMULATED, TORCH])
+def test_cancelling_leaves_nothing(tmp_path: Path, device: str) -> None:
     """A load that is cancelled on its way is undone, and the next one is right."""
     tensors = write_model(tmp_path / "m.safetensors", *SIZES)
-    with isolated() as backend, closing(opened(spec(tmp_path / "m.safetensors"))) as file:
+    with isolated(device) as backend, closing(opened(spec(tmp_path / "m.safetensors"))) as file:
         backend.probe()
         token = never()
         with pytest.raises(CancelledError):
             load(backend, file, lambda _: token.cancel(), token)
-        assert not backend.live()
+        # The answer to who cancelled waits for that process a quarter of a second and no longer.
+        eventually(lambda: not backend.live(), "nothing of the model is left")
         load(backend, file)
         check_content(backend, file, tensors)
 

@@ -1,79 +1,19 @@
 """A fleet on Ray: three nodes with real workers, one gateway, the same protocol."""
 
 import json
-import random
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.process import ROOT, Worker, eventually
-from tests.rigs.fleet_cluster import START_SECONDS, FleetCluster, orphans
-from tests.rigs.fleet_host import (
-    GATEWAY,
-    KILLS,
-    MIB,
-    NODES,
-    SIMULATED,
-    FleetHost,
-    allocated,
-    fleet,
-    health,
-    is_degraded,
-    node_of,
-    refusal,
-    write_models,
-)
+from tests.rigs.fleet_cluster import START_SECONDS, FleetCluster
+from tests.rigs.fleet_host import MIB, NODES, SIMULATED, allocated, fleet, health, node_of
 from worker.tools.attached import AttachedWorker, SourceError
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra fleet is for Linux")
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[FleetCluster]:
-    """Return three of Ray's nodes."""
-    made = FleetCluster()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with two small models."""
-    return write_models(tmp_path_factory.mktemp("fleet-models"))
-
-
-@pytest.fixture(scope="session")
-def socket(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where the gateway lets live views in."""
-    return tmp_path_factory.mktemp("fleet-socket") / "s"
-
-
-@pytest.fixture(scope="session")
-def shared_gateway(cluster: FleetCluster, models: Path, socket: Path) -> Iterator[Worker]:
-    """Return a gateway that several tests use."""
-    with fleet(cluster, models, "--monitor-socket", str(socket)) as gateway:
-        gateway.call(
-            "worker.subscribe", {"events": ["device.lost", "device.recovered", "memory.model_unloaded"]}
-        )
-        yield gateway
-        gateway.close_input()
-        assert gateway.exit_code(20) == 0
-
-
-@pytest.fixture
-def gateway(shared_gateway: Worker) -> Iterator[Worker]:
-    """Return the gateway, with all nodes there, and nothing left on them."""
-    eventually(
-        lambda: all(health(shared_gateway, each) == "ok" for each in NODES), "all nodes", START_SECONDS
-    )
-    yield shared_gateway
-    shared_gateway.call("memory.clear", {"clear_type": "all", "force": True})
 
 
 @pytest.mark.usefixtures("gateway")
@@ -312,93 +252,3 @@ def test_a_node_is_drained(cluster: FleetCluster, gateway: Worker) -> None:
     cluster.actors("Node")["node-2"].kill()  # it is started again by Ray, and is placed on again
     eventually(lambda: len(gateway.events("device.recovered")) >= back + 2, "node-2 is back", START_SECONDS)
     eventually(lambda: health(gateway, "node-2") == "ok", "node-2 has a lease", START_SECONDS)
-
-
-def test_a_lost_node_is_answered_for(cluster: FleetCluster, gateway: Worker) -> None:
-    """Its allocations are named as lost, and refused as such; reads go on, models go elsewhere; it comes back empty."""
-    made = gateway.call("memory.allocate", {"size_bytes": MIB, "device_id": "node-3/cpu"})
-    gateway.call("memory.load_model", {"model_id": "a", "device_id": "node-3/sim:0"})
-    lost, back = len(gateway.events("device.lost")), len(gateway.events("device.recovered"))
-    cluster.actors("Node")["node-3"].kill()
-    eventually(lambda: len(gateway.events("device.lost")) >= lost + 2, "the loss", START_SECONDS)
-    told = {each["data"]["device_id"]: each["data"] for each in gateway.events("device.lost")[lost:]}
-    assert told["node-3/cpu"]["allocation_ids"] == [made["allocation_id"]]
-    assert told["node-3/sim:0"]["model_ids"] == ["a"]
-    states = {each["device_id"]: each["state"] for each in gateway.call("memory.get_status")["devices"]}
-    assert states["node-1/cpu"] == "available"
-    assert len(states) == 6
-    refused = gateway.refused("memory.deallocate", {"allocation_id": made["allocation_id"]})
-    assert (refused["code"], refused["details"]["reason"]) == ("allocation_not_found", "device_lost")
-    assert gateway.call("test.digest", {"model_id": "a"})["model_id"] == "a"
-    eventually(lambda: len(gateway.events("device.recovered")) >= back + 2, "node-3 is back", START_SECONDS)
-    assert (
-        gateway.call("memory.get_status", {"device_id": "node-3/cpu"})["devices"][0]["allocated_bytes"] == 0
-    )
-
-
-def test_a_worker_that_dies_was_away_until_the_next_one_answers(
-    cluster: FleetCluster, gateway: Worker
-) -> None:
-    """What it had is named as lost, and for how long there was none is told."""
-    made = gateway.call("memory.allocate", {"size_bytes": MIB, "device_id": "node-2/cpu"})
-    lost, back = len(gateway.events("device.lost")), len(gateway.events("device.recovered"))
-    cluster.workers()["node-2"].kill()
-    eventually(lambda: len(gateway.events("device.recovered")) >= back + 2, "node-2 is back", START_SECONDS)
-    gone_with_it = [each["data"]["allocation_ids"] for each in gateway.events("device.lost")[lost:]]
-    assert gone_with_it == [[made["allocation_id"]], []]
-    away = [each["data"]["lost_ms"] for each in gateway.events("device.recovered")[back:]]
-    assert min(away) > 20  # no Python starts faster
-
-
-def test_a_machine_goes_and_comes_back(cluster: FleetCluster, gateway: Worker) -> None:
-    """Its devices are lost, and nothing is placed there; once Ray is started on it again, it takes part again."""
-    lost, back = len(gateway.events("device.lost")), len(gateway.events("device.recovered"))
-    cluster.kill("node-3")
-    eventually(lambda: len(gateway.events("device.lost")) >= lost + 2, "the loss", START_SECONDS)
-    placed = {node_of(gateway.call("memory.allocate", {"size_bytes": MIB})["device_id"]) for _ in range(6)}
-    assert "node-3" not in placed
-    states = {each["device_id"]: each["state"] for each in gateway.call("memory.get_status")["devices"]}
-    assert (states["node-3/cpu"], states["node-2/cpu"]) == ("lost", "available")
-    cluster.add("node-3")
-    eventually(lambda: len(gateway.events("device.recovered")) >= back + 2, "node-3 is back", START_SECONDS)
-    eventually(lambda: health(gateway, "node-3") == "ok", "node-3 has a lease", START_SECONDS)
-
-
-def test_nothing_is_placed_without_the_directory(cluster: FleetCluster, gateway: Worker) -> None:
-    """Once every node's lease with it ended, what names no device is refused; the rest goes on, and so does that later.
-
-    By the time that a gateway takes a node for gone, and would place its models elsewhere, the node itself admits nothing
-    that is placed: who placed there before did so within that lease.
-    """
-    assert all(cluster.refusal(each).startswith("revision -1 is past") for each in NODES)
-    found = cluster.actors("Directory").popitem()[1]
-    found.suspend()
-    try:
-        for each in NODES:
-            eventually(partial(is_degraded, gateway, each), "the end of its lease", START_SECONDS)
-            assert "reached the directory" in cluster.refusal(each)
-        refused = eventually(lambda: refusal(gateway), "the leases' end", START_SECONDS)
-        named = gateway.call("memory.allocate", {"size_bytes": MIB, "device_id": "node-2/cpu"})
-        assert gateway.call("memory.get_status")["devices"]
-    finally:
-        found.resume()
-    assert (refused["code"], refused["executed"], refused["retryable"]) == ("device_unavailable", "no", True)
-    gateway.call("memory.deallocate", {"allocation_id": named["allocation_id"]})
-    eventually(lambda: refusal(gateway) is None, "placing again", START_SECONDS)
-
-
-def test_whatever_is_killed_every_request_is_answered(cluster: FleetCluster, models: Path) -> None:
-    """Fifty kills at random moments: a living gateway answers everything, and the ledgers add up to what it said."""
-    chance = random.Random(17)
-    kinds = chance.sample(KILLS, len(KILLS))
-    host = FleetHost(cluster, models, 1 + kinds.count(GATEWAY))
-    try:
-        for kind in kinds:
-            host.ask_for_much()
-            time.sleep(chance.uniform(0, 0.1))
-            host.kill(kind, chance)
-        host.settle()
-        eventually(host.adds_up, "the ledgers add up to what is live", START_SECONDS)
-        eventually(lambda: not orphans(SIMULATED), "the end of workers whose node is gone")
-    finally:
-        host.close()
