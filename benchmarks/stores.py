@@ -193,7 +193,7 @@ def _bare(*, huge: bool) -> Callable[[], None]:
     for each in maps:
         if huge:
             each[0] = 0
-            collapse(each)
+            collapse(each, 0, SEGMENT_BYTES)
         for at in range(0, SEGMENT_BYTES, PAGE_BYTES):
             each[at] = 1
 

@@ -1,6 +1,7 @@
 """The Python client with a real worker: calls, refusals, progress, cancelling, events, deaths."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,8 @@ import pytest
 from protocol.vocabulary import EventName, Executed, MemoryType, PressureLevel, StoreKind, TransferState
 from tests.e2e.process import PATIENCE_SECONDS, ROOT
 from worker.client import CallOptions, Client, Event, WorkerExitedError, connect, connect_async
-from worker.core.errors import DeadlineExceededError, InvalidRequestError, OutOfMemoryError
+from worker.client.calls import Waiting
+from worker.core.errors import CancelledError, DeadlineExceededError, InvalidRequestError, OutOfMemoryError
 
 MIB = 2**20
 PROMPTLY = CallOptions(deadline_ms=int(1000 * PATIENCE_SECONDS))
@@ -95,6 +97,13 @@ def test_a_deadline(memory: Client) -> None:
             options=CallOptions(deadline_ms=50),
         )  # fmt: skip
     assert memory.get_usage(device_id="sim:0").devices[0].allocated_bytes == 0
+
+
+def test_the_longest_deadline(memory: Client) -> None:
+    """More than a thread can wait is for ever, and the longest that the worker takes is no error; below 0 it refuses."""
+    assert memory.ping(options=CallOptions(deadline_ms=2**53)).uptime_ms >= 0
+    with pytest.raises(InvalidRequestError):
+        memory.ping(options=CallOptions(deadline_ms=-7000))
 
 
 def test_many_threads_at_once(memory: Client) -> None:
@@ -181,6 +190,28 @@ def test_a_line_that_is_no_frame_costs_no_call(line: str) -> None:
     answer = '{"request_id": "ID", "success": true, "data": {"came": 1}}'
     with connect(command=fake) as memory:
         assert memory.call("fake.lines", {"lines": [line, answer]}, PROMPTLY) == {"came": 1}
+        assert memory.call("fake.echo", {"text": "next"}, PROMPTLY)["text"] == "next"
+
+
+def one_at_a_time(tmp_path: Path) -> Client:
+    """Return a client of a worker that admits one request at a time, and answers what it likes."""
+    hello = {"pid": 0, "protocol": 1, "limits": {"max_inflight": 1}}
+    (tmp_path / "answers").write_text(json.dumps({"worker.hello": hello}))
+    fake = str(ROOT / "tests" / "rigs" / "fake_worker.py")
+    return connect("--answers", str(tmp_path / "answers"), command=(sys.executable, fake))
+
+
+def test_a_call_that_the_worker_admits_no_more_ends_with_its_time(tmp_path: Path) -> None:
+    """It was not sent, and says so; the one before it is answered yet."""
+    with one_at_a_time(tmp_path) as memory:
+        first = Waiting()
+        connection, request_id = memory._workers.send("fake.hang", {}, PROMPTLY, first)
+        with pytest.raises(DeadlineExceededError, match="as many calls are on their way") as refused:
+            memory.call("fake.echo", {}, CallOptions(deadline_ms=1))
+        assert refused.value.executed is Executed.NO
+        connection.cancel(request_id)
+        with pytest.raises(CancelledError):
+            first.wait(PROMPTLY)
         assert memory.call("fake.echo", {"text": "next"}, PROMPTLY)["text"] == "next"
 
 

@@ -26,6 +26,8 @@ from worker.core.shortages import patiently, start_thread
 from worker.export.private_file import Sink
 
 MAX_BYTES = 64 * 2**20
+_BEGINS = b'{"capacity_bytes":null,'
+"""As every record does, and no models.json."""
 _MAX_WAITING_NOTES = 5_000
 _MAX_WAITING = 10_000
 """Notes beyond the one, and decisions beyond the other, that the disk has not taken yet are counted and dropped: about
@@ -49,7 +51,7 @@ class DecisionLog:
         self._dropped = 0
         self._ends_at = math.inf
         # All mutable state, the writing thread's: the file, its size, what is to go into it, and the figures told in it.
-        self._sink = Sink(path)
+        self._sink = Sink(path, _BEGINS)
         self._failure: str | None = None
         self._written = 0
         self._waiting = bytearray()
@@ -158,7 +160,7 @@ class DecisionLog:
             self._written = 0
         if not self._written:
             devices = {each: {"capacity_bytes": size} for each, size in self._capacities.items()}
-            self._line({"models": self._models, "capacity_bytes": None, "devices": devices} | self._about)
+            self._line({"capacity_bytes": None, "devices": devices, "models": self._models} | self._about)
 
     def _line(self, value: dict[str, Any]) -> None:
         line = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)

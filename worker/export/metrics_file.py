@@ -12,7 +12,10 @@ from worker.core.log import log
 from worker.core.paths import shown
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent
-from worker.export.private_file import PRIVATE, Lock, create
+from worker.export.private_file import PRIVATE, Lock, check_own, create
+
+_BEGINS = b"# HELP memory_worker_"
+"""As every text of this does."""
 
 
 class MetricsFile:
@@ -35,12 +38,13 @@ class MetricsFile:
         """Set once the thread has ended."""
 
     def start(self) -> None:
-        """Write now and every so often. OSError if the first does not succeed, or another worker writes it."""
+        """Write now and every so often. OSError if the first does not succeed, another worker writes it, or it is somebody's."""
         with suppress(FileNotFoundError):
             if not stat.S_ISREG(self._path.lstat().st_mode):
                 raise OSError("it is there, and is no file: name another path")
         self._lock = Lock(self._path)
         try:
+            check_own(self._path, _BEGINS)
             self._write()
             self._over = start_thread(self._run, "metrics")
         except BaseException:

@@ -25,16 +25,43 @@ def create(path: Path, mode: int = PRIVATE) -> int:
     return descriptor
 
 
+def check_own(path: Path, begins: bytes) -> None:
+    """Refuse to take the place of a file that no worker wrote: OSError. What begins otherwise is somebody's.
+
+    Nothing is said against a file that is not there, is empty, or begins with zeros, as a power failure leaves it.
+    """
+    flags = (
+        os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
+    try:
+        descriptor = _locked(os.open(path, flags), path)
+    except FileNotFoundError:
+        return
+    try:
+        head = os.read(descriptor, len(begins)).lstrip(b"\0")
+    finally:
+        os.close(descriptor)
+    if not begins.startswith(head):
+        raise OSError(
+            errno.EEXIST, "it is there already, and no worker wrote it: name another path", shown(path)
+        )
+
+
 class Sink:
     """A file that is written anew, or a pipe or device that is there. For one thread; ``close`` for any.
 
-    Errors: OSError where it can't be written, where another worker writes it, where a pipe has no reader, and for a
-    link: whoever may put one there would choose which file is overwritten.
+    Errors: OSError where it can't be written, where it or its ``NAME.1`` is there and begins otherwise than ``begins``,
+    where another worker writes it, where a pipe has no reader, and for a link: whoever may put one there would choose
+    which file is overwritten.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor = _open(path)
+    def __init__(self, path: Path, begins: bytes) -> None:
+        self._path, self._earlier = path, path.with_name(path.name + ".1")
+        if (
+            self._earlier.is_file() and not self._earlier.is_symlink()
+        ):  # a link is replaced, and not what it leads to
+            check_own(self._earlier, begins)
+        self._descriptor = _open(path, begins)
         self.is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
 
     def write(self, data: bytes, gives_up: Callable[[], bool]) -> None:
@@ -52,7 +79,7 @@ class Sink:
         """Rename the file to ``NAME.1``, and begin a new one."""
         os.close(self._descriptor)
         self._descriptor = -1
-        self._path.replace(self._path.with_name(self._path.name + ".1"))
+        self._path.replace(self._earlier)
         self._descriptor = _locked(create(self._path), self._path)
 
     def close(self) -> None:
@@ -83,12 +110,13 @@ class Lock:
             self._path.unlink(missing_ok=True)
 
 
-def _open(path: Path) -> int:
+def _open(path: Path, begins: bytes) -> int:
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return _locked(create(path), path)
     if stat.S_ISREG(mode):
+        check_own(path, begins)
         return _replaced(path)
     if stat.S_ISLNK(mode):
         raise OSError(errno.ELOOP, "it is a link: name the file that is meant", shown(path))
@@ -121,7 +149,9 @@ def _locked(descriptor: int, path: Path) -> int:
         lock_file(descriptor)
     except BlockingIOError as error:
         os.close(descriptor)
-        raise OSError(errno.EBUSY, "another worker writes it", shown(path)) from error
+        raise OSError(
+            errno.EBUSY, "another worker, or another option of this one, writes it", shown(path)
+        ) from error
     except OSError:
         os.close(descriptor)
         raise

@@ -314,7 +314,8 @@ class HeldEntries:
             return False
         if self._file is None:
             self._evictions += 1
-            self._remove(entry)
+            self._lose_vector(entry.key)
+            self._drop(entry)
         elif entry.state == ALONE:  # its disk was full
             return False
         else:

@@ -29,16 +29,16 @@ def anonymous(size: int, what: str) -> mmap.mmap:
     return made
 
 
-def collapse(made: mmap.mmap) -> bool:
-    """Have a map that is written in huge pages, which are given back many times as fast. Returns whether it is."""
+def collapse(made: mmap.mmap, begin: int, size: int) -> bool:
+    """Have a part of a map that is written in huge pages, which are given back many times as fast. Returns whether it is."""
     if sys.platform != "linux":
         return False
     try:
-        made.madvise(mmap.MADV_HUGEPAGE)
-        made.madvise(_COLLAPSE)
+        made.madvise(mmap.MADV_HUGEPAGE, begin, size)
+        made.madvise(_COLLAPSE, begin, size)
     except OSError:  # an older system, or one without huge pages, or without a free one
         with suppress(OSError):
-            made.madvise(mmap.MADV_NOHUGEPAGE)
+            made.madvise(mmap.MADV_NOHUGEPAGE, begin, size)
         return False
     return True
 

@@ -45,20 +45,22 @@ class Releasing:
     def release(self, segment: Segment, dear: float, over: int, pricing_of: Callable[[], Pricing]) -> None:
         """Have what is in a segment leave memory, or as much of it as is over; what is dear, by the byte, stays.
 
-        What stays lies elsewhere then, and the segment is gone, unless that is most of it. One in a huge page goes as a
-        whole: of a part of it the system would have nothing back.
+        What stays lies elsewhere then, and the segment is gone, unless that is most of it. Huge pages go as a whole: of a part
+        of one the system would have nothing back.
         """
         if not self._is_there(segment):
             return  # it went meanwhile
-        if segment.huge:
-            over = max(over, segment.given)
+        if segment.huge and over * len(segment.parts) > segment.given * (len(segment.parts) - 1):
+            over = segment.given
         if over >= segment.given and self._is_of_one(segment) and not self._again.get(segment.number):
             self._stores[segment.only].forget_many(segment.count, segment.given)
             self._memory.drop(segment)
             return
         pricing = pricing_of()
         found = self._sorted(segment, dear, pricing)
-        if over < segment.given:
+        if over < segment.given and segment.huge:
+            self._release_first(segment, found.staying, self._held() - over, pricing)
+        elif over < segment.given:
             self._release_cheapest(segment, found.staying, self._held() - over, pricing)
         else:
             self._release_whole(segment, found, pricing)
@@ -94,8 +96,25 @@ class Releasing:
         for offset in list(segment.records()):
             if offset not in found.staying:
                 self._give_up(segment, offset)
-        if self._is_there(segment) and not segment.count:
-            self._memory.drop(segment)
+        self._drop_empty(segment)
+
+    def _release_first(self, segment: Segment, staying: dict[int, Head], goal: int, pricing: Pricing) -> None:
+        """Have the first parts go, as many as are needed: all in it costs about the same."""
+        end = 0
+        for offset in list(segment.records()):
+            if (
+                offset >= end and self._held() + offset - end <= goal
+            ):  # the last record's end is in a part that stays
+                return
+            end = segment.end_of_part(offset)
+            if offset not in staying:
+                self._give_up(segment, offset)
+                continue
+            try:
+                self._memory.move(segment, offset, _band(staying[offset], pricing))
+            except OutOfMemoryError:
+                return
+        self._drop_empty(segment)
 
     def _release_cheapest(
         self, segment: Segment, staying: dict[int, Head], goal: int, pricing: Pricing
@@ -121,6 +140,10 @@ class Releasing:
     def _give_up(self, segment: Segment, offset: int) -> None:
         store = HEAD.unpack_from(segment.view, offset)[9]
         self._stores[store].give_up_at(segment.place(offset))
+
+    def _drop_empty(self, segment: Segment) -> None:
+        if self._is_there(segment) and not segment.count:
+            self._memory.drop(segment)
 
     def _is_of_one(self, segment: Segment) -> bool:
         return segment.only > 0 and self._stores[segment.only].plain

@@ -1,4 +1,4 @@
-"""One map with records of entries, one after the other; a huge page where that takes little more, and the system does that."""
+"""One map with records of entries, one after the other; in huge pages where that takes little more, and the system does that."""
 
 from array import array
 from collections.abc import Hashable, Iterator
@@ -7,13 +7,17 @@ from worker.stores.entry import STATE_AT
 from worker.stores.maps import PAGE_BYTES, PUNCHES, anonymous, collapse, punch
 
 SEGMENT_BYTES = 2 * 2**20
-OFFSET_BITS = 21
+"""Of the smallest, and of each part of a larger one: a huge page."""
+LARGEST_BYTES = (4 if PUNCHES else 1) * SEGMENT_BYTES
+"""One of 8 MiB is given back in 25 us, of which its pages alone take 22, and four of 2 MiB in 43, beside Python's part of each. Windows
+has no part of a map back, and promises all of it from the beginning."""
+OFFSET_BITS = 23
 """Of a place, as one is below a segment's size: the others are its segment's number, enough for all that are ever made."""
 OFFSETS = 2**OFFSET_BITS - 1
 _FULL_SHARE = 16
 """A segment is full where no more than one part in so many is left of it."""
 _MOST_SPARE = 4
-"""One that is not, but has no more than so great a part left, may be put into a huge page."""
+"""Where no more of a huge page is left, its part may be put into one."""
 
 _TELLING = 4
 """Entries that tell a segment's price: they lie together because it is about the same."""
@@ -22,6 +26,9 @@ Telling = tuple[int, float, int, int]
 """A record's hash, what making its entry took, what is given back with it, and its store."""
 Band = Hashable
 """Which records lie together; None for those that are never offered."""
+
+_SMALL, _STAYS_SMALL, _HUGE = range(3)
+"""How a part of a segment lies: in small pages, in small ones for good (some were freed, or the system had no huge one), in a huge page."""
 
 
 class Segment:
@@ -32,12 +39,13 @@ class Segment:
         "band",
         "count",
         "given",
-        "huge",
         "loose",
         "number",
         "offsets",
         "only",
+        "parts",
         "punched",
+        "records_in",
         "size",
         "spare",
         "telling",
@@ -50,20 +58,22 @@ class Segment:
 
     def __init__(self, number: int, size: int, band: Band) -> None:
         self.view = anonymous(size, "a store")
-        self.huge = False
-        """Whether single pages of it are not given back: they would be parts of a huge one."""
+        self.parts = bytearray(-(-size // SEGMENT_BYTES))
+        """How each lies. Single pages of a huge one are not given back."""
+        self.records_in = [0] * len(self.parts)
+        """Of each, how many records have some of it."""
         self.number = number
         self.size = size
         self.band = band
         self.spare = 0
-        """What its huge page takes beyond what was written."""
+        """What its huge pages take beyond what was written."""
         self.used = 0
         """Up to here it was written, and so takes memory."""
         self.punched = 0
         """But for so many bytes, which went back."""
         self.loose: list[tuple[int, int]] = []
         """Pages that were freed, and are still here: from where to where."""
-        self.offsets = array("I" if size <= SEGMENT_BYTES else "Q")
+        self.offsets = array("I" if size <= LARGEST_BYTES else "Q")
         """Of all records that were ever written here."""
         self.telling: list[Telling] = []
         """Of a few records, from all parts of it: they are known where as many are there as were ever written."""
@@ -95,7 +105,7 @@ class Segment:
         """Return the place of a record."""
         return self.number << OFFSET_BITS | offset
 
-    def write(self, telling: Telling) -> int:
+    def write(self, telling: Telling, size: int) -> int:
         """Note a record that is written at its end, of which this is known. Returns where."""
         begin = self.used
         self.offsets.append(begin)
@@ -104,6 +114,9 @@ class Segment:
             self.told_names.append(telling[0])
             self.told_ms += telling[1]
             self.told_bytes += telling[2]
+        self.used += size
+        for part in _parts(begin, size):
+            self.records_in[part] += 1
         return begin
 
     def records(self) -> Iterator[int]:
@@ -116,19 +129,36 @@ class Segment:
         """Whether hardly anything is missing in it."""
         return self.rest * _FULL_SHARE <= self.size
 
-    def enlarge(self) -> int:
-        """Have it in a huge page, if the system has one. Returns the bytes that this takes beyond what is written."""
-        if not self.used:
-            self.view[0] = 0  # of a map that has no page at all none is made
-        self.huge = collapse(self.view)
-        if self.huge:
-            self.spare = self.rest
-        return self.spare
+    @property
+    def huge(self) -> bool:
+        """Whether any of it is in huge pages."""
+        return _HUGE in self.parts
 
-    def finish(self, most_spare: int) -> int:
-        """Write no more, and have it in a huge page where that takes little, and not more than is said. Returns what it takes more."""
-        small = self.size == SEGMENT_BYTES and not (self.huge or self.punched or self.loose)
-        return self.enlarge() if small and self.rest <= min(most_spare, self.size // _MOST_SPARE) else 0
+    def complete(self, most_spare: int) -> None:
+        """Have all parts in huge pages that are written to their ends, or where that takes little more, and not more than is said."""
+        for part in range(self.used // SEGMENT_BYTES):
+            self._enlarge(part)
+        rest = -self.used % SEGMENT_BYTES
+        if rest and rest <= min(most_spare, SEGMENT_BYTES // _MOST_SPARE):
+            self._enlarge(self.used // SEGMENT_BYTES)
+
+    def begin_huge(self) -> None:
+        """Have the part that is written next in a huge page, if the system has one."""
+        self._enlarge(self.used // SEGMENT_BYTES)
+
+    def _enlarge(self, part: int) -> None:
+        begin, end = part * SEGMENT_BYTES, (part + 1) * SEGMENT_BYTES
+        if end <= self.size <= LARGEST_BYTES and self.parts[part] == _SMALL:
+            if self.used <= begin:
+                self.view[begin] = 0  # of what has no page at all none is made
+            self.parts[part] = _HUGE if collapse(self.view, begin, SEGMENT_BYTES) else _STAYS_SMALL
+
+    def count_spare(self) -> int:
+        """Note what its huge pages take beyond what was written. Returns how much more that is than before."""
+        part, before = self.used // SEGMENT_BYTES, self.spare
+        is_huge = part < len(self.parts) and self.parts[part] == _HUGE
+        self.spare = (part + 1) * SEGMENT_BYTES - self.used if is_huge else 0
+        return self.spare - before
 
     def punch(self) -> int:
         """Give back the pages that were freed, those that lie together at once. Returns how many bytes."""
@@ -145,11 +175,25 @@ class Segment:
         self.punched += given
         return given
 
-    def loosen(self, begin: int, size: int) -> bool:
-        """Have the whole pages of a record that went be given back by ``punch``. Returns whether there are any."""
-        if PUNCHES and size >= PAGE_BYTES and not self.huge:
-            first, last = -(-begin // PAGE_BYTES) * PAGE_BYTES, (begin + size) // PAGE_BYTES * PAGE_BYTES
-            if first < last:
+    def leave(self, begin: int, size: int) -> None:
+        """Note that a record went: what of it can be given back is, by ``punch``: whole pages, huge ones that are empty."""
+        for part in _parts(begin, size):
+            self.records_in[part] -= 1
+            first, last = part * SEGMENT_BYTES, (part + 1) * SEGMENT_BYTES
+            if self.parts[part] != _HUGE:
+                first = max(first, -(-begin // PAGE_BYTES) * PAGE_BYTES)
+                last = min(last, (begin + size) // PAGE_BYTES * PAGE_BYTES)
+            elif self.records_in[part] or self.used < last:
+                continue
+            if PUNCHES and first < last:
+                self.parts[part] = max(self.parts[part], _STAYS_SMALL)
                 self.loose.append((first, last))
-                return True
-        return False
+
+    def end_of_part(self, offset: int) -> int:
+        """Return where the part ends in which a record begins."""
+        return (offset // SEGMENT_BYTES + 1) * SEGMENT_BYTES
+
+
+def _parts(begin: int, size: int) -> range:
+    """Return the parts that a record has some of."""
+    return range(begin // SEGMENT_BYTES, (begin + size - 1) // SEGMENT_BYTES + 1)

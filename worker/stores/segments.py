@@ -1,4 +1,4 @@
-"""Entries' records in anonymous maps of 2 MiB: what is freed is back at the system, with all that is known of it.
+"""Entries' records in anonymous maps of 2 to 8 MiB: what is freed is back at the system, with all that is known of it.
 
 Objects that are freed into a heap leave its pages where they are. Here what is likely to go together lies together, in
 *bands*: a segment goes at once when it is chosen, and its keys are found in it. Where single records go, their whole pages
@@ -27,7 +27,7 @@ from worker.stores.entry import (
     sizes,
 )
 from worker.stores.filling import Filling
-from worker.stores.segment import OFFSET_BITS, OFFSETS, SEGMENT_BYTES, Band, Segment, Telling
+from worker.stores.segment import LARGEST_BYTES, OFFSET_BITS, OFFSETS, SEGMENT_BYTES, Band, Segment, Telling
 
 _OWNER = 9
 """Of a head: its store."""
@@ -35,6 +35,8 @@ _DEAD_SHARE = 4
 """Gaps are closed when they take more than one part in so many of what is alive."""
 _TIDY_SHARE = 64
 """And then until they take less than one part in so many."""
+_SEGMENTS = 16
+"""A segment is larger than the smallest only where all together hold at least so many of its size."""
 _SPARSE_SHARE = 8
 """Records move when less than one part in so many of their addresses is in use: a process has no more than 65,530 maps."""
 _SPARE_SHARE = 16
@@ -180,11 +182,9 @@ class SegmentMemory:
         segment, begin = self.segments[entry.place >> OFFSET_BITS], entry.place & OFFSETS
         size = entry.record_bytes
         segment.view[begin + STATE_AT] = GONE
-        self._leave(segment, size, entry.given_bytes)
+        self._leave(segment, begin, size, entry.given_bytes)
         if not segment.count:
             self.drop(segment)
-        elif segment.loosen(begin, size):
-            self._loose.add(segment)
 
     def drop(self, segment: Segment) -> None:
         """Give up a whole segment, and all that is still in it."""
@@ -237,7 +237,7 @@ class SegmentMemory:
         telling = head[0], head[6], given, head[_OWNER]
         to = self._take(other, size, telling, head[_OWNER] if plain else 0)
         segment.view[offset + STATE_AT] = GONE
-        self._leave(segment, size, given)
+        self._leave(segment, offset, size, given)
         self.owners[head[_OWNER]].moved(head[0], segment.place(offset), to)
 
     # ---- inside ----
@@ -256,6 +256,8 @@ class SegmentMemory:
         return self.held_bytes - self.spare_bytes - self.alive_bytes
 
     def _squeeze(self) -> None:
+        if self._gap_bytes <= self.alive_bytes // _TIDY_SHARE:
+            return
         gaps = sorted((each for each in self.segments.values() if each.gap_bytes), key=_gaps, reverse=True)
         for segment in gaps:
             if self._gap_bytes <= self.alive_bytes // _TIDY_SHARE:
@@ -281,12 +283,28 @@ class SegmentMemory:
             return self._add(size, band)
         segment = self._filling.with_room(size, band)
         if segment is None:
-            segment = self._add(SEGMENT_BYTES, band)
-            if 2 * segment.size <= self._more_spare:  # the rest is for those that are full
-                self._count_spare(segment.enlarge())
+            segment = self._add(self._next_bytes(), band)
+            self._begin_part(segment)
             for each in self._filling.begin(segment):
-                self._count_spare(each.finish(self._more_spare))
+                self._complete(each)
         return segment
+
+    def _next_bytes(self) -> int:
+        """Return the size of the next segment: the larger all are together, the larger, so that there are not too many."""
+        size = SEGMENT_BYTES
+        while size < LARGEST_BYTES and 2 * size * _SEGMENTS <= self.held_bytes:
+            size *= 2
+        return size
+
+    def _begin_part(self, segment: Segment) -> None:
+        """Have what is written next in a huge page, where there is spare enough: the rest is for those that are full."""
+        if self._more_spare >= 2 * SEGMENT_BYTES:
+            segment.begin_huge()
+            self._count_spare(segment.count_spare())
+
+    def _complete(self, segment: Segment) -> None:
+        segment.complete(self._more_spare)
+        self._count_spare(segment.count_spare())
 
     def _add(self, size: int, band: Band) -> Segment:
         segment = Segment(self._last + 1, size, band)
@@ -296,21 +314,26 @@ class SegmentMemory:
 
     def _take(self, segment: Segment, size: int, telling: Telling, only: int) -> int:
         """Count what was written at a segment's end, of a store if nothing else is known of it. Returns its place."""
-        begin, was_full = segment.write(telling), segment.is_full
+        was_full = segment.is_full
+        begin = segment.write(telling, size)
         if segment.only != only:
             segment.only = 0 if begin else only
-        segment.used += size
         self.held_bytes += size
-        if segment.huge:
-            segment.spare -= size
-            self._count_spare(-size)
+        self._count_spare(segment.count_spare())
         self._count(segment, 1, size, telling[2])
-        if segment.is_full and not was_full:  # now, for it may be the last that comes for long
-            self._count_spare(segment.finish(self._more_spare))
+        if segment.is_full:
+            if not was_full:  # now, for it may be the last that comes for long
+                self._complete(segment)
+        elif begin // SEGMENT_BYTES < segment.used // SEGMENT_BYTES:
+            self._complete(segment)
+            self._begin_part(segment)
         return segment.number << OFFSET_BITS | begin
 
-    def _leave(self, segment: Segment, size: int, given: int) -> None:
+    def _leave(self, segment: Segment, begin: int, size: int, given: int) -> None:
         self._count(segment, -1, -size, -given)
+        segment.leave(begin, size)
+        if segment.loose:
+            self._loose.add(segment)
 
     def _count(self, segment: Segment, count: int, size: int, given: int) -> None:
         segment.count += count

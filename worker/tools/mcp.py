@@ -6,6 +6,7 @@ alone in. Each call connects anew, so that a worker that was replaced is found a
 
 import argparse
 import contextlib
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,9 @@ def main(argv: list[str]) -> int:
         server.add_tool(
             tool, annotations=ToolAnnotations(readOnlyHint=True, openWorldHint=False), structured_output=True
         )
+    # The library notices Ctrl-C only after another line of its client's; nothing here needs an end in order.
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     code = 0
     try:
         server.run("stdio")

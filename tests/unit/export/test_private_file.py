@@ -15,6 +15,7 @@ from worker.export.metrics_file import MetricsFile
 from worker.export.private_file import Sink
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes, links and pipes as POSIX has them")
+TEXT = "# HELP memory_worker_info\n# EOF\n"
 USE = Decision(DecisionKind.USE, "m", "cpu", 1, 1000, 20, 5000, None)
 
 
@@ -31,7 +32,7 @@ def mode(path: Path) -> int:
 
 
 def metrics(path: Path, mode: int = 0o600) -> MetricsFile:
-    return MetricsFile(path, lambda: "# EOF\n", 3600, mode)
+    return MetricsFile(path, lambda: TEXT, 3600, mode)
 
 
 @posix
@@ -54,15 +55,51 @@ def test_modes(umask: None, tmp_path: Path) -> None:
 def test_what_is_there_is_replaced_and_not_written_into(tmp_path: Path) -> None:
     """Whoever has the file open that was there, or could open it, sees nothing of the new one."""
     path = tmp_path / "r"
-    path.write_text("before")
+    before = DecisionLog(path, about={"before": True})
+    before.record(USE)
+    before.close()
     path.chmod(0o666)
     with path.open() as reader:
         log = DecisionLog(path)
         log.record(USE)
         log.close()
-        assert reader.read() == "before"
+        assert '"before":true' in reader.read()
+    assert b"before" not in path.read_bytes()
     assert mode(path) == 0o600
     assert b"use" in path.read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"models:\n", b'{"models":{"a":{}}}', b"# EOF\n", b"GGUF\3\0\0\0"])
+@pytest.mark.parametrize("name", ["x", "x.1"])
+def test_a_file_of_somebodys_is_not_replaced(tmp_path: Path, content: bytes, name: str) -> None:
+    """An option that names models.yaml, or weights, by mistake costs nobody the file."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(OSError, match="no worker wrote it"):
+        DecisionLog(tmp_path / "x")
+    with pytest.raises(OSError, match="no worker wrote it"):
+        metrics(tmp_path / name).start()
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [(name, content)]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"capacity_by', bytes(100)])
+def test_what_a_worker_left_half_done_is_replaced(tmp_path: Path, content: bytes) -> None:
+    """A worker that was killed, a full disk or a power failure keeps the next one from nothing."""
+    (tmp_path / "x").write_bytes(content)
+    log = DecisionLog(tmp_path / "x")
+    log.record(USE)
+    log.close()
+    assert b"use" in (tmp_path / "x").read_bytes()
+
+
+@posix
+def test_one_file_under_two_options(tmp_path: Path) -> None:
+    """The record keeps its file, also while nothing is written yet."""
+    log = DecisionLog(tmp_path / "x")
+    with pytest.raises(OSError, match="another option"):
+        metrics(tmp_path / "x").start()
+    log.record(USE)
+    log.close()
+    assert b"use" in (tmp_path / "x").read_bytes()
 
 
 @posix
@@ -78,7 +115,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
         metrics(tmp_path / "m").start()
     written = metrics(tmp_path / "n")
     written.start()
-    assert (tmp_path / "n").read_text() == "# EOF\n"
+    assert (tmp_path / "n").read_text() == TEXT
     written.close()
     assert victim.read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "r", "victim"]
@@ -90,11 +127,11 @@ def test_two_workers_on_one_file(tmp_path: Path) -> None:
     log, figures = DecisionLog(tmp_path / "r"), metrics(tmp_path / "m")
     figures.start()
     log.record(USE)
-    with pytest.raises(OSError, match="another worker writes it"):
+    with pytest.raises(OSError, match="another worker, or"):
         DecisionLog(tmp_path / "r")
-    with pytest.raises(OSError, match="another worker writes it"):
+    with pytest.raises(OSError, match="another worker, or"):
         metrics(tmp_path / "m").start()
-    assert (tmp_path / "m").read_text() == "# EOF\n"
+    assert (tmp_path / "m").read_text() == TEXT
     log.close()
     figures.close()
     assert b"use" in (tmp_path / "r").read_bytes()
@@ -139,7 +176,7 @@ def test_a_pipe_that_is_read(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    sink, got = Sink(path), bytearray()
+    sink, got = Sink(path, b""), bytearray()
     os.set_blocking(reader, True)
     sent = os.urandom(1_000_000)
 

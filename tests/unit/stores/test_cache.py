@@ -263,9 +263,11 @@ def test_of_many_entries_whole_segments_go(world: World, monkeypatch: pytest.Mon
         cache.put(item(str(number), bytes(8 * KIB), cost_ms=1 + number % 100))
     held = kind.holding().held_bytes
     offers = kind.offers(held // 2)
-    assert sum(each.bytes for each in offers) == pytest.approx(held / 2, rel=0.02)
+    one = max(each.size for each in kind.memory.segments.values())
+    assert held // 2 <= sum(each.bytes for each in offers) < held // 2 + one
     released = sum(kind.release(each, token()) for each in offers)
-    assert released == held - kind.holding().held_bytes == pytest.approx(held / 2, rel=0.02)
+    assert released == held - kind.holding().held_bytes
+    assert held // 2 <= released < held // 2 + one + 8 * KIB
     assert kind.memory.held_bytes - kind.memory.spare_bytes <= kind.memory.alive_bytes * 65 // 64
     left = [int(each.key) % 100 for each in cache.page(None, 1000).entries]
     assert sum(left) / len(left) > 70  # of those that stay, 74.5 at best and 49.5 by chance

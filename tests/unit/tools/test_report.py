@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,32 @@ def test_the_command_reads_the_part_that_was_turned_over(
     assert "2 lines read" in (tmp_path / "o.html").read_text(encoding="utf-8")
     assert main([str(tmp_path / "none.jsonl")]) == 2
     assert "none.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("made", [Path.hardlink_to, Path.symlink_to, None])
+@pytest.mark.parametrize("name", ["run.html", "run.html.1"])
+def test_the_page_is_never_written_over_the_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, made: Callable[[Path, Path], None] | None
+) -> None:  # fmt: skip
+    """By whatever name: what was recorded can't be had again, also where the page would be called as the record is."""
+    record = "\n".join(lines(sample(1000, 5)))
+    for each in ("run.html", "run.html.1"):
+        (tmp_path / each).write_text(record)
+    out = tmp_path / name
+    if made is not None:
+        out = tmp_path / "other"
+        made(out, tmp_path / name)
+    assert main([str(tmp_path / "run.html"), "-o", str(out)]) == 2
+    assert "it is the record itself" in capsys.readouterr().err
+    assert main([str(tmp_path / "run.html")]) == 2
+    assert {(tmp_path / each).read_text() for each in ("run.html", "run.html.1")} == {record}
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "..", "a/.."])
+def test_a_folder_is_no_record(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also one that has no name of its own."""
+    assert main([name]) == 2
+    assert "it is a folder" in capsys.readouterr().err or name == "a/.."
 
 
 def _of_nodes(nodes: int) -> str:

@@ -20,7 +20,10 @@ def main(argv: list[str], claim: Claim = as_it_is) -> int:
     from worker.tools.report.page import render  # noqa: PLC0415 - not for --help
 
     source = Path(arguments.file)
-    out = Path(arguments.out) if arguments.out is not None else source.with_suffix(".html")
+    out = Path(arguments.out) if arguments.out is not None else source.parent / f"{source.stem}.html"
+    if any(_are_one(out, each) for each in (source, _earlier(source))):
+        print(f"{shown(out)}: it is the record itself: name another file with -o", file=sys.stderr)
+        return _BAD_INPUT
     try:
         page = render(read_recording(_lines(source)), shown(Path(source.name)))
     except (OSError, RecordingError) as error:
@@ -53,10 +56,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def _lines(source: Path) -> Iterator[str]:
     """Read a record, with the part that was turned over before it where that is of the same worker."""
-    earlier = source.with_name(source.name + ".1")
+    earlier = _earlier(source)
     if earlier.is_file() and _who(earlier) == _who(source):
         yield from _of(earlier)
     yield from _of(source)
+
+
+def _earlier(source: Path) -> Path:
+    return source.parent / f"{source.name}.1"  # with_name takes no folder such as "."
+
+
+def _are_one(path: Path, other: Path) -> bool:
+    """Tell whether they lead to one file, by whatever names and links."""
+    try:
+        return path.samefile(other)
+    except OSError:  # one is not there, or can't be looked at: whoever opens it says so
+        return False
 
 
 def _of(path: Path) -> Iterator[str]:
