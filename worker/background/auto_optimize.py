@@ -8,6 +8,7 @@ from protocol.vocabulary import OptimizationLevel, PressureLevel
 from worker.core.actions import ClearCache, Recommended, RecommendedAction, ReleaseMemory, Step, UnloadModel
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, NS_PER_S
+from worker.core.errors import ModelNotFoundError
 from worker.core.events import Optimized
 from worker.core.log import log
 from worker.core.records import sum_if_known
@@ -185,16 +186,25 @@ class AutoOptimizer:
     def _note_unloaded(self, device_id: str, row: Recommended) -> None:
         if isinstance(row.action, UnloadModel):
             model_id = row.action.model_id
-            loads = self._models.get(model_id).load_count
-            with self._lock:
-                self._unloaded[model_id] = (device_id, self._clock.now_ns(), loads)
+            loads = self._loads_of(model_id)
+            if loads is not None:
+                with self._lock:
+                    self._unloaded[model_id] = (device_id, self._clock.now_ns(), loads)
 
     def _after_regrets(self, device_id: str, state: AutoState, now: int) -> AutoState:
         """Learn from models that were loaded again soon after they were unloaded."""
         for model_id, (place, at, loads) in tuple(self._unloaded.items()):
-            again = self._models.get(model_id).load_count > loads
+            loads_now = self._loads_of(model_id)
+            again = loads_now is not None and loads_now > loads
             if place == device_id and again:
                 state = regret(state, now)
-            if again or now - at > REGRET_NS:
+            if loads_now is None or again or now - at > REGRET_NS:
                 del self._unloaded[model_id]
         return state
+
+    def _loads_of(self, model_id: str) -> int | None:
+        """Return how often a model was loaded; None for one that is not declared any more."""
+        try:
+            return self._models.get(model_id).load_count
+        except ModelNotFoundError:
+            return None
