@@ -1,6 +1,7 @@
 """Lines of a trace: JSON objects, and the sentence for one that is not what it should be."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
@@ -17,11 +18,22 @@ def at(number: int, text: str) -> str:
 
 
 def objects(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Return the object on each line that is not empty, with the line's number. TraceError."""
+    """Return the object on each line that is not empty, with the line's number. TraceError.
+
+    A last line that has no end and is no JSON is passed over, which stderr tells: a worker that was killed leaves one, and
+    so does one that still writes.
+    """
     for number, line in enumerate(lines, 1):
         text = line.strip("\ufeff \t\r\n")
         if text:
-            yield number, _object(text, number)
+            try:
+                found = _object(text, number)
+            except TraceError:
+                if number == 1 or line.endswith("\n"):
+                    raise
+                print(f"line {number} is cut short, and passed over", file=sys.stderr)
+                return
+            yield number, found
 
 
 def first_object(lines: TextIO) -> dict[str, Any]:
