@@ -255,9 +255,14 @@ class ModelManager:
             return True
 
     def unloaded_externally(self, model_id: str, why: str | None = None) -> Residence | None:
-        """Note that another process has unloaded a model, or why it is not known to have it. Returns where it was; None if it was not loaded."""
+        """Note that another process has unloaded a model, or why it is not known to have it.
+
+        Returns where it was; None if it was not loaded, and where its name is by now that of one that the worker holds itself.
+        """
         with self._changed:
-            entry = self._table.get(model_id)
+            entry = self._table.find(model_id)
+            if entry is None or entry.model_id != model_id or not entry.spec.external:
+                return None
             there, entry.residence, entry.state = entry.residence, None, ModelState.UNLOADED
             entry.state_reason = why
             self._table.watch_idle(entry)

@@ -190,3 +190,26 @@ def test_a_plan_whose_victim_was_removed_since_is_stale(tmp_path: Path) -> None:
             machine.memory.allocations.new_id(), AllocationRequest("sim:0", 8 * MIB), machine.token(),
             plan_id=said.plan_id,
         )  # fmt: skip
+
+
+def test_what_a_server_says_of_its_own_is_not_said_of_what_has_its_name(tmp_path: Path) -> None:
+    """A model that the worker holds itself may be declared by the name of a server's, or have it as an alias."""
+    for name in "ab":
+        write_model(tmp_path / f"{name}.safetensors", 4096)
+    own = (spec(tmp_path / "a.safetensors", "s/x"), spec(tmp_path / "b.safetensors", aliases=("s/y",)))
+    machine = Machine(tmp_path, models=own)
+    for each in own:
+        machine.load(each.model_id)
+    for name in "xy":
+        assert not machine.booked.seen_externally(
+            ModelSpec(f"s/{name}", declared_bytes=MIB, server="s"), HOST
+        )
+        machine.external.unseen(f"s/{name}", "its server can't be asked")
+        assert machine.external.unloaded(f"s/{name}").freed_bytes == 0
+    assert [each.state for each in machine.manager.models] == [ModelState.LOADED] * 2
+    machine.check()
+
+
+def test_the_owner_of_what_was_removed_meanwhile_is_asked_no_more(machine: Machine) -> None:
+    """It counts as unloaded, at once."""
+    assert machine.external.ask(("gone",), "for a test", machine.token()) == {"gone": "it is unloaded"}
