@@ -18,22 +18,23 @@ def at(number: int, text: str) -> str:
 
 
 def objects(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Return the object on each line that is not empty, with the line's number. TraceError.
-
-    A last line that has no end and is no JSON is passed over, which stderr tells: a worker that was killed leaves one, and
-    so does one that still writes.
-    """
+    """Return the object on each line that is not empty, with the line's number. TraceError."""
     for number, line in enumerate(lines, 1):
         text = line.strip("\ufeff \t\r\n")
         if text:
+            yield number, _object(text, number)
+
+
+def whole(lines: TextIO) -> Iterator[str]:
+    """Return the lines of a file, but for half a last one, which stderr tells: a worker that was killed, or still writes, leaves it."""
+    for number, line in enumerate(lines, 1):
+        if number > 1 and line.startswith("{") and not line.endswith("\n"):
             try:
-                found = _object(text, number)
-            except TraceError:
-                if number == 1 or line.endswith("\n"):
-                    raise
-                print(f"line {number} is cut short, and passed over", file=sys.stderr)
+                json.loads(line)
+            except (ValueError, RecursionError):
+                sys.stderr.write(f"line {number} is cut short, and passed over\n")
                 return
-            yield number, found
+        yield line
 
 
 def first_object(lines: TextIO) -> dict[str, Any]:
