@@ -344,6 +344,32 @@ def test_the_command_prints_a_table(file: Path, capsys: pytest.CaptureFixture[st
     ]
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--optimum-seconds", "nan", "'nan' is not a time in seconds from 0 to 86400"),
+        ("--optimum-seconds", "-5", "'-5' is not a time in seconds"),
+        ("--within", "x", "'x' is not a percentage from 0 to 1000"),
+        ("--capacity-bytes", "many", "'many' is not a size in bytes, such as"),
+    ],
+)
+def test_numbers_that_can_not_be_used(
+    option: str, value: str, told: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are refused in words of the options' own."""
+    with pytest.raises(SystemExit):
+        simulate_command.main([str(file), f"{option}={value}"])
+    assert told in capsys.readouterr().err
+
+
+def test_a_capacity_is_a_size_as_everywhere(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bytes, or with their unit."""
+    assert simulate_command.main([str(file), "--json", "--capacity-bytes", "1KiB"]) == 0
+    with_unit = capsys.readouterr().out
+    assert simulate_command.main([str(file), "--json", "--capacity-bytes", "1024"]) == 0
+    assert capsys.readouterr().out == with_unit
+
+
 def test_the_command_reads_what_a_killed_worker_left(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Half a last line is told of and passed over; half a line before others, or alone, is none that a worker leaves."""
     assert simulate_command.main([str(file)]) == 0
