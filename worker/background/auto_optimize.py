@@ -8,7 +8,6 @@ from protocol.vocabulary import OptimizationLevel, PressureLevel
 from worker.core.actions import ClearCache, Recommended, RecommendedAction, ReleaseMemory, Step, UnloadModel
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, NS_PER_S
-from worker.core.errors import ModelNotFoundError
 from worker.core.events import Optimized
 from worker.core.log import log
 from worker.core.records import sum_if_known
@@ -204,7 +203,5 @@ class AutoOptimizer:
 
     def _loads_of(self, model_id: str) -> int | None:
         """Return how often a model was loaded; None for one that is not declared any more."""
-        try:
-            return self._models.get(model_id).load_count
-        except ModelNotFoundError:
-            return None
+        entry = self._models.find(model_id)
+        return None if entry is None else entry.load_count
