@@ -344,6 +344,33 @@ def test_the_command_prints_a_table(file: Path, capsys: pytest.CaptureFixture[st
     ]
 
 
+def test_the_command_reads_what_a_killed_worker_left(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half a last line is told of and passed over; half a line before others, or alone, is none that a worker leaves."""
+    assert simulate_command.main([str(file)]) == 0
+    whole = capsys.readouterr().out
+    with file.open("a", encoding="utf-8") as more:
+        more.write('{"use": "a", "t_')
+    assert simulate_command.main([str(file)]) == 0
+    said = capsys.readouterr()
+    assert said.out == whole
+    assert "is cut short, and passed over" in said.err
+    with file.open("a", encoding="utf-8") as more:
+        more.write("\n")
+    assert simulate_command.main([str(file)]) == 2
+    file.write_text('{"models": {"a"', encoding="utf-8")
+    assert simulate_command.main([str(file)]) == 2
+
+
+@pytest.mark.parametrize("content", ["{}".encode("utf-16"), b"\x1f\x8b\x08\0"])
+def test_a_file_that_is_no_text_is_told_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    """As a shell that redirects into UTF-16 makes one, or gzip; and what to do."""
+    (tmp_path / "t").write_bytes(content)
+    assert simulate_command.main([str(tmp_path / "t")]) == 2
+    assert "it is not UTF-8: byte 0x" in capsys.readouterr().err
+
+
 def test_the_command_refuses_what_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line on stderr, exit code 2, nothing on stdout."""
     broken = tmp_path / "broken.jsonl"

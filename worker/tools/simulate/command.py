@@ -24,6 +24,8 @@ def main(argv: list[str], claim: Claim = as_it_is) -> int:
             text = run(lines, arguments)
     except (OSError, UnicodeDecodeError, TraceError) as error:
         said = said_of(error) if isinstance(error, OSError) else error
+        if isinstance(error, UnicodeDecodeError):
+            said = f"it is not UTF-8: byte {error.object[error.start]:#x}; unpack it, or save it as that"
         print(f"{arguments.file}: {said}", file=sys.stderr)
         return _BAD_INPUT
     return put(out, text)
