@@ -9,8 +9,10 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+from benchmarks.cuda_checks import made_apart
 from benchmarks.harness import heading, interleaved, row, seconds
 from protocol.vocabulary import DeviceState, Initialize, MemoryType
+from worker.backends.base import CopiesWhole
 from worker.backends.block_copy import copy_block, from_memory, to_memory
 from worker.backends.cuda import CudaBackend
 from worker.backends.pieces import no_progress
@@ -34,6 +36,7 @@ def main() -> None:
         return
     print(infos[0].name, *backend.notes(), sep="\n- ")
     _copies(backend)
+    _copies_apart(backend)
     _figures(backend)
     backend.close()
 
@@ -47,9 +50,6 @@ def _copies(backend: CudaBackend) -> None:
     theirs = torch.empty(GIB, dtype=torch.uint8, device=DEVICE)
     locked = torch.empty(GIB, dtype=torch.uint8, pin_memory=True)
     paged = torch.frombuffer(ordinary, dtype=torch.uint8)
-
-    def rate(work: Callable[[], object]) -> float:
-        return 1 / seconds(work)
 
     def torch_copy(target: torch.Tensor, source: torch.Tensor) -> None:
         target.copy_(source)
@@ -71,16 +71,31 @@ def _copies(backend: CudaBackend) -> None:
             partial(torch_copy, locked, theirs),
         ),
     ):
-        row(name, *interleaved(ROUNDS, partial(rate, ours), partial(rate, floor)), "GiB/s", ">= 0.9")
+        row(name, *interleaved(ROUNDS, partial(_rate, ours), partial(_rate, floor)), "GiB/s", ">= 0.9")
+
+    other = memoryview(bytearray(b"\1") * GIB)
 
     def both_ways() -> float:
-        reader = threading.Thread(target=_read, args=(backend, memoryview(bytearray(GIB))))
+        reader = threading.Thread(target=_read, args=(backend, other))
         started = seconds(lambda: (reader.start(), _write(backend, ordinary), reader.join()))
         return 2 / started
 
-    row("both ways at once", *interleaved(ROUNDS, both_ways, partial(rate, write)), "GiB/s", "> 1.2")
+    row("both ways at once", *interleaved(ROUNDS, both_ways, partial(_rate, write)), "GiB/s", "> 1.2")
     backend.free("device")
     backend.free("pinned")
+
+
+def _copies_apart(backend: CudaBackend) -> None:
+    """The same for ordinary memory with the device in a process of its own, which every byte has to reach first."""
+    memory, apart = memoryview(bytearray(b"\1") * GIB), made_apart()
+    for each in (backend, apart):
+        each.allocate("device", _ask(GIB), TOKEN)
+    heading("1 GiB to and from a device in a process of its own, GiB/s", "the device in this process")
+    for name, copy in (("to it", _write), ("from it", _read)):
+        rates = [partial(_rate, partial(copy, each, memory)) for each in (apart, backend)]
+        row(name, *interleaved(ROUNDS, *rates), "GiB/s", ">= 0.8")
+    apart.close()
+    backend.free("device")
 
 
 def _figures(backend: CudaBackend) -> None:
@@ -111,6 +126,10 @@ def _figures(backend: CudaBackend) -> None:
     )
 
 
+def _rate(work: Callable[[], object]) -> float:
+    return 1 / seconds(work)
+
+
 def _held(backend: CudaBackend) -> int:
     """Return what torch took from the driver, as the backend tells it."""
     readings = backend.readings(DEVICE)
@@ -121,11 +140,11 @@ def _ask(size: int, memory_type: MemoryType = MemoryType.DEVICE) -> AllocationRe
     return AllocationRequest(DEVICE, size, memory_type, Initialize.NONE)
 
 
-def _write(backend: CudaBackend, data: memoryview) -> None:
+def _write(backend: CopiesWhole, data: memoryview) -> None:
     backend.write_each("device", GIB, from_memory(data), TOKEN, no_progress)
 
 
-def _read(backend: CudaBackend, into: memoryview) -> None:
+def _read(backend: CopiesWhole, into: memoryview) -> None:
     backend.read_each("device", GIB, to_memory(into), TOKEN, no_progress)
 
 

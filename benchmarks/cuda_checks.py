@@ -287,10 +287,7 @@ def death() -> None:
 def kills() -> None:
     """A device's process that is killed leaves nothing with the driver, and another has the device at once."""
     before = driver_used()
-    launch = Launch(sys.executable, "worker.backends.cuda:CudaBackend", {})
-    apart = IsolatedBackend(launch, (DeviceInfo(DEVICE, DeviceKind.CUDA, "CUDA device"),), SystemClock())
-    apart.begin(lambda _: None)
-    apart.probe()
+    apart = made_apart()
     recovered: list[float] = []
     for number in range(6):
         until(lambda number=number: apart.allocate(f"a{number}", ask(GIB), TOKEN))
@@ -348,6 +345,15 @@ def made() -> CudaBackend:
     backend = CudaBackend()
     backend.probe()
     return backend
+
+
+def made_apart() -> IsolatedBackend:
+    """Return one in a process of its own, which found its devices."""
+    launch = Launch(sys.executable, "worker.backends.cuda:CudaBackend", {})
+    apart = IsolatedBackend(launch, (DeviceInfo(DEVICE, DeviceKind.CUDA, "CUDA device"),), SystemClock())
+    apart.begin(lambda _: None)
+    apart.probe()
+    return apart
 
 
 def ask(

@@ -162,7 +162,7 @@ class ModelEntry(BaseModel):
     `$NAME` are replaced. What leads out of there, also through a link, is refused."""
     loader: Text | None = None
     """`safetensors`, `torch`, `module`, or one that an installed package offers; null for as the file's contents say."""
-    factory: Factory | None = None
+    factory: Factory | None = Field(default=None, examples=["my_package.models:make"])
     """`package.module:function` that makes the model; for the loader `module` only."""
     dtype: Dtype | None = None
     """What floating-point tensors are cast to; null for as stored."""
@@ -238,17 +238,23 @@ class ServerEntry(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] | None = None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] | None = Field(
+        default=None, examples=["ollama-2"]
+    )
     """What its models' names begin with; null for its kind."""
     kind: Literal["comfyui", "llama-server", "llama-swap", "ollama", "openai", "vllm"]
     """Whose interface it speaks. `openai` is asked, and never told anything."""
-    url: Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$", max_length=2048)] | None = None
+    url: Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$", max_length=2048)] | None = Field(
+        default=None, examples=["http://127.0.0.1:11434"]
+    )
     """Where it listens; null for where its kind does on this machine."""
     allow_remote: bool = False
     """Whether `url` may be another machine's: its memory is not this one's then, and nobody checks who answers."""
     device: Text = "auto"
     """The device whose memory its models take, or `auto` for the default one."""
-    authorization_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")] | None = None
+    authorization_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")] | None = Field(
+        default=None, examples=["OLLAMA_AUTHORIZATION"]
+    )
     """The environment variable with the whole value of the header `Authorization`, such as `Bearer …`."""
     reload_seconds: Annotated[float, Field(ge=0, le=_MAX_SECONDS, allow_inf_nan=False)] | None = None
     """What loading one of its models again takes; null to learn it."""

@@ -21,11 +21,10 @@ def main() -> None:
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's, from the first moment on
     if command == "fleet":
         from worker.fleet.command import fleet  # noqa: PLC0415 - standard library only, as options
-        from worker.stream.descriptors import claim  # noqa: PLC0415 - only for what was asked for
 
         gc.enable()
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-        fleet(sys.argv[2:], claim)
+        fleet(sys.argv[2:], _claim)
     arguments = parse(sys.argv[1:])
     if arguments.command == "doctor":
         signal.signal(signal.SIGINT, interrupt)
@@ -35,9 +34,7 @@ def main() -> None:
         from worker.tools.doctor import examine  # noqa: PLC0415 - libraries are imported from here on
 
         sys.exit(examine(arguments, out))
-    from worker.stream.descriptors import claim  # noqa: PLC0415 - only for what was asked for
-
-    descriptors = claim()
+    descriptors = _claim()
     # Third-party code is imported from here on.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for plugins takes 20 ms
     from worker.app.serve import serve  # noqa: PLC0415 - only for what was asked for
@@ -49,6 +46,17 @@ def main() -> None:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # it has no host that Ctrl-C could be meant for
         serve(arguments, prepare(arguments, descriptors[0]), descriptors[1], narrate)
     serve(arguments, *descriptors)
+
+
+def _claim() -> "tuple[int, int]":
+    """Take stdin and stdout over. Exits with 2 where the system has no descriptor for that, or no null device."""
+    from worker.app.options import fail  # noqa: PLC0415 - standard library only
+    from worker.stream.descriptors import claim  # noqa: PLC0415 - only for what was asked for
+
+    try:
+        return claim()
+    except OSError as error:
+        fail(f"stdin and stdout can't be taken over: {error}")
 
 
 def _run_tool(name: str, arguments: "list[str]") -> int:

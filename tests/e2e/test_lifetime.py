@@ -199,6 +199,17 @@ main()
         assert started.ask("worker.ping")["success"]
 
 
+def test_a_system_that_lacks_what_a_start_takes() -> None:
+    """As a jail without /dev, or a limit of five descriptors: it is told in a line."""
+    script = "import os; os.devnull = '/nowhere/null'; from worker.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 2
+    assert "can't be taken over" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_killed_host_with_its_pipes() -> None:
     """A host that dies takes its pipe ends along: the worker sees the end of input and goes."""
     script = """

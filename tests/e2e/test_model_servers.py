@@ -216,6 +216,7 @@ def test_wrong_servers_are_left_out(tmp_path: Path) -> None:
             "  odd: {kind: olama}\n"
             "  a/b: {kind: ollama, url: 'http://127.0.0.1:9', device: 'sim:0'}\n"
             "  off: {kind: ollama, url: 'http://127.0.0.1:9', device: 'sim:0'}\n"  # a name like any other
+            "  bare: {kind: ollama, url: '127.0.0.1:9'}\n"
             "  nowhere: {kind: vllm, device: 'cuda:7'}\n"
             "  locked: {kind: openai, authorization_env: NOT_SET_ANYWHERE}\n"
         )
@@ -225,7 +226,8 @@ def test_wrong_servers_are_left_out(tmp_path: Path) -> None:
     for text in (
         "10.0.0.1 is not this machine",
         "olama",
-        "servers.a/b.name: string should match pattern",
+        "servers.a/b.name: must be such as ollama-2, not 'a/b'",
+        "servers.bare.url: must be such as http://127.0.0.1:11434, not '127.0.0.1:9'",
         '"server":"off","problem":"nothing answers there"',
         "cuda:7",
         "NOT_SET_ANYWHERE is not set",

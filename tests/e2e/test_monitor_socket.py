@@ -141,6 +141,17 @@ def test_lines_that_are_none(served: Worker, path: Path) -> None:
     assert served.call("worker.ping")
 
 
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_one_that_asks_once_and_ends_its_input_is_answered(served: Worker, path: Path, end: bytes) -> None:
+    """As a line piped through ``socat`` or ``nc`` is: no answer is lost, a last line without its end counts, and then it hangs up."""
+    for _ in range(10):
+        with client(path) as one:
+            one.socket.sendall(b'{"request_id": "1", "action": "memory.get_metrics"}' + end)
+            one.socket.shutdown(socket.SHUT_WR)
+            assert one.read()["success"]
+            assert one.lines.read() == b""
+
+
 def test_figures_come_as_often_as_a_view_asks(served: Worker, path: Path) -> None:
     """At once, after the reply; and no more once it has gone."""
     asked = {"events": ["memory.figures"], "figures_every_ms": 86_400_000}

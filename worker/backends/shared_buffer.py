@@ -15,6 +15,8 @@ from pathlib import Path
 from worker.backends.host_memory import page_rounded
 from worker.core.cancellation import CancelToken
 from worker.core.errors import NoFileRoomError, OutOfMemoryError, UnsupportedError
+from worker.core.log import log
+from worker.core.paths import shown
 from worker.core.shortages import patiently
 
 _STEP_BYTES = 64 * 2**20
@@ -23,7 +25,7 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class SharedBuffer:
-    """A file of zeros. ``on_left`` is called with the path of a file that could not be removed (Windows: mapped).
+    """A file of zeros. ``on_left`` is called with the path of a file that can't be removed now (Windows: mapped).
 
     Errors: NoFileRoomError if its file system has no room, OutOfMemoryError if the system has no memory for it.
     """
@@ -96,6 +98,9 @@ class SharedBuffer:
         try:
             self.path.unlink(missing_ok=True)
         except PermissionError:
+            self._on_left(self.path)
+        except OSError as error:  # its disk failed or went read-only, and may come back
+            log("warning", "a shared file can't be removed yet", path=shown(self.path), error=str(error))
             self._on_left(self.path)
 
     def _reserve(self, token: CancelToken) -> None:

@@ -63,7 +63,8 @@ class SharedFiles:
         self._token: str | None = None
         self._lock_fd: int | None = None
         self._claiming = SureLock()
-        # Files of freed allocations that somebody still maps, where that keeps them.
+        # Files of freed allocations that could not be removed: somebody still maps them, where that keeps them, or their
+        # disk takes no change.
         self._left: list[Path] = []
 
     def create(self, allocation_id: str, size_bytes: int, token: CancelToken) -> SharedBuffer:
@@ -128,25 +129,27 @@ class SharedFiles:
         return tuple(removed)
 
     def remove_left(self) -> None:
-        """Remove the files that were still mapped when their allocation was freed, and are not any more."""
+        """Remove the files that could not be removed when their allocation was freed, where they can be now."""
         left, self._left[:] = self._left[:], []
         for path in left:
             try:
                 path.unlink(missing_ok=True)
-            except PermissionError:
+            except OSError:
                 self._left.append(path)
 
     def close(self) -> None:
-        """Give the token up."""
+        """Give the token up. Where files are left the lock is, too: by it the next worker finds and removes them."""
         self.remove_left()
         if self._lock_fd is None or self.folder is None:
             return
         lock = _lock_path(self.folder, self._token)
-        if sys.platform != "win32":
-            lock.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next worker removes it
+            if sys.platform != "win32" and not self._left:
+                lock.unlink(missing_ok=True)
         os.close(self._lock_fd)
-        if sys.platform == "win32" and not self._left:  # the next worker removes them, by this lock
-            lock.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if sys.platform == "win32" and not self._left:
+                lock.unlink(missing_ok=True)
         self._token = self._lock_fd = None
         if self._made_here:
             with contextlib.suppress(OSError):  # another worker's files are there

@@ -185,16 +185,23 @@ class AutoOptimizer:
     def _note_unloaded(self, device_id: str, row: Recommended) -> None:
         if isinstance(row.action, UnloadModel):
             model_id = row.action.model_id
-            loads = self._models.get(model_id).load_count
-            with self._lock:
-                self._unloaded[model_id] = (device_id, self._clock.now_ns(), loads)
+            loads = self._loads_of(model_id)
+            if loads is not None:
+                with self._lock:
+                    self._unloaded[model_id] = (device_id, self._clock.now_ns(), loads)
 
     def _after_regrets(self, device_id: str, state: AutoState, now: int) -> AutoState:
         """Learn from models that were loaded again soon after they were unloaded."""
         for model_id, (place, at, loads) in tuple(self._unloaded.items()):
-            again = self._models.get(model_id).load_count > loads
+            loads_now = self._loads_of(model_id)
+            again = loads_now is not None and loads_now > loads
             if place == device_id and again:
                 state = regret(state, now)
-            if again or now - at > REGRET_NS:
+            if loads_now is None or again or now - at > REGRET_NS:
                 del self._unloaded[model_id]
         return state
+
+    def _loads_of(self, model_id: str) -> int | None:
+        """Return how often a model was loaded; None for one that is not declared any more."""
+        entry = self._models.find(model_id)
+        return None if entry is None else entry.load_count

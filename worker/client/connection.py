@@ -1,6 +1,5 @@
 """One worker's lifetime as its host sees it: requests out, replies to whoever waits, events to whoever asked."""
 
-import contextlib
 import itertools
 import os
 import threading
@@ -68,8 +67,8 @@ class Connection:
     def send(self, action: str, data: dict[str, Any], options: CallOptions, receiver: Receiver) -> str:
         """Send a request; what becomes of it goes to ``receiver``. Returns its id.
 
-        Waits while as many requests are on their way as the worker admits: DeadlineExceededError after the call's own time.
-        WorkerExitedError if it is gone; TypeError or ValueError for what is no JSON, and TypeError for options that are not
+        Waits while as many requests are on their way as the worker admits, and while it reads nothing: DeadlineExceededError after
+        the call's own time. WorkerExitedError if it is gone; TypeError or ValueError for what is no JSON, and TypeError for options that are not
         ``CallOptions``.
         """
         return self._send(action, data, options, _Pending(receiver, self._room))
@@ -87,8 +86,17 @@ class Connection:
                 message = "the worker is gone"
                 raise WorkerExitedError(message, Executed.NO)
             self._pending[request_id] = pending
-        with contextlib.suppress(OSError, ValueError):  # it is ending: the reader tells every call on its way
-            self._process.send(line)
+        try:
+            self._process.send(line, within(options))
+        except TimeoutError:
+            with self._lock:
+                unsent = (self._pending or {}).pop(request_id, None)
+            if unsent is not None:
+                unsent.leave()
+            message = f"not sent within its {options.deadline_ms} ms: the worker reads nothing"
+            raise DeadlineExceededError(message) from None
+        except (OSError, ValueError):
+            pass  # it is ending: the reader tells every call on its way
         return request_id
 
     def cancel(self, request_id: str) -> None:

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import logging
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from protocol.vocabulary import Executed
 from worker.client.calls import WorkerExitedError
 from worker.core.exit_codes import ending
 
+_LONGEST_POLL_MS = 2**31 - 1
 _LAST_WORDS = 20
 """Lines of the worker's log that an error about its end quotes."""
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -60,15 +62,21 @@ class WorkerProcess:
                     f"the worker could not be listened to: {error}", Executed.NO
                 ) from error
 
-    def send(self, line: bytes) -> None:
-        """Write one line. OSError or ValueError if the process is gone."""
+    def send(self, line: bytes, seconds: float | None = None) -> None:
+        """Write one line. OSError or ValueError if the process is gone; TimeoutError where it can't be begun within a time."""
         stdin = self._process.stdin
         if stdin is None:  # pragma: no cover - it is a pipe
             raise AssertionError
-        with self._writing:
+        if not self._writing.acquire(timeout=-1 if seconds is None else seconds):
+            raise TimeoutError
+        try:
+            if seconds is not None and not _takes_more(stdin.fileno(), seconds):
+                raise TimeoutError
             view = memoryview(line)
             while view:
                 view = view[stdin.write(view) or 0 :]
+        finally:
+            self._writing.release()
 
     def end(self, seconds: float) -> None:
         """Close its input, which ends it once it has answered, and insist after a time. Idempotent."""
@@ -141,6 +149,15 @@ class WorkerProcess:
                 self._last_words.append(text)
                 level, about = _read(raw)
                 log.log(level, "%s", text, extra=about)
+
+
+def _takes_more(descriptor: int, seconds: float) -> bool:
+    """Wait until a pipe takes at least a short line at once. On Windows nothing says so."""
+    if sys.platform == "win32":
+        return True
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(min(seconds * 1000, _LONGEST_POLL_MS)))
 
 
 def default_command() -> tuple[str, ...]:

@@ -129,8 +129,9 @@ class MonitorClient(Generic[EventsT]):
         splitter = LineSplitter(MAX_REQUEST_BYTES)
         due = time.monotonic()
         try:
-            while not self._closed and (chunk := self._connection.recv(1 << 14)):
-                for line in splitter.feed(chunk):
+            while not self._closed:
+                chunk = self._connection.recv(1 << 14)
+                for line in splitter.feed(chunk) if chunk else splitter.close():
                     due = max(
                         due + 1 / PER_SECOND, time.monotonic() - 1.0
                     )  # a second's worth may come at once
@@ -139,6 +140,10 @@ class MonitorClient(Generic[EventsT]):
                     self._put_patiently(frame)
                     if then is not None:
                         then()
+                if not chunk:  # who has no more to ask may still read
+                    with self._changed:
+                        self._changed.wait_for(lambda: self._closed or not self._outbox, _PATIENCE_SECONDS)
+                    break
         except OSError:
             pass  # it went
         finally:

@@ -79,9 +79,11 @@ class MonitorSocket(Generic[EventsT]):
         while True:
             try:
                 self._admit(self._listener.accept()[0], prepare_for)
-            except Exception as error:  # noqa: BLE001 - short memory, descriptors or threads pass, and others may come
-                if shortage(error) is None and isinstance(error, OSError):
+            except Exception as error:  # noqa: BLE001 - short memory, descriptors or threads pass, one client may fail, and others may come
+                if self._listener.fileno() < 0:
                     return  # closed
+                if shortage(error) is None:
+                    log("warning", "a live view could not be let in", error=repr(error))
                 time.sleep(_SHORT_SECONDS)
 
     def _admit(self, connection: socket.socket, prepare_for: PrepareFor[EventsT]) -> None:

@@ -21,6 +21,8 @@ from worker.fleet.views import DeviceView
 from worker.metrics.history import History
 from worker.stream.work import Call
 
+_SHARE = 0.75
+"""Of the time that a question has, so much is waited for all nodes: what the others answered is told in time."""
 _EVEN_OF_NONE = {"memory.get_status", "worker.get_health"}
 """What is answered where no node answers: devices by what is known of them, and the gateway's own parts."""
 
@@ -79,13 +81,7 @@ class Everywhere:
         """
         ready = pending
         if pending and not ACTIONS[name].changes:
-            refs = [each.ref for each in pending]
-            with suppress(*LOST):
-                refs, _ = ray.wait(refs, num_returns=len(refs), timeout=QUESTION_SECONDS)
-            ready = [each for each in pending if each.ref in set(refs)]
-            for each in pending:
-                if each not in ready:
-                    self._roster.silence.ask(each.link, time.monotonic() - QUESTION_SECONDS)
+            ready = self._answered(pending, call.token.left_ns)
         answers: Answers = {}
         failed: WorkerError | None = None
         for each in ready:
@@ -103,6 +99,22 @@ class Everywhere:
             return answers
         why = "no node of the fleet answers" if pending else "every node of the fleet is lost"
         raise failed or DeviceUnavailableError(why)
+
+    def _answered(self, pending: list[Pending], left_ns: int | None) -> list[Pending]:
+        """Return which of these have their answer soon; all where none has, and there is time left to wait for one."""
+        seconds = QUESTION_SECONDS
+        if left_ns is not None:
+            seconds = min(seconds, left_ns / 1e9 * _SHARE)
+        refs, since = [each.ref for each in pending], time.monotonic()
+        with suppress(*LOST):
+            refs, _ = ray.wait(refs, num_returns=len(refs), timeout=seconds)
+        if not refs and seconds < QUESTION_SECONDS:
+            return pending
+        there = set(refs)
+        for each in pending:
+            if each.ref not in there:
+                self._roster.silence.ask(each.link, since)
+        return [each for each in pending if each.ref in there]
 
     def _finished(self, name: str, answer: Data) -> Data:
         """Add what the gateway knows itself."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from protocol.vocabulary import Executed
+from protocol.vocabulary import Executed, TransferType
 from worker.client.calls import data_of
 from worker.core.cancellation import CancelToken, wait_for_change
 from worker.core.errors import DeviceUnavailableError, WorkerError
@@ -38,8 +38,8 @@ _LAST_WORD_SECONDS = 0.2
 """How long an answer is waited for once it was seen that a request was cancelled, or that its time is up."""
 QUESTION_SECONDS = 3.0
 """Who has waited for so long has the node asked whether it is there; a question to many goes without its answer."""
-_TAKEN_BACK = {"memory.allocate", "memory.load_model"}
-"""What is undone where its answer comes after it was given up, or is nothing that anyone has: it may be done elsewhere."""
+_MADE = {"memory.allocate": "allocation_id", "memory.transfer": "destination_allocation_id"}
+"""Fields of answers with an allocation that is freed where the answer comes after it was given up."""
 PROCESS_LOST = "its process died, or can't be reached"
 _LINKS = itertools.count(1)
 
@@ -240,6 +240,8 @@ class Pending:
         self.link = link
         self.action, self.data, self.meta, self.guard = action, data, meta, guard
         self.progress = progress
+        self.ours = False
+        """Whether it moves what is the gateway's alone, and nobody's if it is given up."""
         self.call_id: str | None = None
         """None until it is sent."""
         self.ref: Any = None
@@ -260,7 +262,8 @@ class Pending:
         except LOST as error:
             raise self.link.lost(error, self.action) from None
         except WorkerError as error:
-            error.executed = Executed.NO if self.action in _TAKEN_BACK else Executed.UNKNOWN
+            undone = self.action == "memory.load_model" or self._made_in is not None
+            error.executed = Executed.NO if undone else Executed.UNKNOWN
             self._leave_behind()
             raise
         finally:
@@ -310,9 +313,15 @@ class Pending:
         with suppress(*LOST, WorkerError):
             found = unpacked(self._follow(nobody))
             self.link.heard(self.link, self.action, found)
-            if found.succeeded and self.action == "memory.allocate":
-                made = {"allocation_id": found.message["data"]["allocation_id"], "force": True}
-                self.link.ask("memory.deallocate", made, nobody)
+            made = found.message["data"].get(self._made_in) if found.succeeded else None
+            if made is not None:
+                self.link.ask("memory.deallocate", {"allocation_id": made, "force": True}, nobody)
+
+    @property
+    def _made_in(self) -> str | None:
+        """The field of its answer with what is taken back; None for nothing, as where the host's contents were moved."""
+        moves = self.data.get("transfer_type") == TransferType.MOVE
+        return None if moves and not self.ours else _MADE.get(self.action)
 
 
 def unwaited(ref: Any, doing: str) -> Any:

@@ -16,7 +16,7 @@ from worker.client.calls import CallOptions, Waiting, WorkerExitedError
 from worker.client.connection import Connection
 from worker.client.events import Event
 from worker.client.workers import Workers
-from worker.core.errors import WorkerError
+from worker.core.errors import DeadlineExceededError, WorkerError
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
 from worker.fleet.possessions import Possessions
@@ -29,7 +29,7 @@ _SPARE_CALLS = 16
 _RESTART_SECONDS, _LOOK_SECONDS = 10.0, 0.05
 """How long a request waits for a worker that is being started again, and how often it looks."""
 _ASK_MS = 2_000
-_PLAINLY = CallOptions()
+_BRIEFLY = CallOptions(deadline_ms=50)
 UNDONE = {"memory.allocate": Executed.NO, "memory.load_model": Executed.NO, "memory.deallocate": Executed.YES}
 """What became of a request whose worker died under it: what was made went with it, and what was to be freed, too."""
 
@@ -85,6 +85,8 @@ class NodeWorker:
                 request_id = connection.send(action, data, options, receiver)
                 self._calls[call_id] = (connection, request_id)
                 message = await receiver.answer
+            except DeadlineExceededError as error:  # it reads nothing
+                return refusal(error.message, Executed.NO, ErrorCode.DEADLINE_EXCEEDED), ""
             except WorkerExitedError as error:
                 if asks_only or error.executed is Executed.NO:
                     continue
@@ -99,11 +101,17 @@ class NodeWorker:
 
     async def ping(self) -> None:
         """Wait until the worker answers, or is gone."""
-        connection, receiver = self.connection, _Reply(asyncio.get_running_loop(), _PLAINLY)
-        if connection is not None:
-            with contextlib.suppress(WorkerExitedError):
-                connection.send("worker.ping", {}, _PLAINLY, receiver)
+        receiver = _Reply(asyncio.get_running_loop(), _BRIEFLY)
+        while (connection := self.connection) is not None:
+            try:
+                connection.send("worker.ping", {}, _BRIEFLY, receiver)
                 await receiver.answer
+            except DeadlineExceededError:  # it reads nothing
+                await asyncio.sleep(_LOOK_SECONDS)
+            except WorkerExitedError:
+                return
+            else:
+                return
 
     def cancel(self, call_id: str) -> None:
         """Have a call cancelled; it is answered all the same, as cancelled or done."""

@@ -27,7 +27,7 @@ from worker.core.ids import Ids
 from worker.core.records import no_report
 from worker.fleet.asked import Data, How, Run
 from worker.fleet.holdings import Holdings
-from worker.fleet.links import LOST, Link, Said
+from worker.fleet.links import LOST, Link, Said, meta_of
 from worker.fleet.names import joined, split
 from worker.fleet.roster import Roster
 from worker.manager.transfer_table import ENDED, TransferTable
@@ -240,7 +240,9 @@ class _Copy:
             "transfer_type": "move",
             "verify": ends.verify,
         }
-        done = ends.destination.ask("memory.transfer", asked, self._call)
+        moving = ends.destination.send("memory.transfer", asked, meta_of(self._call))
+        moving.ours = True
+        done = moving.answer(self._call)
         return {
             "allocation_id": done["destination_allocation_id"],
             "device_id": done["destination_device_id"],

@@ -158,6 +158,7 @@ class Allocations:
         """Allocate in headroom that models made, by this plan or one made now. If that fails, the models return."""
         device_id, models = request.device_id, self._models.get()
         backend = self._backends[device_id]
+        backend.check(request)  # before anything goes for its sake
         try:
             reservation = models.reserve_making_headroom(allocation_id, request, token, gone, plan)  # 4
             try:

@@ -340,9 +340,9 @@ class ModelOptimizer:
         here = {entry.model_id for entry in self._table.on_device(device_id)}
         yield from (KeptModel(row.model_id, row.reason) for row in plan.survivors if row.model_id in here)
         for victim in plan.victims:
-            unused_ns = self._unused_ns(victim.model_id, now)
             if victim.model_id not in here:
                 continue
+            unused_ns = self._unused_ns(victim.model_id, now)
             if level is OptimizationLevel.CONSERVATIVE:
                 why = f"stays: {level} unloads no model"
             elif victim.model_id in said:

@@ -29,7 +29,7 @@ from worker.core.actions import (
 )
 from worker.core.cancellation import CancelToken
 from worker.core.consumers import EXTERNAL, POOL, price_per_mib, told_bytes
-from worker.core.errors import DeviceUnavailableError, ModelBusyError, OutOfMemoryError
+from worker.core.errors import DeviceUnavailableError, ModelBusyError, ModelNotFoundError, OutOfMemoryError
 from worker.core.records import ModelDemand, sum_if_known
 from worker.core.shortages import patiently
 from worker.eviction.release_need import ReleaseNeed
@@ -256,8 +256,8 @@ class Relief:
     ) -> int | None:
         """Do what is recommended. Returns what went back to the system: 0 where it is refused by now.
 
-        A model came into use since; a restart has no place for what is there; the device went away, which is told of. Why
-        models stayed is added to ``stayed``.
+        A model came into use since, or is not declared any more; a restart has no place for what is there; the device went
+        away, which is told of. Why models stayed is added to ``stayed``.
         """
         stayed = {} if stayed is None else stayed
         try:
@@ -276,6 +276,8 @@ class Relief:
                     return result.memory_returned_bytes
                 case Defragment(device_id=device_id):
                     return self.defragment((device_id,), token, aggressive=action.restart).returned_bytes
+        except ModelNotFoundError:
+            return 0
         except (ModelBusyError, OutOfMemoryError, DeviceUnavailableError) as error:
             if isinstance(action, UnloadModel):
                 stayed[action.model_id] = f"stays: {error.message}"

@@ -105,6 +105,9 @@ def problem_of(
             text, value = str(error["msg"]), error["input"]
             written = None if isinstance(value, str) else document.written(*place)
             shown = written[:_SHOWN_CHARACTERS] if isinstance(written, str) else shown_value(value)
+            known = kind.model_fields.get(str(place[-1]))
+            if error["type"] == "string_pattern_mismatch" and known is not None and known.examples:
+                text = f"must be such as {known.examples[0]}"  # a pattern is nothing to read
             return place, f"{text[0].lower()}{text[1:]}, not {shown}"
 
 

@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from worker.loaders.base import FormatError
 from worker.loaders.positional_file import PositionalFile
@@ -17,7 +17,7 @@ _ARCHIVES = (
 _OTHERS = (
     (0, b"\x89HDF\r\n", "an HDF5 file, as Keras writes it"), (4, b"TFL3", "a TensorFlow Lite model"),
     (0, b"\x93NUMPY", "an array of numpy's"), (0, b"%PDF", "a PDF document"), (0, b"\x7fELF", "a program"),
-    (0, b"ggml", "a model in a format before GGUF"), (0, b"ggjt", "a model in a format before GGUF"),
+    *((0, mark, "a model in a format before GGUF") for mark in (b"lmgg", b"fmgg", b"tjgg", b"algg")),
 )  # fmt: skip
 _TEXT, _QUOTED_CHARACTERS = re.compile(r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]{9,}"), 40
 _MARKS = (("utf-8", codecs.BOM_UTF8), ("utf-16-le", codecs.BOM_UTF16_LE), ("utf-16-be", codecs.BOM_UTF16_BE))
@@ -25,6 +25,8 @@ _LFS = re.compile(rb"version https?://(git-lfs|hawser)\.github\.com/spec")
 _ANNEX = re.compile(rb"(\.\./)*(\.git)?/annex/objects/")
 _TAR_MARK_AT = 257
 _MAX_HEADER_BYTES = 100_000_000
+_MARK_BYTES = 8
+"""What tells of which format a file is takes more, of some."""
 _ONNX = re.compile(rb"\x08[\x01-\x20]([\x12\x1a\x22\x2a\x32\x3a\x42]|$)")
 """A ModelProto begins with its ir_version, and goes on with a name or the graph."""
 
@@ -41,6 +43,13 @@ def loader_for(head: bytes) -> str | None:
     if _ONNX.match(head):
         return "onnx"
     return None
+
+
+def unknown(size_bytes: int, loaders: Iterable[str]) -> str:
+    """Say what to do about a file of which nothing is known."""
+    if size_bytes <= _MARK_BYTES:
+        return f"it is cut short: it has {size_bytes} bytes; download it again"
+    return f"its contents are none that a loader knows: correct its path, or name its loader: {', '.join(loaders)}"
 
 
 def not_a_model(head: bytes, size_bytes: int) -> str | None:

@@ -78,7 +78,7 @@ def _check_keys(spec: ModelSpec) -> None:
 
 def _by_contents(spec: ModelSpec) -> str:
     """Look into the model's first file. ModelLoadFailedError, in words, for one that no loader is for."""
-    from worker.loaders.file_kind import ZIP, head_of, loader_for, not_a_model  # noqa: PLC0415 - only where none is named
+    from worker.loaders.file_kind import ZIP, head_of, loader_for, not_a_model, unknown  # noqa: PLC0415 - only where none is named
     from worker.loaders.positional_file import PositionalFile  # noqa: PLC0415 - only for such a file
 
     files = model_files(spec)
@@ -91,10 +91,7 @@ def _by_contents(spec: ModelSpec) -> str:
             raise load_failed(spec, found)
         loader = "torch.jit" if is_script else loader_for(head)
         if loader is None:
-            raise load_failed(
-                spec,
-                f"its contents are none that a loader knows: correct its path, or name its loader: {', '.join(loader_names())}",
-            )
+            raise load_failed(spec, unknown(file.size_bytes, loader_names()))
     return loader
 
 

@@ -157,10 +157,15 @@ class EvictionPlans:
         """
         with self._changed:
             for each in victims:  # 1
-                entry = self._table.get(each.victim.model_id)
-                there = entry.residence is not None and entry.residence.handle == each.handle
-                if not there or entry.state is not ModelState.LOADED:
-                    return f"model {entry.model_id!r} is not there any more"
+                entry = self._table.find(each.victim.model_id)
+                there = None if entry is None else entry.residence
+                if (
+                    entry is None
+                    or there is None
+                    or there.handle != each.handle
+                    or entry.state is not ModelState.LOADED
+                ):
+                    return f"model {each.victim.model_id!r} is not there any more"
                 if entry.in_use or entry.pinned or entry.use_count != each.use_count:
                     return f"model {entry.model_id!r} was used or pinned since"
             offloaded = [

@@ -138,7 +138,7 @@ class ModelTable:
 
     def get(self, model_id: str) -> ModelEntry:
         """Return a model. ModelNotFoundError for one that is not configured."""
-        entry = self._entries.get(self.resolve(model_id))
+        entry = self.find(model_id)
         if entry is None:
             known = [*self._entries, *self._roles]
             there = f"there are {', '.join(known)}" if known else "none are configured"
@@ -147,6 +147,10 @@ class ModelTable:
             message = f"no model {model_id!r}: {why}"
             raise ModelNotFoundError(message, model_id=model_id, known_models=known)
         return entry
+
+    def find(self, model_id: str) -> ModelEntry | None:
+        """Return a model; None for one that is not configured, or not any more."""
+        return self._entries.get(self.resolve(model_id))
 
     def on_device(self, device_id: str) -> tuple[ModelEntry, ...]:
         """Return the models whose weights, or a copy of them, take memory on a device."""
@@ -235,6 +239,7 @@ class ModelTable:
                 entry.state = ModelState.UNLOADED
                 entry.state_reason = f"{device_id} was lost, and the model with it: {why}; {COMES_BACK}"
                 self.watch_idle(entry)
+                self.settle(entry)
                 lost.append(entry.model_id)
                 self._lost.append((entry, place))
             self.changed.notify_all()

@@ -246,6 +246,8 @@ class ModelManager:
                 entry.spec = spec
                 if entry.residence is not None and entry.residence.size_bytes != (spec.declared_bytes or 0):
                     self.unloaded_externally(spec.model_id)
+                if entry.spec is not spec:
+                    return False  # it was declared otherwise, and is that from here on
             try:
                 self.loaded_externally(spec.model_id, device_id)
             except LimitExceededError:
@@ -253,12 +255,18 @@ class ModelManager:
             return True
 
     def unloaded_externally(self, model_id: str, why: str | None = None) -> Residence | None:
-        """Note that another process has unloaded a model, or why it is not known to have it. Returns where it was; None if it was not loaded."""
+        """Note that another process has unloaded a model, or why it is not known to have it.
+
+        Returns where it was; None if it was not loaded, and where its name is by now that of one that the worker holds itself.
+        """
         with self._changed:
-            entry = self._table.get(model_id)
+            entry = self._table.find(model_id)
+            if entry is None or entry.model_id != model_id or not entry.spec.external:
+                return None
             there, entry.residence, entry.state = entry.residence, None, ModelState.UNLOADED
             entry.state_reason = why
             self._table.watch_idle(entry)
+            self._table.settle(entry)
             if there is not None:
                 self._manager.weights.remove_external(there.device_id, there.handle)
             self._changed.notify_all()
@@ -372,8 +380,9 @@ class ModelManager:
 
     def _having(self, model_id: str, handle: str) -> ModelEntry | None:
         """Return a model, unless its weights are others by now: their device went away, and holds and leases with it."""
-        entry = self._table.get(model_id)
-        return entry if entry.residence is not None and entry.residence.handle == handle else None
+        entry = self._table.find(model_id)
+        there = None if entry is None else entry.residence
+        return entry if there is not None and there.handle == handle else None
 
     def _use(self, entry: ModelEntry, device_id: str) -> None:
         entry.used(self._clock.now_ns())

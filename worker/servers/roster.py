@@ -57,10 +57,10 @@ class Servers:
             spec.name, opened, self._held_by(device_id), self._core.clock, self._changed, self._refused,
             partial(self._free_bytes, device_id),
         )  # fmt: skip
-        self._watches.append(watch)
-        self._consumers.append(ServerConsumer(watch, self._core.clock, spec.reload_ms))
         self._owners.serve(spec.name, partial(self._unload, watch))
         watch.start()
+        self._watches.append(watch)
+        self._consumers.append(ServerConsumer(watch, self._core.clock, spec.reload_ms))
 
     def health(self) -> Iterator[PartHealth]:
         """Tell which servers answer: one that is down is not the worker's own failure."""

@@ -63,6 +63,10 @@ class CgroupMemory:
                         headrooms.append(max(0, limit - used + _reclaimable(folder, version)))
         return min(limits, default=None), min(headrooms, default=None)
 
+    def is_hidden(self) -> bool:
+        """Tell whether this process's group can't be looked at, so that a limit of it would not be seen."""
+        return self._groups.is_hidden(_V1.controller, _V2.controller)
+
 
 def _reclaimable(folder: str, version: _Version) -> int:
     lines = text_of(f"{folder}/memory.stat").splitlines()

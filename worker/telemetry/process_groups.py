@@ -45,11 +45,19 @@ class ProcessGroups:
             self._found[controller] = self._look_up(controller, groups.split("\n"))
         return self._found[controller]
 
+    def is_hidden(self, *controllers: str) -> bool:
+        """Tell whether its group under the first of these that has one can't be looked at: it is not mounted here."""
+        groups = text_of(self._own).split("\n")
+        named = next((each for each in controllers if _group_path(groups, each) is not None), None)
+        return named is not None and not any(each.is_dir() for each in self.folders(named))
+
     def _look_up(self, controller: str, groups: list[str]) -> tuple[Path, ...]:
         group = _group_path(groups, controller)
-        mount = next((each for each in mounts_in(mountinfo(self._root)) if _has(each, controller)), None)
-        if group is None or mount is None:
+        mounts = [each for each in mounts_in(mountinfo(self._root)) if _has(each, controller)]
+        if group is None or not mounts:
             return ()
+        # There may be others, of another container's groups or of the machine's, before the one that has this one's.
+        mount = next((each for each in mounts if _holds(each.root, group)), mounts[0])
         return _folders(self._root / mount.point.lstrip("/"), mount.root, group)
 
 
@@ -64,6 +72,10 @@ def _group_path(lines: list[str], controller: str) -> str | None:
 
 def _has(mount: Mount, controller: str) -> bool:
     return mount.kind == "cgroup" and controller in mount.options if controller else mount.kind == "cgroup2"
+
+
+def _holds(mount_root: str, group: str) -> bool:
+    return f"{group.rstrip('/')}/".startswith(f"{mount_root.rstrip('/')}/")
 
 
 def _folders(mount_point: Path, mount_root: str, group: str) -> tuple[Path, ...]:

@@ -67,6 +67,8 @@ class SystemMemory:
         """Say, for people, which limits and signals of pressure were found."""
         limit, _ = self._cgroup.read()
         said = "no control group limits this process's memory"
+        if self._cgroup.is_hidden():
+            said = "whether a control group limits this process's memory is unknown: its group is not mounted in /sys/fs/cgroup"
         if limit is not None:
             said = f"a control group limits this process to {limit} bytes"
         reading = self.read()

@@ -46,13 +46,18 @@ class AllocationWorker:
     ) -> Unfinished:
         """Reserve, unless headroom is held already, and make the block: it is not seen before ``finish``.
 
-        Then ``finish`` or ``undo``.
+        Then ``finish`` or ``undo``. Where it fails, what was held is released, too.
         """
         external = request.memory_type is MemoryType.EXTERNAL
         backend = self._backends[request.device_id]
-        if not external:
-            backend.check(request)
-        reservation = self._allocations.reserve(request, allocation_id) if held is None else held
+        try:
+            if not external:
+                backend.check(request)
+            reservation = self._allocations.reserve(request, allocation_id) if held is None else held
+        except BaseException:
+            if held is not None:
+                self._allocations.release(held)
+            raise
         try:
             if external:
                 return Unfinished(reservation, Block(request.size_bytes))

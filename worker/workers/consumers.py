@@ -110,9 +110,10 @@ class ConsumerWorker:
             self._added[consumer_id] = consumer
 
     def remove(self, consumer_id: str) -> None:
-        """Have a consumer that was added take part no more; nothing happens to one that was not."""
+        """Have a consumer that was added take part no more, nor be limited; nothing happens to one that was not."""
         with self._lock:
-            self._added.pop(consumer_id, None)
+            if self._added.pop(consumer_id, None) is not None:
+                self._table.unregister(consumer_id)
 
     def quotes(self, device_id: str | None = None, need_bytes: int = 0) -> tuple[Quote, ...]:
         """Return what all of them offer on a device, or on all. Without any lock: what it calls may be slow."""

@@ -1,7 +1,7 @@
 """Loading models: choose a device, hold headroom, unload what goes for it, load, commit; or roll back."""
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -283,8 +283,8 @@ class ModelWorker:
         """
         gone: list[UnloadedModel] = []
         for row in reversed(unloaded):
-            entry = self._table.get(row.model_id)
             try:
+                entry = self._table.get(row.model_id)
                 if entry.spec.external or self._closing:
                     gone.insert(0, row)
                 elif self.models.begin_return(entry):
@@ -354,10 +354,11 @@ class ModelWorker:
     def close(self) -> None:
         """Unload everything that is not in use, and tell no one: the worker ends."""
         self._closing = True
-        for each in self.at_end:
-            each()
-        self.weights.engines.close()
-        self.unloader.unload_everything()
+        with ExitStack() as stack:  # whatever goes wrong on the way
+            stack.callback(self.unloader.unload_everything)
+            stack.callback(self.weights.engines.close)
+            for each in reversed(self.at_end):
+                stack.callback(each)
 
 
 def _nothing() -> None:

@@ -128,11 +128,12 @@ class ExternalWorker:
 
     def request(self, model_id: str, reason: str, wait_ms: int | None = None) -> None:
         """Ask an owner to unload, and wait for nothing; nothing happens if the model is not loaded."""
-        entry = self._table.get(model_id)
-        residence, server = entry.residence, self._servers.get(entry.spec.server or "")
-        if residence is None:
+        entry = self._table.find(model_id)
+        residence = None if entry is None else entry.residence
+        if entry is None or residence is None:
             self._answer(model_id, "it is unloaded")
             return
+        server = self._servers.get(entry.spec.server or "")
         if server is not None:
             server(model_id, reason)
             return
@@ -149,7 +150,8 @@ class ExternalWorker:
         self._answer(model_id, why)
 
     def _is_heard(self, model_id: str) -> bool:
-        return self._table.get(model_id).spec.server is not None or self.listened_to
+        entry = self._table.find(model_id)
+        return entry is None or entry.spec.server is not None or self.listened_to
 
     def _answer(self, model_id: str, said: UnloadedModel | str) -> None:
         self._questions.answer(external_id(model_id), said)

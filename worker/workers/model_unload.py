@@ -7,7 +7,7 @@ from protocol.results import Eviction, UnloadedModel
 from protocol.vocabulary import UnloadMode
 from worker.core.actions import with_returned
 from worker.core.cancellation import CancelToken
-from worker.core.errors import EngineLostError, InvalidRequestError, WorkerError
+from worker.core.errors import EngineLostError, InvalidRequestError, ModelNotFoundError, WorkerError
 from worker.core.events import ModelUnloaded
 from worker.core.log import log
 from worker.core.records import HOST, EvictionCause, Receipt
@@ -87,9 +87,12 @@ class ModelUnloader:
         self, model_id: str, reason: str, token: CancelToken, *, forced: bool = False,
         mode: UnloadMode = UnloadMode.UNLOAD,
     ) -> UnloadedModel | None:  # fmt: skip
-        """Unload a model by plan; None if it is not loaded any more. ModelBusyError if it came into use."""
+        """Unload a model by plan; None if it is not loaded any more, or not declared. ModelBusyError if it came into use."""
         begin = partial(self._evictions.begin_once_settled, model_id, reason, forced=forced, mode=mode)
-        eviction = once_settled(self._table, begin, token)
+        try:
+            eviction = once_settled(self._table, begin, token)
+        except ModelNotFoundError:
+            return None
         return None if eviction is None else self._unload_and_observe(eviction)
 
     def expire(self, model_id: str) -> None:

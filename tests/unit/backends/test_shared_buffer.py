@@ -12,8 +12,9 @@ from protocol.vocabulary import Initialize, MemoryType
 from tests.conformance.support import CancelledAt
 from tests.rigs.model_files import spec, write_model
 from tests.rigs.small_filesystem import small_filesystem
-from tests.unit.machine import MIB, Machine
+from tests.unit.machine import MIB, FixedSystemMemory, Machine
 from worker.backends import shared_buffer
+from worker.backends.cpu import CpuBackend
 from worker.backends.shared_buffer import SharedBuffer
 from worker.core.cancellation import CancelToken
 from worker.core.clock import FixedClock
@@ -131,6 +132,33 @@ def test_a_folder_that_takes_no_more_files(tmp_path: Path) -> None:
         machine.memory.allocations.deallocate(kept, force=False)
         share(machine, MIB)
         machine.close()
+
+
+@posix
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_folder_that_can_not_be_changed_for_a_while(tmp_path: Path, *, comes_back: bool) -> None:
+    """What is freed meanwhile is freed, and the end is in order; files that stay are removed later, or by the next worker."""
+    folder, away = tmp_path / "shared", tmp_path / "away"
+    folder.mkdir()
+    machine = Machine(folder)
+    allocation_id, path = share(machine, MIB)
+    folder.rename(away)
+    folder.write_text("as a disk that failed: nothing below it can be removed")
+    machine.memory.allocations.deallocate(allocation_id, force=False)
+    machine.check()
+    assert not machine.manager.allocations.all("cpu")
+    if not comes_back:
+        machine.close()
+    folder.unlink()
+    away.rename(folder)
+    if comes_back:
+        assert path.exists()
+        machine.backends["cpu"].tick()
+        assert not path.exists()
+        machine.close()
+    else:
+        assert path in CpuBackend(FixedSystemMemory().read, FixedClock().now_ns, 0, folder).remove_orphans()
+    assert list(folder.iterdir()) == []
 
 
 @posix

@@ -194,6 +194,21 @@ def test_it_makes_room_and_says_why(rig: Rig) -> None:
     assert len(rig.actions()) == 1
 
 
+def test_a_model_that_is_not_declared_any_more_is_regretted_no_more(rig: Rig) -> None:
+    """One that it unloaded may be gone from the file of models by then: it looks on, and acts again."""
+    for name in NAMES:
+        rig.machine.load(name)
+    rig.machine.pass_time(PROTECTED_NS)
+    rig.machine.allocate("sim:0", 7 * MIB)
+    rig.seconds(14)
+    stay = rig.loaded()
+    rig.machine.models.reload([each.spec for each in rig.machine.manager.models if each.model_id in stay], ())
+    rig.machine.allocate("sim:0", 8 * MIB)
+    rig.seconds(300)
+    assert len(rig.loaded()) == 1
+    assert len(rig.actions()) == 2
+
+
 def test_it_keeps_what_was_just_used_pinned_or_in_use(rig: Rig) -> None:
     """What the user loads or pins stays, also under pressure that lasts."""
     rig.machine.load("a", pin=True)

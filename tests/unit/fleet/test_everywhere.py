@@ -10,6 +10,7 @@ import pytest
 from protocol.vocabulary import DeviceState, Executed, HealthState
 from worker.core.cancellation import CancelToken
 from worker.core.clock import FixedClock
+from worker.core.errors import DeadlineExceededError
 from worker.core.health import Health, PartHealth
 from worker.core.records import no_report
 from worker.fleet.asked import How
@@ -33,7 +34,7 @@ def test_a_gateway_whose_nodes_are_all_lost_says_how_it_is() -> None:
     health.add("nodes", lambda: [PartHealth("node:a", HealthState.FAILED)])
     roster: Any = SimpleNamespace(reachable=lambda **_: ())
     everywhere = Everywhere(roster, "a", History(FixedClock()), health)
-    call: Any = None
+    call = Call(CancelToken(lambda: 0), no_report)
     found = everywhere.begin("worker.get_health", {}, How({}))(call)
     assert (found["state"], [each["name"] for each in found["parts"]]) == (HealthState.FAILED, ["node:a"])
 
@@ -61,7 +62,7 @@ def test_a_node_that_does_not_answer_is_not_well(monkeypatch: pytest.MonkeyPatch
     doubted: list[str] = []
     silence = SimpleNamespace(ask=lambda link, _: doubted.append(link.node_id))
     roster: Any = SimpleNamespace(reachable=lambda **_: links, silence=silence)
-    call: Any = None
+    call = Call(CancelToken(lambda: 0), no_report)
     asked = everywhere.Everywhere(roster, "a", History(FixedClock()), health)
     found = asked.begin("worker.get_health", {}, How({}))(call)
     states = {each["name"]: each["state"] for each in found["parts"]}
@@ -93,7 +94,6 @@ def test_a_question_that_ray_leaves_by_ending_is_no_bug(monkeypatch: pytest.Monk
 
 def test_what_ends_early_on_one_node_is_given_up_on_all_and_may_have_been_done() -> None:
     """Its own word, that everything is as it was, is of that node alone."""
-    from worker.core.errors import DeadlineExceededError
     from worker.fleet.everywhere import Everywhere
 
     cancelled: list[str] = []
@@ -113,7 +113,7 @@ def test_what_ends_early_on_one_node_is_given_up_on_all_and_may_have_been_done()
     links = [node(each, Pending) for each in "abc"]
     roster: Any = SimpleNamespace(reachable=lambda **_: links)
     asked = Everywhere(roster, "a", History(FixedClock()), Health())
-    call: Any = None
+    call = Call(CancelToken(lambda: 0), no_report)
     with pytest.raises(DeadlineExceededError) as ended:
         asked.begin("memory.clear", {"clear_type": "all"}, How({}))(call)
     assert ended.value.executed is Executed.UNKNOWN
@@ -134,7 +134,7 @@ def test_what_changes_something_everywhere_waits_for_no_node_to_start() -> None:
     links = [node("a", pending), node("late", pending, started=False)]
     roster: Any = SimpleNamespace(reachable=lambda *, starting: links if starting else links[:1])
     everywhere = Everywhere(roster, "a", History(FixedClock()), Health())
-    call: Any = None
+    call = Call(CancelToken(lambda: 0), no_report)
     assert everywhere.begin("memory.reload_models", {}, How({}))(call)["kept"] == ["m"]
     assert sorted(asked) == ["a", "late"]
 
@@ -160,7 +160,7 @@ def test_a_status_has_the_last_figures_of_a_node_that_hangs(monkeypatch: pytest.
         condition=lambda _: Condition(HealthState.DEGRADED, None, "has answered nothing for 7 s"),
     )  # fmt: skip
     status = everywhere.Everywhere(roster, "a", History(FixedClock()), Health())
-    call: Any = None
+    call = Call(CancelToken(lambda: 0), no_report)
     assert status.begin("memory.get_status", {}, How({}))(call)["devices"] == [row]
     there.clear()
     now[0] += 7
@@ -171,3 +171,44 @@ def test_a_status_has_the_last_figures_of_a_node_that_hangs(monkeypatch: pytest.
     }  # fmt: skip
     assert found["devices"] == [row | said]
     assert (found["age_ms"], found["pressure_level"]) == (7040, "unknown")
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_question_with_a_deadline_is_answered_before_it_by_those_that_answer(
+    monkeypatch: pytest.MonkeyPatch, *, answers: bool
+) -> None:
+    """One that hangs costs them nothing; where none answers yet, the rest of the time is waited for."""
+    from worker.fleet import everywhere
+
+    waited: list[float] = []
+
+    def wait(refs: list[Any], *, num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        assert num_returns == 2
+        waited.append(timeout)
+        return (refs[:1], refs[1:]) if answers else ([], refs)
+
+    def answer(call: Call) -> dict[str, Any]:
+        if not answers:
+            call.token.check()
+        return {"devices": [], "pressure_level": "low"}
+
+    def pending(node_id: str) -> Any:
+        return SimpleNamespace(
+            ref=node_id, link=SimpleNamespace(node_id=node_id), answer=answer, cancel=lambda: None
+        )
+
+    monkeypatch.setattr(everywhere.ray, "wait", wait)
+    silence = SimpleNamespace(ask=lambda *_: None)
+    roster: Any = SimpleNamespace(
+        reachable=lambda **_: [node("a", pending), node("hangs", pending)], silence=silence
+    )
+    call = Call(CancelToken(lambda: 400_000_000 if waited else 0, deadline_ns=400_000_000), no_report)
+    run = everywhere.Everywhere(roster, "a", History(FixedClock()), Health()).begin(
+        "memory.get_pressure", {}, How({})
+    )
+    if answers:
+        assert run(call)["pressure_level"] == "low"
+    else:
+        with pytest.raises(DeadlineExceededError):
+            run(call)
+    assert waited == [pytest.approx(0.3)]

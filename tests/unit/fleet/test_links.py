@@ -62,7 +62,11 @@ class Node:
         self.now = [1000.0]
         self.answers = True
         self.late: list[Future[None]] = []
-        answer = {"device_id": "cpu", "allocation_id": "alloc-1-ab"}
+        answer = {
+            "device_id": "cpu",
+            "allocation_id": "alloc-1-ab",
+            "destination_allocation_id": "alloc-2-ab",
+        }
         monkeypatch.setattr(
             links.ray, "get", lambda _: packed(Answered({"success": True, "data": answer}, None, "1", 2))
         )
@@ -194,20 +198,47 @@ def test_what_takes_long_on_a_node_that_is_there_is_waited_for(
 
 
 @pytest.mark.parametrize("error", [CancelledError, DeadlineExceededError])
-def test_what_ends_early_on_a_node_that_hangs_names_it_and_is_taken_back(
-    hanging: Node, error: type[WorkerError]
-) -> None:
-    """Within a quarter of a second or so; what the node does of it all the same is undone once it is answered."""
+def test_what_ends_early_on_a_node_that_hangs_names_it(hanging: Node, error: type[WorkerError]) -> None:
+    """Within a quarter of a second or so; the node is told, for when it goes on."""
     ended = call(deadline_ns=1 if error is DeadlineExceededError else None)
     if error is CancelledError:
         ended.token.cancel()
-    pending = hanging.send("memory.allocate")
+    pending = hanging.send("memory.clear")
     with pytest.raises(error, match="node-2 has not answered") as raised:
         pending.answer(ended)
-    assert raised.value.executed is Executed.NO
+    assert raised.value.executed is Executed.UNKNOWN
     assert hanging.now[0] == pytest.approx(1000.25, abs=0.1)
     assert set(hanging.cancelled) == {pending.call_id}
+
+
+@pytest.mark.parametrize(
+    ("action", "data", "ours", "freed"),
+    [
+        ("memory.allocate", {}, False, "alloc-1-ab"),
+        ("memory.transfer", {"transfer_type": "copy"}, False, "alloc-2-ab"),
+        ("memory.transfer", {"transfer_type": "move"}, True, "alloc-2-ab"),
+        (
+            "memory.transfer",
+            {"transfer_type": "move"},
+            False,
+            None,
+        ),  # it is all that there is of the contents
+        ("memory.optimize", {}, False, None),
+    ],
+)
+def test_what_is_given_up_and_made_all_the_same_is_taken_back(
+    hanging: Node, action: str, data: dict[str, Any], freed: str | None, *, ours: bool
+) -> None:
+    """Once the node says so; what can't be was answered as perhaps done."""
+    pending = hanging.link.send(action, data, {})
+    pending.ours = ours
+    with pytest.raises(NodeHangsError) as raised:
+        pending.answer(call())
+    assert raised.value.executed is (Executed.UNKNOWN if freed is None else Executed.NO)
     hanging.answers = True
+    hanging.pings[0].set_result(None)
     hanging.late[0].set_result(None)
-    assert [each.action for each in hanging.reached] == ["memory.allocate", "memory.deallocate"]
-    assert hanging.reached[1].data == {"allocation_id": "alloc-1-ab", "force": True}
+    undone = [(each.action, each.data) for each in hanging.reached[1:]]
+    assert undone == (
+        [] if freed is None else [("memory.deallocate", {"allocation_id": freed, "force": True})]
+    )

@@ -1,6 +1,8 @@
 """A node's worker, which is a real one."""
 
 import asyncio
+import os
+from contextlib import suppress
 from threading import Thread
 from typing import Any
 
@@ -9,8 +11,20 @@ import pytest
 
 from tests.e2e.process import PATIENCE_SECONDS, eventually
 from worker.client.calls import CallOptions
+from worker.client.connection import Connection
 from worker.core.errors import DeadlineExceededError
 from worker.fleet.node_worker import NodeWorker
+
+
+def fill(connection: Connection) -> None:
+    """Write to a worker that reads nothing until its pipe takes no more."""
+    pipe = connection._process._process.stdin
+    assert pipe is not None
+    os.set_blocking(pipe.fileno(), False)
+    with suppress(BlockingIOError):
+        while os.write(pipe.fileno(), bytes(2**16)):
+            pass
+    os.set_blocking(pipe.fileno(), True)
 
 
 def test_a_worker_that_dies_is_started_again_and_how_long_there_was_none_is_known() -> None:
@@ -37,6 +51,9 @@ def test_whoever_asks_whether_a_worker_is_there_waits_until_it_answers_or_is_gon
         asyncio.run(node.ping())
         worker = psutil.Process(node.connection.pid)
         worker.suspend()
+        fill(node.connection)
+        with pytest.raises(DeadlineExceededError, match="reads nothing"):
+            node.ask("worker.ping", deadline_ms=1)
         asked = Thread(target=lambda: asyncio.run(node.ping()))
         asked.start()
         worker.kill()

@@ -20,12 +20,16 @@ from worker.core.consumers import Offer, Release
 from worker.core.errors import OutOfMemoryError
 from worker.core.models import ServerSpec
 from worker.core.records import HOST, AllocationRequest
+from worker.manager.models import ModelManager
+from worker.servers import watch
 from worker.servers.base import Seen, Served, ServerError, Step
 from worker.servers.consumer import ServerConsumer
 from worker.servers.known import OpenServer, open_server
+from worker.servers.roster import Servers
 from worker.servers.watch import LOOK_S, ServerWatch, View
 from worker.telemetry.system import SystemMemory, SystemReading
 from worker.workers.gone import Gone
+from worker.workers.model_owners import ExternalWorker
 
 DEVICE = "sim:0"
 
@@ -338,3 +342,24 @@ def test_that_one_stays_asleep_is_said_at_the_end(capfd: pytest.CaptureFixture[s
     up.server.asleep = "POST /wake_up wakes it"
     up.watch.end()
     assert "POST /wake_up wakes it" in capfd.readouterr().err
+
+
+def test_one_that_no_thread_can_follow_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is told of, and is neither a consumer nor among what is said to be well or not."""
+
+    def refused(*_: object) -> None:
+        raise OutOfMemoryError("the system has no thread")
+
+    monkeypatch.setattr(watch, "start_thread", refused)
+    machine = Machine(tmp_path)
+    consumers = machine.memory.consumers
+    models = ModelManager(machine.manager, machine.clock, None)
+    owners = ExternalWorker(machine.core, models, consumers.questions)
+    servers = Servers(machine.core, models, owners, consumers)
+    servers.follow((ServerSpec("mine", "ollama", "http://127.0.0.1:9"),), HOST)
+    assert list(servers.health()) == []
+    assert [each.consumer_id for each in consumers.quotes() if each.consumer_id.startswith("server:")] == []
+    assert "a model server is not followed" in capfd.readouterr().err
+    machine.close()

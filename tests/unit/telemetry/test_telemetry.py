@@ -133,6 +133,33 @@ def test_container_whose_group_is_outside(tree: Tree) -> None:
     assert tree.read() == (1000, 900)
 
 
+@pytest.mark.parametrize("root", ["/../../..", "/docker/other"])
+def test_a_mount_of_other_groups_comes_before_its_own(tree: Tree, root: str) -> None:
+    """As where the machine's tree, or another container's, is a volume: its own group is the one whose limit holds."""
+    other = f"29 23 0:26 {root} /host/sys/fs/cgroup ro - cgroup2 cgroup2 rw\n"
+    tree.process("0::/\n" if root.startswith("/..") else "0::/docker/abc\n", other + MOUNT_V2)
+    tree.v2("host/sys/fs/cgroup", "max", 5)
+    tree.v2("sys/fs/cgroup" if root.startswith("/..") else "sys/fs/cgroup/docker/abc", "1000", 100)
+    assert tree.read() == (1000, 900)
+
+
+@pytest.mark.parametrize("mounts", [OTHER, OTHER + MOUNT_V1])
+@pytest.mark.parametrize("groups", ["4:memory:/a\n0::/\n", "4:cpu:/a\n0::/a\n"])
+def test_a_group_that_can_not_be_looked_at(tree: Tree, groups: str, mounts: str) -> None:
+    """Not mounted, or mounted below what hides it: no limit is seen, which is not said to be none."""
+    tree.process(groups, mounts)
+    assert tree.read() == (None, None)
+    assert CgroupMemory(tree.root).is_hidden()
+
+
+def test_a_group_that_can_be_looked_at_is_not_hidden(tree: Tree) -> None:
+    """Whether it has a limit or none; and neither is one of a system that has no groups."""
+    assert not CgroupMemory(tree.root).is_hidden()
+    tree.process("4:cpu:/a\n0::/a\n", OTHER + MOUNT_V2)
+    tree.v2("sys/fs/cgroup/a", "max", 5)
+    assert not CgroupMemory(tree.root).is_hidden()
+
+
 def test_controllers_mounted_together(tree: Tree) -> None:
     """Version 1 may mount memory along with others."""
     mount = "36 32 0:31 / /cg/both rw - cgroup cgroup rw,cpu,memory\n"

@@ -177,6 +177,19 @@ def test_what_a_plan_lacks_below_a_cap_is_told_without_what_is_idle(machine: Mac
     assert lacked[0] - lacked[1] == 2 * MIB
 
 
+def test_who_takes_part_anew_is_told_of_its_limit_anew(machine: Machine) -> None:
+    """The one before it, of the same name, was told of the limit: it was not."""
+    consumers, limits = machine.memory.consumers, machine.memory.relief.limits(DEVICE)
+    machine.memory.relief.set_limits(DEVICE, type(limits)(None, 0, PressureThresholds(0.1, 0.2, 0.3)))
+    for _ in range(2):
+        store = Store(machine=machine, entries=1)
+        consumers.add(store)
+        machine.memory.sample(0)
+        assert store.limits == [MIB]
+        consumers.remove(store.consumer_id)
+    assert machine.manager.consumers.limit("store") is None
+
+
 def test_limits_fall_under_pressure_and_rise_again_but_not_in_a_loop(machine: Machine) -> None:
     """Under high pressure it is not to grow; then the limit rises by steps, each later where it had to fall again."""
     cache = Cache(machine)

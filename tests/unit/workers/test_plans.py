@@ -12,7 +12,13 @@ from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
 from worker.core.clock import NS_PER_MS, NS_PER_S
-from worker.core.errors import InvalidRequestError, ModelNotFoundError, OutOfMemoryError, PlanStaleError
+from worker.core.errors import (
+    InvalidRequestError,
+    ModelNotFoundError,
+    OutOfMemoryError,
+    PlanStaleError,
+    UnsupportedError,
+)
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest, WayToPlan
 from worker.manager.plan_table import PLAN_LIFETIME_NS
@@ -189,6 +195,40 @@ def test_a_plan_is_for_what_it_was_made_for(machine: Machine) -> None:
     with pytest.raises(PlanStaleError, match="never was"):
         allocate(machine, MIB, "plan-99")
     assert allocate(machine, MIB, said.plan_id).models_unloaded == ()
+    machine.close()
+
+
+def test_what_no_plan_makes_possible_is_refused_before_anything_goes(machine: Machine) -> None:
+    """Its headroom is not held on, and the plan may be taken up for what is possible."""
+    machine.load("a"), machine.load("b")
+    said, before = plan(machine, of_bytes(5 * MIB)), machine.figures()
+    with pytest.raises(UnsupportedError):
+        allocate(machine, 5 * MIB, said.plan_id, memory_type=MemoryType.SHARED)
+    assert machine.figures() == before
+    assert [entry.load_count for entry in machine.manager.models] == [1, 1, 0, 0]
+    machine.check()
+    assert len(allocate(machine, 5 * MIB, said.plan_id).models_unloaded) == 1
+    machine.close()
+
+
+def test_headroom_is_not_held_on_where_its_device_refuses_after_all(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does that goes away while models go for it."""
+    machine.load("a"), machine.load("b")
+    said, before = plan(machine, of_bytes(5 * MIB)), machine.manager.pressure.headroom(DEVICE)
+    backend, checked = machine.backends[DEVICE], list[AllocationRequest]()
+
+    def refuse_at_last(request: AllocationRequest) -> None:
+        checked.append(request)
+        if len(checked) > 1:
+            raise UnsupportedError("not any more", device_id=DEVICE)
+
+    monkeypatch.setattr(backend, "check", refuse_at_last)
+    with pytest.raises(UnsupportedError):
+        allocate(machine, 5 * MIB, said.plan_id)
+    assert machine.manager.pressure.headroom(DEVICE) == before
+    machine.check()
     machine.close()
 
 

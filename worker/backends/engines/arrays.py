@@ -8,7 +8,7 @@ temporary file.
 import mmap
 import os
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from worker.core.sure_lock import SureLock
@@ -38,16 +38,21 @@ class Segment:
         place: dict[str, Any] = {"name": name, "size": size}
         if sys.platform == "win32":
             return cls(mmap.mmap(-1, size, tagname=name), place)
-        if sys.platform == "linux":
-            fd = os.memfd_create(name, os.MFD_CLOEXEC)
-            path = f"/proc/{os.getpid()}/fd/{fd}"
-        else:
-            import tempfile  # noqa: PLC0415 - 8 ms that neither Linux nor Windows needs
+        with ExitStack() as undo:
+            if sys.platform == "linux":
+                fd = os.memfd_create(name, os.MFD_CLOEXEC)
+                path = f"/proc/{os.getpid()}/fd/{fd}"
+            else:
+                import tempfile  # noqa: PLC0415 - 8 ms that neither Linux nor Windows needs
 
-            fd, path = tempfile.mkstemp(prefix=name)
-            place["temporary"] = True
-        os.ftruncate(fd, size)
-        return cls(mmap.mmap(fd, size), place | {"path": path}, fd)
+                fd, path = tempfile.mkstemp(prefix=name)
+                place["temporary"] = True
+                undo.callback(os.unlink, path)
+            undo.callback(os.close, fd)
+            os.ftruncate(fd, size)
+            made = cls(mmap.mmap(fd, size), place | {"path": path}, fd)
+            undo.pop_all()
+            return made
 
     @classmethod
     def open(cls, place: dict[str, Any]) -> "Segment":

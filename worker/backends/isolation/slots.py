@@ -8,7 +8,7 @@ import mmap
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Self
 
 from worker.backends.isolation.figures_page import PAGE_BYTES
@@ -55,20 +55,25 @@ class Slots:
     @classmethod
     def _create(cls, *, as_file: bool) -> Self:
         if sys.platform == "linux" and not as_file:
-            fd = os.memfd_create("memory-worker-slots", os.MFD_CLOEXEC)
-            os.ftruncate(fd, _BYTES)
-            return cls(mmap.mmap(fd, _BYTES), {"fd": fd}, fd)
+            with ExitStack() as undo:
+                fd = os.memfd_create("memory-worker-slots", os.MFD_CLOEXEC)
+                undo.callback(os.close, fd)
+                os.ftruncate(fd, _BYTES)
+                made = cls(mmap.mmap(fd, _BYTES), {"fd": fd}, fd)
+                undo.pop_all()
+                return made
         if sys.platform == "win32" and not as_file:
             name = f"memory-worker-slots-{os.urandom(16).hex()}"
             return cls(mmap.mmap(-1, _BYTES, tagname=name), {"name": name})
         import tempfile  # noqa: PLC0415 - 8 ms that neither Linux nor Windows needs
 
         fd, path = tempfile.mkstemp(prefix="memory-worker-slots-")
-        try:
-            os.ftruncate(fd, _BYTES)
-            return cls(mmap.mmap(fd, _BYTES), {"path": path})
-        finally:
-            os.close(fd)
+        with ExitStack() as undo, os.fdopen(fd, "r+b") as file:
+            undo.callback(os.unlink, path)
+            file.truncate(_BYTES)
+            made = cls(mmap.mmap(fd, _BYTES), {"path": path})
+            undo.pop_all()
+            return made
 
     @classmethod
     def open(cls, place: dict[str, Any]) -> Self:

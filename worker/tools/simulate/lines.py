@@ -1,6 +1,7 @@
 """Lines of a trace: JSON objects, and the sentence for one that is not what it should be."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
@@ -22,6 +23,18 @@ def objects(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         text = line.strip("\ufeff \t\r\n")
         if text:
             yield number, _object(text, number)
+
+
+def whole(lines: TextIO) -> Iterator[str]:
+    """Return the lines of a file, but for half a last one, which stderr tells: a worker that was killed, or still writes, leaves it."""
+    for number, line in enumerate(lines, 1):
+        if number > 1 and line.startswith("{") and not line.endswith("\n"):
+            try:
+                json.loads(line)
+            except (ValueError, RecursionError):
+                sys.stderr.write(f"line {number} is cut short, and passed over\n")
+                return
+        yield line
 
 
 def first_object(lines: TextIO) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from protocol.vocabulary import EvictionStrategy
 from worker.tools.simulate import consumer_results, results, what_if
 from worker.tools.simulate.consumer_trace import is_consumer_trace, read_consumer_trace
 from worker.tools.simulate.counterfactuals import consumers_what_if, models_what_if
-from worker.tools.simulate.lines import TraceError, first_object
+from worker.tools.simulate.lines import TraceError, first_object, whole
 from worker.tools.simulate.trace_file import read_traces
 
 __all__ = ["TraceError", "run"]
@@ -19,12 +19,12 @@ def run(lines: TextIO, arguments: argparse.Namespace) -> str:
     if is_consumer_trace(first_object(lines)):
         if arguments.policy:
             raise TraceError("--policy is about models; consumers are compared by price")
-        consumers = read_consumer_trace(lines, arguments.capacity_bytes)
+        consumers = read_consumer_trace(whole(lines), arguments.capacity_bytes)
         if arguments.what_if:
             return _told({"": consumers_what_if(consumers, arguments.within, _tell)}, arguments)
         found = consumer_results.simulate_consumers(consumers, arguments.optimum_seconds)
         return consumer_results.as_json(found) if arguments.json else consumer_results.as_table(found)
-    traces = read_traces(lines, arguments.capacity_bytes)
+    traces = read_traces(whole(lines), arguments.capacity_bytes)
     if arguments.what_if:
         strategy = EvictionStrategy((arguments.policy or [EvictionStrategy.ADAPTIVE])[0])
         tried = {
