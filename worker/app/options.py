@@ -123,23 +123,31 @@ def simulated_device(text: str) -> dict[str, int | float]:
     return device
 
 
-def _milliseconds(text: str) -> float:
+def _number(text: str, lowest: float, most: float, unit: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
-    if not 0 <= value <= 3_600_000:  # noqa: PLR2004 - an hour is longer than any device takes
-        message = f"{text!r} is not a time in ms"
+        value = math.nan
+    if not lowest <= value <= most:
+        message = f"{text!r} is not a time from {lowest} to {most} {unit}"
         raise argparse.ArgumentTypeError(message)
     return value
 
 
+def _milliseconds(text: str) -> float:
+    return _number(text, 0, 3_600_000, "ms")  # an hour is longer than any device takes
+
+
 def _seconds(text: str) -> float:
-    milliseconds = _milliseconds(f"{text}e3")
-    if milliseconds < 100:  # noqa: PLR2004 - a collector never comes more often
-        message = f"{text!r} is not a time of at least 0.1 s"
-        raise argparse.ArgumentTypeError(message)
-    return milliseconds / 1000
+    return _number(text, 0.1, 3600, "s")  # a collector never comes more often
+
+
+def _shared_memory(text: str) -> SharedMemoryKind:
+    try:
+        return SharedMemoryKind(text)
+    except ValueError:
+        message = f"{text!r} is none of {', '.join(SharedMemoryKind)}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _trigger(text: str) -> PressureLevel | float:
@@ -182,7 +190,7 @@ def _place(text: str) -> str:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not int(text[:_COUNT_DIGITS]) > 0 or len(text) > _COUNT_DIGITS:
-        message = f"{text!r} is not a whole number from 1 on"
+        message = f"{text!r} is not a whole number from 1 to {10**_COUNT_DIGITS - 1}"
         raise argparse.ArgumentTypeError(message)
     return int(text)
 
@@ -257,7 +265,7 @@ def parse(arguments: list[str]) -> Arguments:
     add("--shared-folder", type=_place, metavar="FOLDER",
         help="where shared allocations' files are (default a folder of yours in /dev/shm, else in the temp"
         " folder)")
-    add("--shared-memory", type=SharedMemoryKind, choices=tuple(SharedMemoryKind), metavar="KIND",
+    add("--shared-memory", type=_shared_memory, metavar="KIND",
         default=os.environ.get(SHARED_MEMORY_VARIABLE, SharedMemoryKind.FILE),
         help="what a host maps: file or, on Windows, section: memory of the page file, opened by its name"
         f" (default file, or what {SHARED_MEMORY_VARIABLE} says; the .NET host sets it)")

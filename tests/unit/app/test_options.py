@@ -112,7 +112,13 @@ def test_options_that_are_refused(options: list[str]) -> None:
     (["simulat"], "there is no command simulat; did you mean simulate?"),
     (["eat"], "there is no command eat; there are serve, doctor, broker, fleet, simulate, report, top, mcp"),
     (["--json", "top"], "top comes first, and has options of its own: see top --help"),
-    (["--max-inflight", "many"], "'many' is not a whole number from 1 on"),
+    (["--max-inflight", "many"], "'many' is not a whole number from 1 to 999999999"),
+    (["--max-inflight", "9999999999"], "'9999999999' is not a whole number from 1 to 999999999"),
+    (["--metrics-seconds", "-1"], "'-1' is not a time from 0.1 to 3600 s"),
+    (["--metrics-seconds", "nan"], "'nan' is not a time from 0.1 to 3600 s"),
+    (["--metrics-seconds", "1e9"], "'1e9' is not a time from 0.1 to 3600 s"),
+    (["--simulated-device", "1GiB,latency_ms=x"], "'x' is not a time from 0 to 3600000 ms"),
+    (["--shared-memory", "shm"], "'shm' is none of file, section"),
 ])  # fmt: skip
 def test_what_is_meant_is_told(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     """An option or command that is none is named, with the nearest; a count is no size. A host logs two lines, not thirty."""

@@ -1,15 +1,18 @@
 """``python -m memory_worker simulate FILE``: what a trace costs under each policy or arrangement, and at best."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
 from protocol.vocabulary import EvictionStrategy
+from worker.app.options import size
 from worker.core.output import Claim, Parser, as_it_is, put
 from worker.core.paths import said_of
 
 _BAD_INPUT = 2
 _MOST_PERCENT = 1000
+_MOST_SECONDS = 86_400
 
 
 def main(argv: list[str], claim: Claim = as_it_is) -> int:
@@ -39,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("file", metavar="FILE", help="a trace, or a log written by --record")
     parser.add_argument(
-        "--capacity-bytes", type=_positive, metavar="N", help="of each device; replaces the file's"
+        "--capacity-bytes", type=size, metavar="N", help="of each device; replaces the file's"
     )
     parser.add_argument(
         "--policy",
@@ -62,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument(
         "--optimum-seconds",
-        type=float,
+        type=_seconds,
         default=30.0,
         metavar="S",
         help="the most that the exact optimum may take; a proven bound is given after that (default 30)",
@@ -70,17 +73,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        message = "must be at least 1"
+def _regret(text: str) -> float:
+    return _number(text, 0, _MOST_PERCENT, "a percentage") / 100
+
+
+def _seconds(text: str) -> float:
+    return _number(text, 0, _MOST_SECONDS, "a time in seconds")
+
+
+def _number(text: str, lowest: float, most: float, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not lowest <= value <= most:
+        message = f"{text!r} is not {what} from {lowest} to {most}"
         raise argparse.ArgumentTypeError(message)
     return value
-
-
-def _regret(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= _MOST_PERCENT:
-        message = f"must be between 0 and {_MOST_PERCENT}"
-        raise argparse.ArgumentTypeError(message)
-    return value / 100
