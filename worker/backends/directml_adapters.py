@@ -1,6 +1,7 @@
 """Which adapter ``privateuseone:i`` is, and its figures from whichever source answers."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -13,6 +14,8 @@ from worker.core.records import Signal
 from worker.telemetry import dxcore, dxgi, pdh
 
 VISIBLE = "DML_VISIBLE_DEVICES"
+
+_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
 class AdapterReading(Record):
@@ -153,7 +156,7 @@ def visible_indices(environment: Mapping[str, str] = os.environ) -> frozenset[in
     As the library reads it: an item counts only if a comma follows it, and what is no number is skipped.
     """
     items = environment.get(VISIBLE, "").split(",")[:-1]
-    numbers = {int(item) for item in items if item.strip().lstrip("-").isdigit()}
+    numbers = {int(item) for item in items if _NUMBER.fullmatch(item.strip())}
     return frozenset(numbers) or None
 
 

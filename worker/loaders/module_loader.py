@@ -42,9 +42,9 @@ def _blaming(spec: ModelSpec) -> Iterator[None]:
     """Name the factory for whatever it raises."""
     try:
         yield
-    except WorkerError:
+    except (WorkerError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # a library's panic (Rust) and a task that was cancelled are no Exception
         text = f"{type(error).__name__}: {error}"
         raise load_failed(spec, f"its factory {spec.factory} raised {text}") from error
 

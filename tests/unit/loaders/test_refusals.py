@@ -333,6 +333,8 @@ def every(**given): return sorted(given)
 def wants(colour): return colour
 def fails(): raise ValueError("no luck")
 def leaves(): sys.exit(3)
+class Panic(BaseException): pass
+def panics(): raise Panic("called `Option::unwrap()`")
 class Holder:
     @staticmethod
     def inner(spec, more=1): return spec.model_id, more
@@ -359,6 +361,7 @@ def test_factories_get_what_they_have_names_for(tmp_path, monkeypatch):
         ("wants", "wants 'colour', which is not in params; there are path, device_id, dtype, spec"),
         ("fails", "raised ValueError: no luck"),
         ("leaves", "raised SystemExit: 3"),
+        ("panics", "raised Panic: called"),
         ("wans", "is not there: no 'wans' in their_factories; did you mean 'wants'"),
         ("number", "is a int, not a function"),
     ):

@@ -308,7 +308,16 @@ class Named:
 
 @pytest.mark.parametrize(
     ("value", "visible"),
-    [(None, None), ("", None), ("0", None), ("x,", None), ("1,", {1}), ("0,2", {0}), ("2, 0,", {0, 2})],
+    [
+        (None, None),
+        ("", None),
+        ("0", None),
+        ("x,", None),
+        ("1,", {1}),
+        ("0,2", {0}),
+        ("2, 0,", {0, 2}),
+        ("--1,²,-1,", {-1}),
+    ],
 )
 def test_visible_devices(value: str | None, visible: set[int] | None) -> None:
     """An item counts only with a comma behind it, as the library has it."""

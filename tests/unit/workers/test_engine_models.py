@@ -254,6 +254,14 @@ def test_what_an_earlier_model_left_behind_is_not_the_next_ones(make):
             {"params": (("engine", "no_such_library.engine:Engine"),)},
             "needs no_such_library, which is not installed: pip install it",
         ),
+        (
+            {},
+            {"params": (("engine", "tests.rigs.broken_library:Engine"),)},
+            (
+                "its library can't be imported: OSError: libcudart.so.12: cannot open shared object file; mend it, as by"
+                " pip install it --force-reinstall"
+            ),
+        ),
     ],
 )
 def test_what_can_not_be_opened_is_refused_with_its_cause(others, make, say, more, cause):

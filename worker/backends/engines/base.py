@@ -100,5 +100,9 @@ class Engine(Protocol):
         ...
 
 
+class LibraryError(Exception):
+    """An engine's library is installed, and can't be imported: no model of it is to blame."""
+
+
 class EngineError(Exception):
     """A model can't be opened, for a reason that needs no name of an exception's type to be understood."""

@@ -13,7 +13,7 @@ from typing import Any
 from protocol.vocabulary import DeviceKind
 from worker.backends.engines.arrays import Segments
 from worker.backends.engines.asking import asking
-from worker.backends.engines.base import Engine, Reopens, Session
+from worker.backends.engines.base import Engine, LibraryError, Reopens, Session
 from worker.core.cancellation import CancelToken
 from worker.core.log import log
 from worker.core.records import HOST, DeviceInfo
@@ -46,10 +46,17 @@ class EngineHost:
         return (DeviceInfo(HOST, DeviceKind.CPU, "Engine"),)
 
     def engine(self, name: str) -> Engine:
-        """Return an engine, and import its library for the first model that needs it."""
+        """Return an engine, and import its library for the first model that needs it. LibraryError where that fails."""
         if name not in self._engines:
             module, _, kind = name.partition(":")
-            self._engines[name] = getattr(import_module(module), kind)()
+            try:
+                made = import_module(module)
+            except (MemoryError, ModuleNotFoundError):
+                raise
+            except (Exception, SystemExit) as error:
+                text = f"{type(error).__name__}: {error}"
+                raise LibraryError(text) from error
+            self._engines[name] = getattr(made, kind)()
         return self._engines[name]
 
     def add(self, handle: str, session: Session) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from protocol.record import Record
 from worker.backends.base import RemoteWork
-from worker.backends.engines.base import AnswerPrefixes, EngineError, EngineLaunch, FileState
+from worker.backends.engines.base import AnswerPrefixes, EngineError, EngineLaunch, FileState, LibraryError
 from worker.backends.engines.meter import Held
 from worker.backends.engines.process import RELEASE_S, EndedUnderOthersError, EngineProcess, Idle, Lease
 from worker.backends.isolation.call import OnReport
@@ -284,6 +284,10 @@ def _explained(error: RemoteError, launch: EngineLaunch) -> str:
         remedy = (launch.remedies or {}).get(error.module.partition(".")[0])
         return f"needs {error.module}, which is not installed" + ("" if remedy is None else f": {remedy}")
     said = " ".join(str(error).split())
+    broken = said.removeprefix(f"{LibraryError.__name__}: ")
+    if broken != said:
+        remedy = next(iter((launch.remedies or {}).values()), "pip install")
+        return f"its library can't be imported: {broken}; mend it, as by {remedy} --force-reinstall"
     ours = said.removeprefix(f"{EngineError.__name__}: ")
     if ours != said:
         return ours
