@@ -4,7 +4,10 @@ Plain values only (yaml's safe loader): no tag makes an object. A key is the tex
 takes ``off``, ``1.5`` or a date for. A key that appears twice is refused.
 """
 
+import os
 import re
+import select
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,9 @@ import yaml
 from worker.core.paths import said_of
 
 _MAX_BYTES = 2**20
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_SILENCE_SECONDS = 5.0
+"""How long the writer of a pipe may take for its next part."""
 _MAX_VALUES = 200_000
 """What there can be without aliases in so many bytes, and as much again."""
 _MAX_NUMBER_CHARACTERS = 64
@@ -145,8 +151,7 @@ def _text_of(node: yaml.Node) -> str | list[str] | None:
 
 def _read(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_BYTES + 1)
+        text = _bytes_of(path)
         if len(text) > _MAX_BYTES:
             raise YamlError(f"it is longer than {_MAX_BYTES} bytes")
         return text.decode("utf-8-sig")
@@ -155,6 +160,28 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = text[: error.start].count(b"\n") + 1
         raise YamlError(f"it is not UTF-8: byte {text[error.start]:#04x}; save it as that", line) from error
+
+
+def _bytes_of(path: Path) -> bytes:
+    """Read a file, or what comes through a pipe, as of a shell's ``<(...)``; one that brings nothing is not waited for. OSError."""
+    descriptor = os.open(path, _OPEN_FLAGS)
+    try:
+        found = bytearray()
+        while len(found) <= _MAX_BYTES:
+            try:
+                part = os.read(descriptor, _MAX_BYTES + 1 - len(found))
+            except BlockingIOError:
+                if not select.select((descriptor,), (), (), _SILENCE_SECONDS)[0]:
+                    raise YamlError("it is a pipe whose writer writes nothing: name a file") from None
+                continue
+            if not part:
+                break
+            found += part
+        if not found and stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            raise YamlError("it is a pipe, and nobody wrote into it: name a file")
+        return bytes(found)
+    finally:
+        os.close(descriptor)
 
 
 def _refuse_what_grows(node: yaml.Node, sizes: dict[int, int], above: list[int]) -> int:

@@ -138,9 +138,12 @@ class EntryKind(Owner):
         goal = before - offer.bytes
         lots: Sequence[Lot] = offer.tag  # type: ignore[assignment]  # its own offers have lots for a tag
         try:
-            while lots and self._give(lots, goal, token):
+            self._give(lots, goal, token)  # nothing goes where closing gaps has moved all of it since
+            more = self.held_bytes > goal
+            while more and self._is_whole(lots):
                 with self.lock:
-                    lots = self._lots(max(MIB, self.held_bytes - goal)) if self._is_whole(lots) else ()
+                    lots = self._lots(max(MIB, self.held_bytes - goal))
+                more = self._give(lots, goal, token)
         finally:
             with self.lock:
                 self.memory.squeeze()

@@ -1,10 +1,15 @@
 """What is wrong with the operator's file of models is told with its line and key."""
 
 import json
+import os
+import select
+import sys
+import threading
 
 import pytest
 
 from tests.unit.loaders.test_models_file import one, read, refusal
+from worker.loaders import marked_yaml
 from worker.loaders.models_file import ModelConfigError, declared_models, read_models
 
 
@@ -290,3 +295,26 @@ def test_a_file_whose_name_has_a_dollar_is_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = declared_models(tmp_path / "models.yaml", tmp_path / "models")
     assert [each.refused is None for each in found.specs] == [True, False, False]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes with names as POSIX has them")
+def test_a_pipe_is_read_and_never_waited_for_without_end(tmp_path, monkeypatch):
+    """As a shell's ``<(...)`` is one; where nobody writes, or a writer is silent, it is told."""
+    monkeypatch.setattr(marked_yaml, "_SILENCE_SECONDS", 0.01)
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(ModelConfigError, match="nobody wrote into it: name a file"):
+        read_models(path, tmp_path)
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # so that the writer can begin
+    with path.open("wb", buffering=0):
+        os.close(reading)
+        with pytest.raises(ModelConfigError, match="whose writer writes nothing"):
+            read_models(path, tmp_path)
+    monkeypatch.setattr(marked_yaml, "_SILENCE_SECONDS", 20)
+    writer = threading.Thread(target=lambda: path.write_text("models:\n  a: {path: x}\n"))
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    writer.start()
+    select.select((reading,), (), ())
+    assert [each.model_id for each in read_models(path, tmp_path)] == ["a"]
+    os.close(reading)
+    writer.join()

@@ -201,6 +201,18 @@ def test_segments_are_larger_where_more_is_held(huge: bool, monkeypatch: pytest.
             assert cache.get(entry.key).content.data == entry.key.encode() * (int(entry.key) % 3000 // 4)
 
 
+def test_what_was_offered_and_lies_elsewhere_by_now_is_made_up_for() -> None:
+    """Closing the gaps after one offer moves what the next ones are of: as much goes all the same."""
+    world = World()
+    cache, kind = filled(world)
+    offer, before = kind.offers(kind.held_bytes // 2)[0], kind.held_bytes
+    for each in list(kind.memory.segments.values()):
+        kind.memory.move_out(each)
+    assert kind.release(offer, CancelToken(lambda: 0)) == before - kind.held_bytes
+    assert offer.bytes <= before - kind.held_bytes < offer.bytes + 2 * KIB
+    assert len(cache._table) < 1200
+
+
 @pytest.mark.parametrize("size", [10 * KIB, 100 * KIB])
 def test_of_huge_pages_as_much_is_back_as_is_claimed(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system has nothing back of a part of one: each goes as a whole, be it for little or as the last of more."""
