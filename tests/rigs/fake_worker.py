@@ -316,7 +316,6 @@ ACTIONS: dict[str, Callable[[str, Json], None]] = {
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    # fmt: off
     add("--gate", type=Path, help="a FIFO: open it before anything else, and wait for its writer")
     add("--traceback", action="store_true", help="end at once with a traceback")
     add("--only-if", type=Path, help="end at once with code 7 unless this file exists")
@@ -326,13 +325,13 @@ def options() -> argparse.Namespace:
     add("--journal", type=Path, help="append each request's action and id, with this process's id")
     add("--die-on", default="", metavar="ACTION", help="die instead of answering it …")
     add("--deaths", type=int, default=1, help="… until the journal holds it more often than this")
+    add("--refuse-by", default="", metavar="CODE", help="… or do not die, but refuse it by this code")
     add("--stay", action="store_true", help="ignore end of input, SIGTERM and worker.shutdown")
-    add("--answers", type=Path, help="a JSON object: data by action, answered instead of what it would answer")
+    add("--answers", type=Path, help="a JSON object: data by action, answered instead of what it would")
     add("--events", nargs="*", default=[], help="have these events only, as an older worker")
     add("--play", type=Path, nargs=2, help="the two files of a golden conversation")
     add("--hang-on", default="", metavar="ACTION", help="take this action as fake.hang")
     add("--late-on", default="", metavar="ACTION", help="take this action as fake.late_allocate")
-    # fmt: on
     return parser.parse_args()
 
 
@@ -375,6 +374,9 @@ def serve(request: Json, told: argparse.Namespace) -> None:
         with told.journal.open("a") as journal:
             journal.write(f"{action} {request_id} {os.getpid()}\n")
         if action == told.die_on and journal_count(told.journal, action) <= told.deaths:
+            if told.refuse_by:
+                fail(request_id, told.refuse_by, retryable=True)
+                return
             os.kill(os.getpid(), KILL)
     if action in (told.hang_on, told.late_on):
         action = "fake.hang" if action == told.hang_on else "fake.late_allocate"

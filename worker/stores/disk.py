@@ -51,6 +51,16 @@ def gone(folder: Path) -> OutOfMemoryError:
     )
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether there is a file. What ``refusal`` says where that can't be told."""
+    with errors_of(path):
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+
 def device_of(path: Path) -> int | None:
     """Return which disk a file is on; None where it is not there. Files keep no other mark on all kinds of shares."""
     try:

@@ -10,6 +10,7 @@ from worker.core.log import log
 from worker.core.sure_lock import SureLock
 from worker.plugins import CancelToken, Holding, InvalidRequestError, Offer, Usage
 from worker.stores.base import PERSISTENT, EntryFile, Opened, Options, Scope, Tools, named
+from worker.stores.disk import is_there
 from worker.stores.entry import ENTRY_BYTES, HEAD_BYTES, Entry
 from worker.stores.giving import DEAR, MIB, EntryLot, Giving, Lot, PartLot, Pricing, What, offers_of
 from worker.stores.index import EntryStore
@@ -61,7 +62,7 @@ class EntryKind(Owner):
         """Open a store, with what of it is on disk. InvalidRequestError for options that can't be met."""
         options = self.resolved(options)
         path = None if file is None else named(file, PERSISTENT)
-        there = path is not None and path.exists()
+        there = path is not None and is_there(path)
         if options.persist and path is None:
             message = "this worker keeps nothing on disk: start it with --store-folder"
             raise InvalidRequestError.at("data.options.persist", message)

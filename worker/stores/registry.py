@@ -29,6 +29,7 @@ from worker.stores.base import (
     Tools,
     named,
 )
+from worker.stores.disk import is_there
 from worker.stores.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -104,10 +105,10 @@ class Stores:
         return None if known is None else known.store
 
     def on_disk(self, scope: Scope, home: Home) -> bool:
-        """Tell whether there is a file of a store that persists."""
+        """Tell whether there is a file of a store that persists. OutOfMemoryError where its disk does not say."""
         with self._lock:
             file = self._file(scope, home)
-        return file is not None and named(file, PERSISTENT).exists()
+        return file is not None and is_there(named(file, PERSISTENT))
 
     def get(self, name: str, scope: Scope) -> Store:
         """Return an open store. StoreNotFoundError."""

@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+import weakref
 from collections.abc import Container
 
 from worker.core.sure_lock import SureLock
@@ -19,6 +20,7 @@ class TextIndex:
     def __init__(self) -> None:
         self._lock = SureLock()
         self._words = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        weakref.finalize(self, self._words.close)  # once whoever searches is done
         self._words.execute(
             "CREATE VIRTUAL TABLE texts USING fts5(text, content='', tokenize='unicode61 remove_diacritics 2')"
         )

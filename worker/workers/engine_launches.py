@@ -3,6 +3,7 @@
 The header of a graph with thousands of nodes takes a tenth of a second to go through, which is more than opening it.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,11 @@ class EngineLaunches:
     def __init__(self) -> None:
         # All mutable state: what was read, as of which declaration and files.
         self._known: dict[str, _Known] = {}
+
+    def forget(self, model_ids: Iterable[str]) -> None:
+        """Drop what was read of models that are not declared any more."""
+        for each in model_ids:
+            self._known.pop(each, None)
 
     def of(self, spec: ModelSpec, loader: EngineLoader) -> "EngineLaunch":
         """Return a model's launch, with its size. ModelLoadFailedError as its loader raises it."""

@@ -310,6 +310,7 @@ class ModelWorker:
         specs, roles = tuple(specs), tuple(roles)
         self._table.forgive(self.weights.engines.forgive())
         found = self._table.declare(specs, roles)
+        self.weights.launches.forget(found.removed)
         never = CancelToken(self._clock.now_ns)
         for entry in tuple(self._table):
             if entry.outdated and not entry.spec.external:

@@ -151,17 +151,18 @@ class ModelUnloader:
     def _unload(self, eviction: PendingEviction) -> UnloadedModel:
         if eviction.mode is UnloadMode.SHRINK:
             return self._shrink(eviction)
-        residence, entry, copy, receipt = eviction.residence, eviction.entry, None, None
+        residence, entry, copy = eviction.residence, eviction.entry, None
         reason, held = eviction.reason, eviction.host_reservation
-        if held is not None:
-            try:
-                copy = self._weights.offload(residence, held.request, held.allocation_id)
-            except WorkerError as error:
-                reason = f"{reason}; unloaded instead, for offloading failed: {error.message}"
         try:
-            receipt = self._weights.unload(residence)
-        finally:
-            self._evictions.evicted(eviction, copy)
+            if held is not None:
+                copy = self._weights.offload(residence, held.request, held.allocation_id)
+        except WorkerError as error:
+            reason = f"{reason}; unloaded instead, for offloading failed: {error.message}"
+        finally:  # whatever else it raises: one that stayed pending would keep others waiting for ever
+            try:
+                receipt = self._weights.unload(residence)
+            finally:
+                self._evictions.evicted(eviction, copy)
         row = _row(entry.model_id, residence.size_bytes, receipt, eviction.reload_ms, reason, eviction.mode)
         self._tell(residence.device_id, row)
         return row

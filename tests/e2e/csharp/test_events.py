@@ -105,6 +105,21 @@ def test_each_reader_gets_what_it_asked_for(fake: Make, journal: Path) -> None:
     one.stop()
 
 
+def test_a_worker_that_is_shutting_down_refuses_no_reader(fake: Make, journal: Path) -> None:
+    """Its successor is asked, as where it died: a reader only waits a little longer."""
+    refusing = ("--die-on", "worker.subscribe", "--refuse-by", "shutting_down")
+    service = fake("--journal", str(journal), *refusing)
+    ask(service, "worker.ping")  # it runs, and so is asked by the reader
+    reading = Reading(service, "DeviceLost")
+    subscribed(journal, 1)
+    ask(service, "worker.ping")  # answered after the refusal
+    psutil.Process(service.Snapshot.ProcessId).kill()
+    subscribed(journal, 2)
+    ask(service, "fake.events", events=[lost()])
+    assert len(reading.wait_for(1)) == 1
+    reading.stop()
+
+
 def test_each_reader_has_numbers_of_its_own(fake: Make) -> None:
     """However many share the subscription, each counts its own events without a gap."""
     service = fake()

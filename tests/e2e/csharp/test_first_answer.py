@@ -18,6 +18,7 @@ from tests.e2e.csharp.packed import VERSION
 from tests.rigs.dotnet.build import build
 from tests.rigs.dotnet.toolchain import Toolchain
 from tests.rigs.pages import snippets
+from tests.rigs.small_filesystem import small_filesystem
 
 HERE = Path(__file__).resolve().parent
 
@@ -163,6 +164,16 @@ def test_no_python_at_all(toolchain: Toolchain, program: Path, empty: Path, tmp_
     assert done.returncode == 3
     assert done.stdout.startswith("NotFound: no Python was found (python3, python, ")
     assert "and uv were looked for on PATH): install Python 3.11 or newer" in done.stdout
+
+
+def test_no_space_for_the_wheel(toolchain: Toolchain, program: Path, empty: Path, tmp_path: Path) -> None:
+    """A full folder for temporary files is named, and nothing is left in it."""
+    with small_filesystem(tmp_path / "small", 2**16) as small:
+        path, place = interpreters(tmp_path / "path", bare_python()), str(tmp_path / "environment")
+        done = run(toolchain, program, path, empty, place, environment={"TMPDIR": str(small)})
+        assert done.returncode == 3, done.stderr
+        assert done.stdout.startswith(f"NotMade: the worker's wheel could not be unpacked into '{small}/' (")
+        assert list(small.glob("memory-worker-*")) == []
 
 
 def test_all_that_were_looked_at_are_named(

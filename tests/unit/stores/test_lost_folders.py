@@ -98,6 +98,24 @@ def test_a_disk_that_is_read_only_takes_nothing_and_says_so(tmp_path: Path, kind
         world.stores.close()
 
 
+@POSIX
+def test_where_it_can_not_be_told_whether_a_store_is_on_disk_that_is_said(tmp_path: Path) -> None:
+    """It is not taken for one that is not there: what it has would be hidden by an empty one."""
+    world = World(tmp_path)
+    world.cache(persist=True)
+    (home,) = world.stores._kinds
+    world.stores.close()
+    (user,) = (each for each in tmp_path.iterdir() if each.is_dir())
+    shutil.rmtree(user)
+    user.symlink_to(user)  # no path leads through it
+    world.stores = world.made()
+    assert "can't be written" in refused(lambda: world.stores.on_disk(HERE, home))
+    assert "can't be written" in refused(world.cache)
+    user.unlink()
+    assert not world.stores.on_disk(HERE, home)
+    world.stores.close()
+
+
 def test_a_folder_that_can_not_be_had_says_why(tmp_path: Path) -> None:
     """A second worker's, and what is no folder."""
     world = World(tmp_path / "stores")

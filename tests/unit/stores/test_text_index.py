@@ -1,5 +1,6 @@
 """Words of texts: which are found, in which order, and that what goes meanwhile is not."""
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,15 @@ def test_what_is_replaced_or_removed_is_found_no_more(index: TextIndex) -> None:
     index.remove("none")
     assert (found(index, "cat"), found(index, "fish")) == ([], ["a"])
     assert index.held_bytes > 0
+
+
+def test_its_connection_is_closed_with_it() -> None:
+    """Explicitly: Python warns of those that are left to be collected."""
+    made = TextIndex()
+    connection = made._words
+    del made
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
 
 
 def documents(world: World, **options: Any) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.rigs import onnx_files
+from tests.unit.machine import Machine
 from worker.backends.engines.base import EngineLaunch
 from worker.backends.engines.pool import _explained
 from worker.backends.isolation.codec import RemoteError
@@ -46,6 +47,21 @@ def test_a_header_is_read_again_where_the_file_is_another(tmp_path, monkeypatch)
     other.replace(path)
     launch()
     assert len(read) == 6
+
+
+def test_what_was_read_of_a_model_goes_with_its_declaration(tmp_path):
+    """Else a worker whose models change for ever would know all that there ever were."""
+    specs = []
+    for name in "ab":
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(onnx_files.scaling(8))
+        specs.append(ModelSpec(name, "onnx", path, tmp_path))
+    machine = Machine(tmp_path, models=tuple(specs))
+    launches = machine.models.weights.launches
+    for spec in specs:
+        launches.of(spec, OnnxLoader())
+    machine.models.reload(specs[:1], ())
+    assert list(launches._known) == ["a"]
 
 
 @pytest.mark.parametrize(

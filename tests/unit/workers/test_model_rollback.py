@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from protocol.vocabulary import Executed, Initialize, ModelState
+from protocol.vocabulary import Executed, Initialize, ModelState, UnloadMode
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
@@ -22,7 +22,7 @@ from worker.core.errors import (
     WorkerError,
 )
 from worker.core.models import ModelSpec
-from worker.core.records import AllocationRequest
+from worker.core.records import HOST, AllocationRequest
 from worker.manager.model_entry import ModelEntry
 from worker.plugins._leases import Models
 from worker.workers.weights import Source
@@ -131,6 +131,26 @@ def test_what_the_system_is_short_of_for_one_keeps_no_other_from_coming_back(
     assert [row.model_id for row in cancelled.value.details["models_unloaded"]] == ["b"]
     assert state(machine, "a") is ModelState.LOADED
     machine.check()
+
+
+def test_an_offload_that_breaks_unexpectedly_leaves_the_model_unloaded(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is told, and the model is given up all the same: nothing stays pending, and it can be loaded again."""
+    machine = make()
+    machine.load("a")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.backends[HOST], "load", broken)
+        with pytest.raises(RuntimeError, match="unforeseen"):
+            machine.models.unloader.unload("a", machine.token(), UnloadMode.OFFLOAD)
+    assert state(machine, "a") is ModelState.UNLOADED
+    machine.check()
+    machine.load("a")
+    machine.close()
 
 
 def test_a_load_that_fails_leaves_nothing_of_it(make: Make) -> None:

@@ -134,8 +134,8 @@ def _common(
 def _complaints(lines: list[str]) -> Iterator[None]:
     """Gather what the library writes to stderr meanwhile, where alone it says what is wrong; it is passed on, too."""
     sys.stderr.flush()
-    kept = os.dup(_STDERR)
     with tempfile.TemporaryFile() as file:
+        kept = os.dup(_STDERR)
         os.dup2(file.fileno(), _STDERR)
         try:
             yield

@@ -50,7 +50,7 @@ internal sealed class CarriedWheel : IDisposable
     }
 
     /// <summary>Opens a wheel.</summary>
-    /// <exception cref="PythonEnvironmentException">There is none.</exception>
+    /// <exception cref="PythonEnvironmentException">There is none, or no place to unpack it.</exception>
     public static CarriedWheel Open(string? named)
     {
         if (named is not null)
@@ -69,22 +69,43 @@ internal sealed class CarriedWheel : IDisposable
                 "this build of MemoryWorker.Client carries no wheel: set "
                     + $"{nameof(PythonEnvironmentOptions)}.{nameof(PythonEnvironmentOptions.Wheel)} to one that 'pip wheel --no-deps .' "
                     + "made in the project's folder, or use the package");
-        var folder = Directory.CreateTempSubdirectory("memory-worker-").FullName;
-        var path = System.IO.Path.Combine(folder, name[Prefix.Length..]);
-        using (var resource = assembly.GetManifestResourceStream(name)!)
-        using (var file = File.Create(path))
+        string? folder = null;
+        try
         {
-            resource.CopyTo(file);
-        }
+            folder = Directory.CreateTempSubdirectory("memory-worker-").FullName;
+            var path = System.IO.Path.Combine(folder, name[Prefix.Length..]);
+            using (var resource = assembly.GetManifestResourceStream(name)!)
+            using (var file = File.Create(path))
+            {
+                resource.CopyTo(file);
+            }
 
-        return new CarriedWheel(path, folder);
+            return new CarriedWheel(path, folder);
+        }
+        catch (Exception problem) when (problem is IOException or UnauthorizedAccessException)
+        {
+            Remove(folder);
+            throw new PythonEnvironmentException(
+                PythonEnvironmentProblem.NotMade,
+                $"the worker's wheel could not be unpacked into '{System.IO.Path.GetTempPath()}' ({problem.Message}): make space "
+                    + $"there, or set {nameof(PythonEnvironmentOptions.Wheel)} to one that is a file");
+        }
     }
 
-    public void Dispose()
+    public void Dispose() => Remove(_unpacked);
+
+    private static void Remove(string? folder)
     {
-        if (_unpacked is not null)
+        try
         {
-            Directory.Delete(_unpacked, recursive: true);
+            if (folder is not null)
+            {
+                Directory.Delete(folder, recursive: true);
+            }
+        }
+        catch (Exception problem) when (problem is IOException or UnauthorizedAccessException)
+        {
+            // Somebody looks at it, such as a virus scanner: the system clears its temporary files.
         }
     }
 }

@@ -1,5 +1,6 @@
 using System.ComponentModel;
 using System.Diagnostics;
+using MemoryWorker.Client.Processes;
 
 namespace MemoryWorker.Client.Environments;
 
@@ -51,7 +52,7 @@ internal static class Tool
         }
         catch (OperationCanceledException)
         {
-            process.Kill(entireProcessTree: true);
+            ProcessTree.Kill(process);
             cancellationToken.ThrowIfCancellationRequested();
             throw new TimeoutException($"'{fileName}' did not finish within {timeout.TotalSeconds:0.###} s");
         }

@@ -107,17 +107,7 @@ internal sealed class WorkerProcess : IDisposable
     }
 
     /// <summary>Ends the process and what it started. Does not wait and does not throw.</summary>
-    public void Kill()
-    {
-        try
-        {
-            _process.Kill(entireProcessTree: true);
-        }
-        catch (Exception problem) when (problem is InvalidOperationException or Win32Exception or AggregateException)
-        {
-            // It ended by itself, or a child of it did while the tree was walked.
-        }
-    }
+    public void Kill() => ProcessTree.Kill(_process);
 
     public void Dispose()
     {

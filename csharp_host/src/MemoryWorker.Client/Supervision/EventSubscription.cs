@@ -64,7 +64,8 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
                 throw refused.Problem; // Nothing that this reader wants will ever come.
             }
         }
-        catch (WorkerExitedException)
+        catch (Exception problem)
+            when (problem is WorkerExitedException or WorkerRequestException { ErrorCode: ErrorCode.ShuttingDown })
         {
             // Its successor is asked before it is announced.
         }
