@@ -148,7 +148,7 @@ class Connection:
         self.lived_seconds = time.monotonic() - self._started
         with self._lock:
             left, self._pending = self._pending or {}, None
-        how = "the client was closed" if self._closed else self._process.obituary()
+        how = "the client was closed" if self._closed else self._process.obituary(_SHUTDOWN_SECONDS)
         for pending in left.values():
             pending.leave()
             pending.receiver.lost(WorkerExitedError(how))

@@ -82,25 +82,28 @@ class WorkerProcess:
         """Close its input, which ends it once it has answered, and insist after a time. Idempotent."""
         with contextlib.suppress(OSError, ValueError):
             self._close_input(seconds)
-        for insist in (self._process.terminate, self._process.kill):
-            try:
-                self._process.wait(seconds)
-                break
-            except subprocess.TimeoutExpired:
-                insist()
-        self._process.wait()
+        self._ended(seconds)
         if threading.current_thread() is not self._reader:
             self._reader.join(seconds)
         self._errors.join(seconds)
 
-    def obituary(self) -> str:
-        """Return how it ended: exit code and last words."""
-        code = self._process.wait()
+    def obituary(self, seconds: float) -> str:
+        """Return how it ended: exit code and last words. One that goes on without its output is ended, as by ``end``."""
+        code = self._ended(seconds)
         self._errors.join(1.0)
         words = "\n  ".join(self._last_words)
         return f"the worker {ending(code, windows=os.name == 'nt')}" + (
             f"; its last words:\n  {words}" if words else ""
         )
+
+    def _ended(self, seconds: float) -> int:
+        """Wait for its end, and insist after a time. Returns its exit code."""
+        for insist in (self._process.terminate, self._process.kill):
+            try:
+                return self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                insist()
+        return self._process.wait()
 
     def _read(self, on_line: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
         try:
@@ -113,8 +116,10 @@ class WorkerProcess:
                     log.exception("what the worker wrote could not be taken over: %.200r", line)
         finally:
             with contextlib.suppress(OSError, ValueError):
-                self._close_input()
+                self._close_input(0)  # somebody may be writing to it, until it is gone
             on_end()
+            with contextlib.suppress(OSError, ValueError):
+                self._close_input()
 
     def _lines(self) -> Iterator[bytes]:
         """Return whole lines until its output ends."""

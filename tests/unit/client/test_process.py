@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from contextlib import suppress
 
 from tests.e2e.process import PATIENCE_SECONDS, eventually, gone
 from worker.client.process import WorkerProcess
@@ -29,3 +30,32 @@ def test_a_worker_that_reads_nothing_is_ended_all_the_same() -> None:
     assert gone(process.pid)
     writer.join(PATIENCE_SECONDS)
     assert len(failed) == 1
+
+
+def test_a_worker_that_lives_on_without_its_output_keeps_no_caller_waiting() -> None:
+    """It can't answer any more: it is ended, also where somebody writes to it, and whoever waits is told how."""
+    silent = [sys.executable, "-c", "import os, time; os.read(0, 1); os.close(1); time.sleep(600)"]
+    made, told, said = threading.Event(), threading.Event(), list[str]()
+
+    def on_end() -> None:
+        made.wait()
+        said.append(process.obituary(0.1))
+        told.set()
+
+    process = WorkerProcess(silent, lambda _: None, on_end)
+
+    def write() -> None:
+        with suppress(OSError):
+            process.send(bytes(2**20))
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    eventually(process._writing.locked, "a write")
+    made.set()
+    try:
+        assert told.wait(PATIENCE_SECONDS)
+        assert "SIGTERM" in said[0]
+    finally:
+        process.end(0.1)
+    writer.join(PATIENCE_SECONDS)
+    assert gone(process.pid)
