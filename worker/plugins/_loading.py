@@ -45,7 +45,7 @@ def load_plugins(
 def _why_no_name(name: str) -> str | None:
     """Say what to name instead of a file; None for what may be a module's name."""
     path = Path(name)
-    if path.suffix != ".py" and len(path.parts) < 2:
+    if path.suffix != ".py" and path.name == name:
         return None
     return (
         f"it is a file's name: give the module's, {path.stem}, as import does, and have its folder on PYTHONPATH, or start the"

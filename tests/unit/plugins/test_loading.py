@@ -27,7 +27,7 @@ def test_one_that_ends_or_fails_as_it_is_imported(
         load_plugins([name], lambda actions: actions)
 
 
-@pytest.mark.parametrize("name", ["plugin.py", "./plugin.py", "folder/plugin", "{folder}/plugin.py"])
+@pytest.mark.parametrize("name", ["plugin.py", "./plugin", "folder/plugin", "{folder}/plugin.py"])
 def test_a_file_in_place_of_a_module(tmp_path: Path, name: str) -> None:
     """It is told by what name the module goes, and how it is found."""
     name = name.format(folder=tmp_path)
