@@ -363,13 +363,13 @@ def ask(
     return AllocationRequest(DEVICE, size, memory_type, initialize)
 
 
-def until(work: Callable[[], object], seconds: float = 60.0) -> None:
-    """Try until it works: a process that was killed is started again."""
+def until(work: Callable[[], object], refusal: type[Exception] = WorkerError, seconds: float = 60.0) -> None:
+    """Try until it works: a device is looked for, or its process that was killed is started again."""
     end = time.monotonic() + seconds
     while True:
         try:
             work()
-        except WorkerError:
+        except refusal:
             if time.monotonic() > end:
                 raise
             time.sleep(0.05)

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.cuda_checks import DEVICE, GIB, MIB, MOST_CONTEXT_BYTES, MOST_OFF_BYTES, driver_used, say
+from benchmarks.cuda_checks import (
+    DEVICE,
+    GIB,
+    MIB,
+    MOST_CONTEXT_BYTES,
+    MOST_OFF_BYTES,
+    driver_used,
+    say,
+    until,
+)
 from benchmarks.harness import Peer, interleaved, seconds
 from benchmarks.model_load import write_model
 
@@ -128,7 +137,7 @@ def _come_back(worker: Peer) -> None:
     child.kill()
     child.wait(10)
     begun = time.monotonic()
-    _until_done(lambda: worker.ask("memory.load_model", model_id="a", device_id=DEVICE))
+    until(lambda: worker.ask("memory.load_model", model_id="a", device_id=DEVICE), RuntimeError)
     taken, after = time.monotonic() - begun, driver_used()
     say(
         "a killed process's model comes back",
@@ -138,20 +147,6 @@ def _come_back(worker: Peer) -> None:
         after=after,
         seconds=round(taken, 1),
     )
-
-
-def _until_done(ask: Callable[[], object], seconds: float = 60.0) -> None:
-    """Ask until it is done: a device is looked for, or its process is started again."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            ask()
-        except RuntimeError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
-        else:
-            return
 
 
 def _workers() -> Iterator[tuple[str, Peer, Path]]:
@@ -164,5 +159,5 @@ def _workers() -> Iterator[tuple[str, Peer, Path]]:
         file.write_text("models:\n  a: {path: a.safetensors}\n  b: {path: b.safetensors}\n")
         for where, options in PLACES.items():
             with Peer("-m", "worker", "--models", str(file), "--model-root", made, *options) as worker:
-                _until_done(lambda: worker.ask("memory.allocate", size_bytes=MIB, device_id=DEVICE))
+                until(lambda: worker.ask("memory.allocate", size_bytes=MIB, device_id=DEVICE), RuntimeError)
                 yield where, worker, folder

@@ -16,6 +16,7 @@ from worker.backends.host_memory import address_of
 from worker.backends.pieces import Done, no_progress
 from worker.backends.pinned_buffer import PinnedBuffer
 from worker.backends.torch_blocks import TorchBlocks
+from worker.backends.torch_copy import CopyEach, Lane
 from worker.core.cancellation import CancelToken
 from worker.core.errors import DeviceUnavailableError, OutOfMemoryError, UnsupportedError, WorkerError
 from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
@@ -188,27 +189,13 @@ class CudaBackend:
         self, allocation_id: str, size: int, take: Piecewise, token: CancelToken, done: Done
     ) -> None:
         """Copy out of a block without a pause: while one piece is taken the next is on its way."""
-        pinned = self._pinned.get(allocation_id)
-        if pinned is not None:
-            each_piece(pinned.view, size, take, token, done)
-            return
-        device = self._places[allocation_id]
-        block = device.tensor(allocation_id)
-        with device.lanes.lend(token) as lane:
-            lane.read_each(block, size, take, token, done)
+        self._copy_each(Lane.read_each, allocation_id, size, take, token, done)
 
     def write_each(
         self, allocation_id: str, size: int, fill: Piecewise, token: CancelToken, done: Done
     ) -> None:
         """Copy into a block without a pause: while one piece is on its way the next is filled."""
-        pinned = self._pinned.get(allocation_id)
-        if pinned is not None:
-            each_piece(pinned.view, size, fill, token, done)
-            return
-        device = self._places[allocation_id]
-        block = device.tensor(allocation_id)
-        with device.lanes.lend(token) as lane:
-            lane.write_each(block, size, fill, token, done)
+        self._copy_each(Lane.write_each, allocation_id, size, fill, token, done)
 
     def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
         """Make a block and fill it: while a piece is on its way the next is read from its file, by several threads."""
@@ -276,6 +263,18 @@ class CudaBackend:
             message = f"{device_id} is unavailable: {reason}"
             raise DeviceUnavailableError(message, device_id=device_id, state=DeviceState.UNAVAILABLE)
         return device
+
+    def _copy_each(
+        self, copy: CopyEach, allocation_id: str, size: int, work: Piecewise, token: CancelToken, done: Done
+    ) -> None:
+        pinned = self._pinned.get(allocation_id)
+        if pinned is not None:
+            each_piece(pinned.view, size, work, token, done)
+            return
+        device = self._places[allocation_id]
+        block = device.tensor(allocation_id)
+        with device.lanes.lend(token) as lane:
+            copy(lane, block, size, work, token, done)
 
     def _allocate_pinned(
         self, allocation_id: str, device: TorchBlocks, request: AllocationRequest, token: CancelToken

@@ -144,6 +144,10 @@ class Lane:
             self._device.copy(target, source)
 
 
+CopyEach = Callable[[Lane, "torch.Tensor", int, Piecewise, CancelToken, Done], None]
+"""``Lane.read_each``, or ``Lane.write_each``."""
+
+
 def _tensor(memory: memoryview) -> "torch.Tensor":
     import torch  # noqa: PLC0415 - imported long before, by the device
 
