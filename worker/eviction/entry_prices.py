@@ -45,13 +45,19 @@ class ExpectedUses:
         """Return how many uses of an entry are expected within a time; 1 where there was none: what is not known is dear."""
         return self.at(now_ns, within_ns)(entry_id)
 
-    def at(self, now_ns: int, within_ns: int = HALF_LIFE_NS) -> Callable[[Hashable], float]:
-        """Return what tells that of any entry, at one moment: it holds until the next use, and is much quicker for many."""
+    def at(
+        self, now_ns: int, within_ns: int = HALF_LIFE_NS, *, as_learned: bool = False
+    ) -> Callable[[Hashable], float]:
+        """Return what tells that of any entry, at one moment: it holds until the next use, and is much quicker for many.
+
+        ``as_learned``: who calls ``learn`` now and then has nobody wait for it who only looks.
+        """
         within_ns = max(0, within_ns)
-        return self._rates.now(self.of_consumer(now_ns, within_ns), 1.0, now_ns, within_ns)
+        times = self.of_consumer(now_ns, within_ns)
+        return self._rates.now(times, 1.0, now_ns, within_ns, as_learned=as_learned)
 
     def learn(self) -> None:
-        """Learn from what was seen, so that who looks at prices next has not to wait for that."""
+        """Learn from what was seen, which else is done when somebody looks: it takes up to some milliseconds."""
         self._rates.learn()
 
     def of_consumer(self, now_ns: int, within_ns: int = HALF_LIFE_NS) -> float:

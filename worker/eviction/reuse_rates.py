@@ -102,12 +102,16 @@ class ReuseRates:
             often = max(_LEARN_EVERY, len(known) // 16)
             self._stale = not self._rates or tick - self._learned >= min(often, 8 + tick // 4)
 
-    def now(self, times: float, unknown: float, now_ns: int, within_ns: int) -> Callable[[Hashable], float]:
+    def now(
+        self, times: float, unknown: float, now_ns: int, within_ns: int, *, as_learned: bool = False
+    ) -> Callable[[Hashable], float]:
         """Return what tells how often an entry is expected to be used within a time, of ``times`` uses of all; ``unknown`` where it never was.
 
-        It holds until the next use, and takes half a microsecond an entry: a plan looks at thousands.
+        It holds until the next use, and takes half a microsecond an entry: a plan looks at thousands. ``as_learned``: by what was
+        learned last, if anything was.
         """
-        self.learn()  # only now: it takes much longer than to note a use
+        if not (as_learned and self._rates):
+            self.learn()  # only now: it takes much longer than to note a use
         known, tick, rates = self._known, self._tick, self._rates
         if not rates:
             return lambda _: unknown

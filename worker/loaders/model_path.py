@@ -30,6 +30,8 @@ _UNFINISHED = ".aria2"
 _MAX_INDEX_BYTES = 64 * 2**20
 _MAX_SHARDS = 10_000
 _MAX_REVISION_CHARACTERS = 256
+_PIPELINE = "model_index.json"
+"""In the folder of a pipeline of diffusers."""
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx")
 """What a folder is searched for, in this order; which loader a file is for, its contents say."""
 _OF_LOADERS = {
@@ -254,6 +256,11 @@ def _chosen(spec: ModelSpec, names: list[str]) -> list[str]:
             )
     if indexes:
         return [_one_index(spec, indexes)]
+    if _PIPELINE in names:
+        raise load_failed(
+            spec,
+            f"it is a pipeline of several models ({_PIPELINE}): declare each folder in it that is needed, as a model of its own",
+        )
     raise load_failed(
         spec,
         f"it is a folder without a model: there is no *{_INDEX} and none of *{', *'.join(_SUFFIXES)} in it;"

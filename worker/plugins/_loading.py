@@ -1,6 +1,7 @@
 """``--plugin package.module``: importing plugins, and what they add."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from worker.core.log import log
 from worker.core.operator_code import import_operators
@@ -26,7 +27,8 @@ def load_plugins(
             known = set(actions)
             import_operators(name).register(host_of(actions))
         except (Exception, SystemExit) as error:
-            raise PluginError(f"{name}: {type(error).__name__}: {error}") from error
+            why = _why_no_name(name) if isinstance(error, ModuleNotFoundError | TypeError) else None
+            raise PluginError(f"{name}: {why or f'{type(error).__name__}: {error}'}") from error
         for action in actions.keys() - known:
             if action.startswith(RESERVED_SINCE):
                 told = f"{', '.join(RESERVED_SINCE)} begin the protocol's own: give it another name"
@@ -38,3 +40,14 @@ def load_plugins(
                 )
             actions[action] = guarded(actions[action], action, name)
     return actions
+
+
+def _why_no_name(name: str) -> str | None:
+    """Say what to name instead of a file; None for what may be a module's name."""
+    path = Path(name)
+    if path.suffix != ".py" and path.name == name:
+        return None
+    return (
+        f"it is a file's name: give the module's, {path.stem}, as import does, and have its folder on PYTHONPATH, or start the"
+        " worker in it"
+    )

@@ -15,6 +15,8 @@ class Prices:
     def __init__(self) -> None:
         # All mutable state.
         self._uses = ExpectedUses()
+        self._tended = False
+        """Whether what is seen is learned from without anyone's look at prices."""
         self._missed: dict[int, None] = {}
         """What was asked for and not there, of late: putting it is no use of its own."""
         self.used: Callable[[int, int], None] = self._uses.used
@@ -28,7 +30,8 @@ class Prices:
         return self._uses.held_bytes
 
     def learn(self) -> None:
-        """Learn from what was seen, so that a plan has not to wait for that."""
+        """Learn from what was seen, as is done every second from now on: no plan has to wait for that."""
+        self._tended = True
         self._uses.learn()
 
     def missed(self, name: int, now_ns: int) -> None:
@@ -45,7 +48,7 @@ class Prices:
 
     def at(self, now_ns: int) -> Callable[[int], float]:
         """Return what tells how often a hash is expected to be used, at a time: it looks at the rates but once."""
-        return self._uses.at(now_ns)
+        return self._uses.at(now_ns, as_learned=self._tended)
 
 
 class Draws:

@@ -29,6 +29,26 @@ def test_what_comes_back_is_worth_more_than_what_does_not() -> None:
     assert min(_rate(rates, f"often-{index}") for index in range(4)) > 5 * _rate(rates, "once-399")
 
 
+def test_who_looks_may_go_by_what_was_learned_last() -> None:
+    """What was seen since changes nothing for them until it is learned from; where nothing was, it is learned from at once."""
+    uses = ExpectedUses()
+    for index in range(400):
+        uses.used(index, 0)
+
+    def expected() -> float:
+        return uses.at(0, as_learned=True)(399)
+
+    assert expected() == uses.at(0)(399)
+    uses.used(399, 0)
+    for _ in range(100):
+        for entry in range(4):
+            uses.used(entry, 0)
+    before = expected()
+    assert expected() == before
+    uses.learn()
+    assert expected() == uses.at(0)(399) != before
+
+
 def test_of_a_loop_what_comes_next_is_worth_most() -> None:
     """Where a hundred entries are used in turn, the one used longest ago comes soonest."""
     rates = ReuseRates()

@@ -296,6 +296,8 @@ def test_a_folder_of_several_models_is_not_guessed_at(tmp_path):
     folder = tmp_path / "models"
     folder.mkdir()
     assert "it is a folder without a model" in refused(spec(folder, root=tmp_path))
+    (folder / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DConditionModel"]}')
+    assert "declare each folder in it that is needed" in refused(spec(folder, root=tmp_path))
     for name in ("a.pt", "b.pt"):
         torch.save({"w": torch.ones(1)}, folder / name)
     assert "it is a folder with several models, a.pt, b.pt" in refused(spec(folder, root=tmp_path))

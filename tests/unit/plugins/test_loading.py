@@ -25,3 +25,15 @@ def test_one_that_ends_or_fails_as_it_is_imported(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(PluginError, match=f"{name}: {said}"):
         load_plugins([name], lambda actions: actions)
+
+
+@pytest.mark.parametrize("name", ["plugin.py", "./plugin", "folder/plugin", "{folder}/plugin.py"])
+def test_a_file_in_place_of_a_module(tmp_path: Path, name: str) -> None:
+    """It is told by what name the module goes, and how it is found."""
+    name = name.format(folder=tmp_path)
+    with pytest.raises(PluginError) as refused:
+        load_plugins([name], lambda actions: actions)
+    assert str(refused.value) == (
+        f"{name}: it is a file's name: give the module's, plugin, as import does, and have its folder on PYTHONPATH, or start the"
+        " worker in it"
+    )

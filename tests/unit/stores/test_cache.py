@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from protocol.vocabulary import StorePreset
 from tests.unit.stores.stores import HERE, World, item
 from worker.core.cancellation import CancelToken
+from worker.eviction.reuse_rates import ReuseRates
 from worker.plugins import InvalidRequestError, LimitExceededError, StoreNotFoundError, UnsupportedError
 from worker.stores import giving
 from worker.stores.base import Choice, Content, Question, Scope
@@ -47,6 +48,31 @@ def test_the_cheapest_entry_by_its_bytes_goes_first(world: World) -> None:
     assert cache.put(item("e", bytes(KIB), cost_ms=60)).evicted_entries == 1
     assert [each.key for each in cache.page(None, 10).entries] == ["a", "c", "d", "e"]
     assert cache.figures().held_bytes == cache.limit_bytes
+
+
+def test_an_offer_waits_for_nothing_to_be_learned(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tended learns beside everything else; what is not, as where time stands still, when it is asked."""
+    learned: list[str] = []
+    original = ReuseRates.learn
+
+    def learn(rates: ReuseRates) -> None:
+        learned.append("learned")
+        original(rates)
+
+    monkeypatch.setattr(ReuseRates, "learn", learn)
+    cache = world.cache()
+
+    def fill() -> None:
+        for number in range(200):
+            cache.put(item(f"{len(learned)}-{number}", bytes(KIB)))
+
+    fill()
+    world.consumers.by_id["store:cache:answers"].offers(KIB)
+    assert learned == ["learned"]
+    world.stores.tend()
+    fill()
+    world.consumers.by_id["store:cache:answers"].offers(KIB)
+    assert learned == ["learned"] * 2
 
 
 def test_an_entry_that_is_replaced_counts_once(world: World) -> None:
