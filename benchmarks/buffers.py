@@ -4,6 +4,7 @@ python -m benchmarks.buffers
 """
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,7 @@ def main() -> None:
                 np.empty(size, np.uint8).fill(1)
 
             rounds = 200 if size < 2**24 else 40
-            took, floor = interleaved(
-                rounds, lambda work=ours: seconds(work), lambda work=fresh: seconds(work)
-            )
+            took, floor = interleaved(rounds, partial(seconds, ours), partial(seconds, fresh))
             row(name, took * 1e6, floor * 1e6, "us", "< 1 from tens of MiB on")
         machine.close()
 

@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.rigs.dotnet.build import build
-from tests.rigs.dotnet.fixtures import default_out
+from tests.rigs.dotnet.build import build, default_out
 from tests.rigs.dotnet.toolchain import toolchain
 
 REPOSITORY = Path(__file__).resolve().parents[1]

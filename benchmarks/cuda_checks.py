@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -290,11 +291,11 @@ def kills() -> None:
     apart = made_apart()
     recovered: list[float] = []
     for number in range(6):
-        until(lambda number=number: apart.allocate(f"a{number}", ask(GIB), TOKEN))
+        until(partial(apart.allocate, f"a{number}", ask(GIB), TOKEN))
         pid, begun = apart.pid, time.monotonic()
         assert pid is not None
         os.kill(pid, 9)
-        until(lambda number=number: apart.allocate(f"b{number}", ask(MIB), TOKEN))
+        until(partial(apart.allocate, f"b{number}", ask(MIB), TOKEN))
         recovered.append(round(time.monotonic() - begun, 1))
     apart.close()
     time.sleep(2)

@@ -5,11 +5,11 @@
 
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import seconds
@@ -103,7 +103,7 @@ def _times(backend: IsolatedBackend) -> Iterator[tuple[str, str]]:
     took = []
     for n in range(30):
         size = MIB + n * 64 * 1024
-        took.append(_ms(lambda size=size, n=n: backend.allocate(f"t{n}", _ask(size), TOKEN)))
+        took.append(_ms(partial(backend.allocate, f"t{n}", _ask(size), TOKEN)))
     yield "an allocation of 1 to 3 MiB", _median(took)
     for n in range(30):
         backend.free(f"t{n}")
@@ -225,4 +225,4 @@ def _median(took: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -83,7 +83,7 @@ def cycles(worker: Machine, model_id: str, count: int, work: Callable[..., Any],
         after.append(taken())
     drift = after[-1] - after[1]
     print(
-        f"{model_id}: {count} cycles, claimed {row.claimed_bytes / MIB:.1f} MiB, returned {(row.returned_bytes or 0) / MIB:.1f} MiB in the last; "
+        f"{model_id}: {count} cycles, claimed {(row.claimed_bytes or 0) / MIB:.1f} MiB, returned {(row.returned_bytes or 0) / MIB:.1f} MiB in the last; "
         f"process ended in {ended}; drift {drift / MIB:+.2f} MiB (span {(max(after[1:]) - min(after[1:])) / MIB:.2f}); "
         f"receipt off by {100 * max(off):.2f} % at most"
     )
@@ -118,7 +118,7 @@ def loads(folder: Path, name: str, path: Path, count: int) -> None:
         worker.load(name)
         cold[1].append(time.perf_counter() - began)
         worker.memory.close()
-    group = {"engine_group": "g", "loader": "onnx", "params": (("intra_op_num_threads", 1),)}
+    group: dict[str, Any] = {"engine_group": "g", "loader": "onnx", "params": (("intra_op_num_threads", 1),)}
     specs = (
         ModelSpec(name, path=path, model_root=path.parent, **group),
         ModelSpec("small", path=other, model_root=folder, **group),

@@ -24,7 +24,7 @@ from worker.plugins import Call, PluginHost
 from worker.stream.frame_writer import FrameWriter
 
 try:
-    import _testcapi
+    import _testcapi  # type: ignore[import-not-found]  # it has no stub
 except ImportError:  # an interpreter without its own test modules
     _testcapi = None  # CPython has it in tests alone
 
@@ -111,7 +111,7 @@ def _install() -> None:
     for place, name, kind, error in calls:
         if hasattr(place, name):
             setattr(place, name, _failing(kind, getattr(place, name), error, spared))
-    mmap.mmap = _Map  # in its place, to fail
+    mmap.mmap = _Map  # type: ignore[misc]  # in its place, to fail
     if _testcapi is not None:
         orjson.loads, orjson.dumps = _memory.outside(orjson.loads), _memory.outside(orjson.dumps)
 
@@ -125,7 +125,7 @@ def _protocol_descriptors() -> set[int]:
         spared.add(fd)
         make(self, fd, *arguments)
 
-    FrameWriter.__init__ = noting  # in its place, to fail
+    FrameWriter.__init__ = noting  # type: ignore[method-assign]  # in its place, to fail
     spared.update(each._fd for each in gc.get_objects() if isinstance(each, FrameWriter))  # noqa: SLF001 - a writer made before this module names its descriptor to nobody
     return spared
 

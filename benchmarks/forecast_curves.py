@@ -29,7 +29,7 @@ def _curve(
     name: str, used: Callable[[float], float], noise: Callable[[], float], seconds: int = 300
 ) -> Curve:
     """Sample used bytes over time. The end is that of the use itself, without the noise of reading it."""
-    step, rooms = 0.5, []
+    step, rooms = 0.5, list[int]()
     for tick in range(int(_FUTURE_SECONDS / step)):
         left = BUDGET - used(tick * step)
         if left <= 0:

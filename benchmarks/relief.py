@@ -29,7 +29,7 @@ from typing import Any
 import orjson
 import psutil
 
-from protocol.vocabulary import Initialize, OptimizationLevel
+from protocol.vocabulary import Initialize, OptimizationLevel, PressureLevel
 from worker.client import Client, connect
 
 MIB = 2**20
@@ -121,7 +121,7 @@ class Machine:
         self.host = HostCache(client)
         self._make_critical()
         if not first:
-            self.client.model_optimize(device_id="cpu", target_pressure_level="low", dry_run=True)
+            self.client.model_optimize(device_id="cpu", target_pressure_level=PressureLevel.LOW, dry_run=True)
             self.client.optimize(device_id="cpu", optimization_level=OptimizationLevel.NORMAL, dry_run=True)
 
     def _make_critical(self) -> None:

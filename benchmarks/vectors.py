@@ -48,7 +48,8 @@ def made(chance: np.random.Generator, shape: str, count: int, dimensions: int) -
     found = chance.standard_normal((count, dimensions))
     if shape == "clustered":
         found = chance.standard_normal((100, dimensions))[chance.integers(0, 100, count)] + 0.3 * found
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    of_length_1: np.ndarray = found / np.linalg.norm(found, axis=1, keepdims=True)
+    return of_length_1.astype(np.float32)
 
 
 def filled(vectors: np.ndarray) -> tuple[Store, float]:
@@ -100,7 +101,8 @@ def measure(shape: str, count: int, dimensions: int, rounds: int) -> bool:
     turn = iter(range(10**9))
 
     def query() -> np.ndarray:
-        return queries[next(turn) % len(queries)]
+        found: np.ndarray = queries[next(turn) % len(queries)]
+        return found
 
     ours, singles, converted = interleaved(
         rounds,

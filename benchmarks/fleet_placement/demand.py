@@ -102,21 +102,22 @@ def _drawn(shape: str, rng: random.Random, models: tuple[Model, ...]) -> Callabl
     exponent = rng.uniform(0.8, 1.1)
     cumulative = list(accumulate(1 / (rank + 1) ** exponent for rank in range(len(models))))
     order = rng.sample(models, len(models))
-    crowd: Iterator[tuple[float, float, Model]] = _crowds(rng, order)
-    state = {"next": 20.0, "crowd": next(crowd)}
+    crowds = _crowds(rng, order)
+    shift, crowd = 20.0, next(crowds)
 
     def draw(at: float) -> Model:
-        if shape == "drift" and at >= state["next"]:
-            state["next"] = at + 20.0
+        nonlocal shift, crowd
+        if shape == "drift" and at >= shift:
+            shift = at + 20.0
             for _ in range(max(1, len(order) // 20)):
                 left, right = rng.sample(range(len(order)), 2)
                 order[left], order[right] = order[right], order[left]
             if rng.random() < 0.05:
                 rng.shuffle(order)
         if shape == "crowds":
-            while at > state["crowd"][1]:
-                state["crowd"] = next(crowd)
-            begins, _, model = state["crowd"]
+            while at > crowd[1]:
+                crowd = next(crowds)
+            begins, _, model = crowd
             if at >= begins and rng.random() < 0.2:
                 return model
         return rng.choices(order, cum_weights=cumulative)[0]
