@@ -5,10 +5,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from protocol.vocabulary import DeviceKind, DeviceState
 from worker.backends.cpu import CpuBackend
@@ -24,6 +26,7 @@ SHARED_BYTES = 33 * MIB + 5
 """Of a block that is copied in two pieces, the last of them no whole page."""
 SIMULATED = "worker.backends.simulated:simulated_in_process"
 TORCH = "torch_on_cpu:in_process"
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
 
 
 class NoDelay(SystemClock):

@@ -11,7 +11,7 @@ import pytest
 from protocol.vocabulary import Executed
 from tests.e2e.process import eventually
 from tests.rigs.model_files import spec, write_model
-from tests.unit.isolation import MIB, SIMULATED, TORCH, ask, content_of, isolated, kill, never
+from tests.unit.isolation import MIB, SIMULATED, TORCH, ask, content_of, isolated, kill, needs_torch, never
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.isolation import filling, loading
 from worker.core.cancellation import CancelToken
@@ -74,7 +74,7 @@ def check_content(backend: IsolatedBackend, file: WeightFile, tensors: dict[str,
         assert content[each.offset : each.offset + each.placed_bytes] == tensors[each.name], each.name
 
 
-@pytest.mark.parametrize("device", [SIMULATED, TORCH])
+@pytest.mark.parametrize("device", [SIMULATED, pytest.param(TORCH, marks=needs_torch)])
 def test_the_process_reads_the_file(tmp_path: Path, reads: Reads, device: str) -> None:
     """Not a byte of the weights is read here; progress rises to the end, and nothing stays mapped or open there."""
     tensors = write_model(tmp_path / "m.safetensors", *SIZES)
@@ -175,7 +175,8 @@ def test_a_file_that_is_replaced_while_it_is_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there a file that is mapped can't be cut short")
 @pytest.mark.parametrize(
-    ("device", "option"), [("misbehaving_backends:CutsShort", "path"), (TORCH, "cut_short")]
+    ("device", "option"),
+    [("misbehaving_backends:CutsShort", "path"), pytest.param(TORCH, "cut_short", marks=needs_torch)],
 )
 def test_a_file_that_is_cut_short_while_it_is_loaded(tmp_path: Path, device: str, option: str) -> None:
     """It is an error that names the tensor; the process lives, nothing is left there, and the next load is right."""
@@ -198,7 +199,7 @@ def test_a_file_that_is_cut_short_while_it_is_loaded(tmp_path: Path, device: str
             check_content(backend, file, tensors)
 
 
-@pytest.mark.parametrize("device", [SIMULATED, TORCH])
+@pytest.mark.parametrize("device", [SIMULATED, pytest.param(TORCH, marks=needs_torch)])
 def test_cancelling_leaves_nothing(tmp_path: Path, device: str) -> None:
     """A load that is cancelled on its way is undone, and the next one is right."""
     tensors = write_model(tmp_path / "m.safetensors", *SIZES)

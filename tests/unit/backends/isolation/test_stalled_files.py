@@ -57,6 +57,8 @@ def give_up_a_load(backend: IsolatedBackend, share: StalledShare, *, opening: bo
         token.cancel()
         loading.join(30)
     assert len(ended) == 1
+    # Who cancels hears of it after a quarter of a second, whatever the process has heard by then.
+    eventually(lambda: stuck(backend), "the process has given it up")
     backend.free("meanwhile")
     return file.total_bytes
 
