@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -36,27 +37,8 @@ def models() -> None:
 
 def loading() -> None:
     """A load out of the page cache keeps up with safetensors' own reader."""
-    import torch  # noqa: PLC0415 - importing torch takes seconds, which who has no CUDA device need not wait for
-    from safetensors.torch import load_file  # noqa: PLC0415 - of this check alone
-
-    def ours() -> float:
-        taken = seconds(lambda: worker.ask("memory.load_model", model_id="a", device_id=DEVICE))
-        worker.ask("memory.unload_model", model_id="a")
-        return taken
-
-    def theirs() -> float:
-        tensors: list[object] = []
-
-        def work() -> None:
-            tensors.append(load_file(folder / "a.safetensors", device=DEVICE))
-            torch.cuda.synchronize()
-
-        taken = seconds(work)
-        tensors.clear()
-        torch.cuda.empty_cache()
-        return taken
-
-    for where, worker, folder in _workers():  # noqa: B007 - both works close over them
+    for where, worker, folder in _workers():
+        ours, theirs = partial(_load, worker), partial(_load_by_safetensors, folder / "a.safetensors")
         ours()
         theirs()
         own, peer = interleaved(ROUNDS, ours, theirs)
@@ -70,6 +52,28 @@ def loading() -> None:
 
 
 CHECKS: dict[str, Callable[[], None]] = {each.__name__: each for each in (models, loading)}
+
+
+def _load(worker: Peer) -> float:
+    taken = seconds(lambda: worker.ask("memory.load_model", model_id="a", device_id=DEVICE))
+    worker.ask("memory.unload_model", model_id="a")
+    return taken
+
+
+def _load_by_safetensors(path: Path) -> float:
+    import torch  # noqa: PLC0415 - importing torch takes seconds, which who has no CUDA device need not wait for
+    from safetensors.torch import load_file  # noqa: PLC0415 - of this check alone
+
+    tensors: list[object] = []
+
+    def work() -> None:
+        tensors.append(load_file(path, device=DEVICE))
+        torch.cuda.synchronize()
+
+    taken = seconds(work)
+    tensors.clear()
+    torch.cuda.empty_cache()
+    return taken
 
 
 def _come_and_go(worker: Peer, where: str) -> None:

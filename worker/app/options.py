@@ -123,23 +123,24 @@ def simulated_device(text: str) -> dict[str, int | float]:
     return device
 
 
-def _number(text: str, lowest: float, most: float, unit: str) -> float:
+def number(text: str, lowest: float, most: float, what: str, unit: str = "") -> float:
+    """Read a number within bounds."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not lowest <= value <= most:
-        message = f"{text!r} is not a time from {lowest} to {most} {unit}"
+        message = f"{text!r} is not {what} from {lowest} to {most} {unit}".rstrip()
         raise argparse.ArgumentTypeError(message)
     return value
 
 
 def _milliseconds(text: str) -> float:
-    return _number(text, 0, 3_600_000, "ms")  # an hour is longer than any device takes
+    return number(text, 0, 3_600_000, "a time", "ms")  # an hour is longer than any device takes
 
 
 def _seconds(text: str) -> float:
-    return _number(text, 0.1, 3600, "s")  # a collector never comes more often
+    return number(text, 0.1, 3600, "a time", "s")  # a collector never comes more often
 
 
 def _shared_memory(text: str) -> SharedMemoryKind:

@@ -1,12 +1,11 @@
 """``python -m memory_worker simulate FILE``: what a trace costs under each policy or arrangement, and at best."""
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
 from protocol.vocabulary import EvictionStrategy
-from worker.app.options import size
+from worker.app.options import number, size
 from worker.core.output import Claim, Parser, as_it_is, put
 from worker.core.paths import said_of
 
@@ -74,19 +73,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _regret(text: str) -> float:
-    return _number(text, 0, _MOST_PERCENT, "a percentage") / 100
+    return number(text, 0, _MOST_PERCENT, "a percentage") / 100
 
 
 def _seconds(text: str) -> float:
-    return _number(text, 0, _MOST_SECONDS, "a time in seconds")
-
-
-def _number(text: str, lowest: float, most: float, what: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not lowest <= value <= most:
-        message = f"{text!r} is not {what} from {lowest} to {most}"
-        raise argparse.ArgumentTypeError(message)
-    return value
+    return number(text, 0, _MOST_SECONDS, "a time in seconds")
