@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -100,6 +100,8 @@ def test_the_end_and_a_pause_are_said() -> None:
     st.integers(20, 200), st.integers(8, 60), st.integers(0, 20), st.integers(0, 50), st.integers(0, 50),
     st.text(max_size=40),
 )  # fmt: skip
+@example(20, 8, 1, 0, 0, "node-1/")
+@example(20, 8, 3, 5, 5, "node-1/")
 def test_it_fits_any_window(
     width: int, height: int, devices: int, owners: int, models: int, name: str
 ) -> None:

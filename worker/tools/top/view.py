@@ -62,7 +62,7 @@ class View:
             each = [Line(row, row.device_id, begins_node=True) for row in shown.devices[:lines]]
             devices = [_devices(each, width, f" +{hidden}" if hidden else "", plain=plain)]
         rows = max(len(shown.owners), len(shown.models), 1)
-        middle = max(1, min(rows, left // 2))
+        middle = max(min(1, left), min(rows, left // 2))
         story = max(0, left - middle)
         yield self._title(width)
         yield from devices
