@@ -9,6 +9,7 @@ import gc
 import mmap
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -248,12 +249,8 @@ class CutsShort(_Simulated):
 class TouchesWhatIsGone(_Simulated):
     """As a driver whose own file was cut short: a SIGBUS that has nothing to do with what is copied."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self._path = path
-
     def write(self, name: str, offset: int, data: memoryview, token: CancelToken) -> None:
-        with Path(self._path).open("wb+") as file:
+        with tempfile.TemporaryFile() as file:  # each call's own: nobody makes it whole again
             file.truncate(MIB)
             mapped = mmap.mmap(file.fileno(), MIB)
             file.truncate(0)

@@ -74,10 +74,9 @@ def test_a_file_that_is_cut_short_in_the_middle_of_a_copy(host: CpuBackend) -> N
         assert backend.live() == {"a"}
 
 
-def test_a_signal_of_something_else(host: CpuBackend, tmp_path: Path) -> None:
+def test_a_signal_of_something_else(host: CpuBackend) -> None:
     """A process that touches what is gone elsewhere dies of that, as it does when nothing is copied."""
-    path = str(tmp_path / "driver")
-    with isolated("misbehaving_backends:TouchesWhatIsGone", path=path) as backend:
+    with isolated("misbehaving_backends:TouchesWhatIsGone") as backend:
         backend.probe()
         backend.allocate("a", AllocationRequest("sim:0", SHARED_BYTES), never())
         with pytest.raises(DeviceUnavailableError, match="died of SIGBUS"):
