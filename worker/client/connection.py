@@ -43,10 +43,12 @@ class Connection:
         self._closed = False
         self._room = threading.BoundedSemaphore(DEFAULT_MAX_INFLIGHT)
         """One for each request that the worker admits at once: more would only be refused."""
-        self._started, self.lived_seconds = time.monotonic(), 0.0
+        self.ended_at = 0.0
+        """When it ended, by ``time.monotonic``; only of one that did."""
         self._process = WorkerProcess(command, self._take, self._ended)
         try:
             self.hello = self._introduce()
+            self._answered_at = time.monotonic()
         except BaseException:
             self.close()
             raise
@@ -55,9 +57,9 @@ class Connection:
         self.pid = self._process.pid
 
     @property
-    def ended_at(self) -> float:
-        """When it ended, by ``time.monotonic``; only of one that did."""
-        return self._started + self.lived_seconds
+    def lived_seconds(self) -> float:
+        """For how long it was there to answer; only of one that ended."""
+        return max(0.0, self.ended_at - self._answered_at)
 
     @property
     def alive(self) -> bool:
@@ -145,7 +147,7 @@ class Connection:
             pending.receiver.reply(message)
 
     def _ended(self) -> None:
-        self.lived_seconds = time.monotonic() - self._started
+        self.ended_at = time.monotonic()
         with self._lock:
             left, self._pending = self._pending or {}, None
         how = "the client was closed" if self._closed else self._process.obituary(_SHUTDOWN_SECONDS)

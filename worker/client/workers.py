@@ -13,7 +13,7 @@ from worker.client.process import default_command
 from worker.core.errors import WorkerError
 
 _QUICK_SECONDS = 1.0
-"""A worker that ends so soon after its start would do so again."""
+"""A worker that ends so soon after its first answer, however long that took, would do so again."""
 _WAIT_SECONDS = (0.0, 0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0)
 """How long no new one is started after as many quick ends in a row."""
 
@@ -54,11 +54,10 @@ class Workers:
                     f"the worker died {self._quick_ends} times at its start; tried again in {left:.1f} s"
                 )
                 raise WorkerExitedError(message, Executed.NO)
-            started = time.monotonic()
             try:
                 self._current = Connection(self._command, self._event, self._ended)
             except WorkerExitedError:
-                self._note_end(time.monotonic() - started)
+                self._note_end(0.0)
                 raise
             if self._readers:
                 self._ask_for_events(self._current)
