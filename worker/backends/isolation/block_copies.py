@@ -39,8 +39,9 @@ class BlockCopies:
                 send(child, self._slots, "write", allocation_id, offset, data, token)
 
     def read_each(
-        self, allocation_id: str, size: int, take: Piecewise, token: CancelToken, done: Done
-    ) -> None:
+        self, allocation_id: str, size: int, take: Piecewise, token: CancelToken, done: Done,
+        *, in_order: bool = False,  # noqa: ARG002 - it always is
+    ) -> None:  # fmt: skip
         """Copy all of a block out, without a pause: ``take`` is called with each place and what lies there."""
         device_id = self._held.place_of(allocation_id)
         with self._presence.using(device_id, Executed.NO, token=token) as child:
@@ -75,6 +76,17 @@ class BlockCopies:
             fill(start, piece)
             self.write(allocation_id, start, piece, token)
             done(start + len(piece))
+
+    def copy_within(
+        self, source_id: str, destination_id: str, offset: int, length: int, token: CancelToken
+    ) -> bool:
+        """Have the process copy part of a block to another. False, and nothing was done, where its devices can't."""
+        with self._presence.using(
+            self._held.place_of(source_id), Executed.UNKNOWN, length, token=token
+        ) as child:
+            if self._displaced.names():
+                return False
+            return bool(child.call("copy_within", source_id, destination_id, offset, length, token=token))
 
     def read_file(self, allocation_id: str, path: str, size: int, token: CancelToken, done: Done) -> bool:
         """Have all of a block copied to a file that a host maps. False, and nothing was done, where it can't be mapped there."""
