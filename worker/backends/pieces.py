@@ -18,6 +18,9 @@ _FEWEST, _MOST, _CPUS_EACH = 2, 4, 4
 """Threads, where there are so many processors for each: copies and reads of files go up with them (5, 11 and 21 GiB/s of
 the page cache by one, two and four of an EPYC's 16), and most of the processors are left to inference."""
 
+PART_BYTES = 32 * 2**20
+"""What a thread copies before it takes the next part, where a copy is of many pieces: the wait for the last of them is 1 % of it."""
+
 Done = Callable[[int], None]
 """Called with the completed bytes, after each piece."""
 Piece = TypeVar("Piece")
@@ -40,9 +43,9 @@ def take_turns(
     token: CancelToken,
     done: Done | None = None,
     *,
-    total_bytes: int,
+    threads: int,
 ) -> None:
-    """Do every piece; ``work`` returns its bytes. Small work is this thread's alone.
+    """Do every piece by so many threads, this one among them; ``work`` returns its bytes.
 
     Errors: what ``work`` raises, and what ``token`` does between pieces; all threads have ended then.
     """
@@ -70,13 +73,26 @@ def take_turns(
 
     helpers: list[SureEvent] = []
     with suppress(OutOfMemoryError):  # who finds no more threads does it with those that are there
-        for _ in range(1, threads_for(total_bytes)):
+        for _ in range(1, threads):
             helpers.append(start_thread(run, "pieces"))  # noqa: PERF401 - those that started are waited for
     run()
     for ended in helpers:
         ended.wait()
     if failures:
         raise failures[0]
+
+
+def copy_parts(
+    size: int, copy: Callable[[int, int], None], token: CancelToken, done: Done, *, threads: int
+) -> None:
+    """Copy parts of a block by so many threads: ``copy`` is called with where each begins, and its length."""
+
+    def copy_part(start: int) -> int:
+        length = min(PART_BYTES, size - start)
+        copy(start, length)
+        return length
+
+    take_turns(range(0, size, PART_BYTES), copy_part, token, done, threads=threads)
 
 
 def _cpus() -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from worker.backends.base import Piecewise
 from worker.backends.block_copy import from_memory
-from worker.backends.pieces import PARALLEL_FROM_BYTES, Done, no_progress, take_turns
+from worker.backends.pieces import Done, copy_parts, no_progress, threads_for
 from worker.backends.torch_copy import STAGED_BYTES, CopyEach, Lane, Translating
 from worker.backends.torch_device import TorchDevice
 from worker.core.cancellation import CancelToken
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 _KEPT = 4
 """Lanes that stay for the next copy: 16 MiB of locked host memory."""
-
-_PART_BYTES = 32 * 2**20
-"""What a thread copies on its lane before it takes the next part: the wait for its last piece is 1 % of it."""
 
 
 class Lanes:
@@ -73,20 +70,19 @@ class Lanes:
         *, in_order: bool,
     ) -> None:  # fmt: skip
         """Copy a block's first bytes, by several threads unless ``work`` is to be called with one place after the other."""
-        if in_order or size < PARALLEL_FROM_BYTES:
+        threads = 1 if in_order else threads_for(size)
+        if threads == 1:
             with self.lend(token) as lane:
                 copy(lane, block[:size], size, work, token, done)
             return
         with self.sharing(token) as sharing:
 
-            def copy_part(start: int) -> int:
-                length = min(_PART_BYTES, size - start)
+            def copy_part(start: int, length: int) -> None:
                 part = block[start : start + length]
                 with sharing.one() as lane:
                     copy(lane, part, length, lambda at, piece: work(start + at, piece), token, no_progress)
-                return length
 
-            take_turns(range(0, size, _PART_BYTES), copy_part, token, done, total_bytes=size)
+            copy_parts(size, copy_part, token, done, threads=threads)
 
     def close(self) -> None:
         """Give all that are idle up."""

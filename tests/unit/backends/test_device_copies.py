@@ -10,13 +10,14 @@ from protocol.vocabulary import MemoryType
 from tests.rigs.torch_on_cpu import TorchOnCpu
 from tests.unit.backends.cuda_on_cpu import MIB, TOKEN, ask, contents
 from tests.unit.isolation import TORCH, isolated, never
+from worker.backends import pieces
 from worker.backends.base import RemoteWork
 from worker.backends.block_copy import copy_block
 from worker.backends.cuda import CudaBackend
 from worker.backends.cuda_probe import Found
 from worker.backends.host_memory import AnonymousBuffer
 from worker.backends.isolation.slots import SLOT_BYTES, SLOTS
-from worker.backends.pieces import PARALLEL_FROM_BYTES, no_progress
+from worker.backends.pieces import PARALLEL_FROM_BYTES, PART_BYTES, no_progress
 from worker.backends.torch_copy import STAGE_BYTES
 from worker.core.errors import DeviceLostError
 from worker.core.records import AllocationRequest, DeviceInfo
@@ -177,3 +178,36 @@ def test_between_two_blocks_of_a_process_that_cannot() -> None:
         found = bytearray(SIZE)
         apart.read("b", 0, memoryview(found), never())
         assert found == data
+
+
+def test_several_threads_copy_to_and_from_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are processors for them: every place once, both ways; one after the other where that is asked for."""
+    monkeypatch.setattr(pieces, "_cpus", lambda: 16)
+    data = os.urandom(2 * PART_BYTES + SIZE)
+    three = threading.Barrier(3, timeout=30)
+
+    def meet(at: int) -> None:
+        if at % PART_BYTES == 0 and at < 3 * PART_BYTES:  # the first piece of each of the first parts
+            three.wait()
+
+    def fill(at: int, piece: memoryview) -> None:
+        meet(at)
+        piece[:] = data[at : at + len(piece)]
+
+    found = bytearray(len(data))
+
+    def take(at: int, piece: memoryview) -> None:
+        meet(at)
+        found[at : at + len(piece)] = piece
+
+    with isolated() as apart:
+        apart.probe()
+        apart.allocate("a", AllocationRequest("sim:0", len(data)), never())
+        told: list[int] = []
+        apart.write_each("a", len(data), fill, never(), told.append)
+        apart.read_each("a", len(data), take, never(), told.append)
+        assert found == data
+        assert told[3::4] == [len(data), len(data)]
+        places: list[int] = []
+        apart.read_each("a", len(data), lambda at, _: places.append(at), never(), no_progress, in_order=True)
+        assert places == list(range(0, len(data), SLOT_BYTES))

@@ -20,9 +20,8 @@ def test_threads(monkeypatch: pytest.MonkeyPatch, cpus: int, threads: int) -> No
     assert threads_for(PARALLEL_FROM_BYTES - 1) == 1
 
 
-def test_each_piece_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_piece_once() -> None:
     """All four threads have a piece at once, and progress rises to the end."""
-    monkeypatch.setattr(pieces, "_cpus", lambda: 16)
     all_four = threading.Barrier(4, timeout=30)
     taken: list[int] = []
     told: list[int] = []
@@ -33,7 +32,7 @@ def test_each_piece_once(monkeypatch: pytest.MonkeyPatch) -> None:
         taken.append(piece)
         return 10
 
-    take_turns(range(40), work, TOKEN, told.append, total_bytes=PARALLEL_FROM_BYTES)
+    take_turns(range(40), work, TOKEN, told.append, threads=4)
     assert sorted(taken) == list(range(40))
     assert told == list(range(10, 410, 10))
 
@@ -41,7 +40,6 @@ def test_each_piece_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("started", [0, 1])
 def test_threads_that_are_not_to_be_had(monkeypatch: pytest.MonkeyPatch, started: int) -> None:
     """The work is done by those there are."""
-    monkeypatch.setattr(pieces, "_cpus", lambda: 16)
     start, left = pieces.start_thread, [None] * started
 
     def short(run: object, name: str) -> object:
@@ -52,13 +50,12 @@ def test_threads_that_are_not_to_be_had(monkeypatch: pytest.MonkeyPatch, started
 
     monkeypatch.setattr(pieces, "start_thread", short)
     taken: list[int] = []
-    take_turns(range(9), lambda piece: taken.append(piece) or 1, TOKEN, total_bytes=PARALLEL_FROM_BYTES)
+    take_turns(range(9), lambda piece: taken.append(piece) or 1, TOKEN, threads=4)
     assert sorted(taken) == list(range(9))
 
 
-def test_a_piece_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_piece_that_fails() -> None:
     """Its error is raised once all threads have ended; no piece is begun after it."""
-    monkeypatch.setattr(pieces, "_cpus", lambda: 16)
     before = threading.active_count()
     all_four = threading.Barrier(4, timeout=30)
     taken: list[int] = []
@@ -73,6 +70,6 @@ def test_a_piece_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         return 1
 
     with pytest.raises(ValueError, match="1"):
-        take_turns(range(4), work, TOKEN, total_bytes=PARALLEL_FROM_BYTES)
+        take_turns(range(4), work, TOKEN, threads=4)
     assert sorted(taken) == [0, 1, 2, 3]
     assert threading.active_count() == before

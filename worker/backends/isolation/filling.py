@@ -11,7 +11,7 @@ from worker.backends.base import DeviceBackend, PutsAtOnce, Range, Write
 from worker.backends.host_memory import copy_between
 from worker.backends.isolation.model_files import ModelFiles, reads_itself
 from worker.backends.isolation.touch_guard import TouchGuard
-from worker.backends.pieces import take_turns
+from worker.backends.pieces import take_turns, threads_for
 from worker.core.cancellation import CancelToken
 from worker.core.records import AllocationRequest, Block
 from worker.core.shortages import start_thread
@@ -100,7 +100,7 @@ class Filling:
                 iter(self._pieces.get, None),
                 partial(_put, write),
                 token,
-                total_bytes=self.request.size_bytes if several else 0,
+                threads=threads_for(self.request.size_bytes) if several else 1,
             )
         if not self._whole:
             raise NotWholeError
