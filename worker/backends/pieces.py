@@ -95,7 +95,12 @@ def copy_parts(
     take_turns(range(0, size, PART_BYTES), copy_part, token, done, threads=threads)
 
 
-def _cpus() -> int:
-    if sys.platform == "linux":
+if sys.platform == "linux":
+
+    def _cpus() -> int:
         return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+
+else:
+
+    def _cpus() -> int:
+        return os.cpu_count() or 1
