@@ -16,6 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # it is run as a file
+
+from tests.rigs.golden_player import Player
+
 Json = dict[str, Any]
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -67,38 +71,6 @@ def wait_for_ever() -> NoReturn:
     """Read nothing, answer nothing, until killed."""
     while True:
         threading.Event().wait()
-
-
-class Player:
-    """Plays the other side of a golden conversation: a request that stands in it gets what was answered there."""
-
-    def __init__(self, sent: Path, answered: Path) -> None:
-        self._requests = [one for one in map(_object, sent.read_bytes().splitlines()) if one]
-        self._lines = [json.loads(line) for line in answered.read_bytes().splitlines()]
-
-    def play(self, request: Json) -> bool:
-        """Send progress and reply under the host's own request id; false where the request is not in it."""
-        for at, one in enumerate(self._requests):
-            if one.get("action") == request["action"] and one.get("data", {}) == request["data"]:
-                del self._requests[at]
-                return self._send(one.get("request_id"), request["request_id"])
-        return False
-
-    def _send(self, golden_id: object, request_id: str) -> bool:
-        for line in [line for line in self._lines if line.get("request_id") == golden_id]:
-            self._lines.remove(line)
-            send({**line, "request_id": request_id})
-            if "success" in line:
-                return True
-        return False
-
-
-def _object(line: bytes) -> Json | None:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 # ---- what can be asked of it ------------------------------------------------------------------------
@@ -324,11 +296,14 @@ def options() -> argparse.Namespace:
     add("--stdout-junk", default="", help="write this line before reading anything")
     add("--journal", type=Path, help="append each request's action and id, with this process's id")
     add("--die-on", default="", metavar="ACTION", help="die instead of answering it …")
-    add("--deaths", type=int, default=1, help="… until the journal holds it more often than this")
+    add("--spared", type=int, default=0, help="… but the first so many that the journal holds …")
+    add("--deaths", type=int, default=1, help="… and those after so many more")
     add("--refuse-by", default="", metavar="CODE", help="… or do not die, but refuse it by this code")
+    add("--ignore-it", action="store_true", help="… or do not die, but never answer it")
     add("--stay", action="store_true", help="ignore end of input, SIGTERM and worker.shutdown")
     add("--answers", type=Path, help="a JSON object: data by action, answered instead of what it would")
-    add("--events", nargs="*", default=[], help="have these events only, as an older worker")
+    add("--events", nargs="*", default=[], help="have these events only, as an older worker …")
+    add("--older-unless", type=Path, help="… unless this file exists")
     add("--play", type=Path, nargs=2, help="the two files of a golden conversation")
     add("--hang-on", default="", metavar="ACTION", help="take this action as fake.hang")
     add("--late-on", default="", metavar="ACTION", help="take this action as fake.late_allocate")
@@ -355,11 +330,11 @@ def main() -> None:
     if told.stay:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ACTIONS["worker.shutdown"] = hang
-    _events[:] = told.events
+    _events[:] = [] if told.older_unless and told.older_unless.exists() else told.events
     if told.answers:
         for action, data in json.loads(told.answers.read_bytes()).items():
             ACTIONS[action] = lambda request_id, _data, data=data: succeed(request_id, data)
-    player = Player(*told.play) if told.play else None
+    player = Player(*told.play, send) if told.play else None
     for number, line in enumerate(sys.stdin.buffer):
         request = json.loads(line)
         if number == 0 or player is None or not player.play(request):
@@ -373,11 +348,12 @@ def serve(request: Json, told: argparse.Namespace) -> None:
     if told.journal:
         with told.journal.open("a") as journal:
             journal.write(f"{action} {request_id} {os.getpid()}\n")
-        if action == told.die_on and journal_count(told.journal, action) <= told.deaths:
+        if action == told.die_on and 0 < journal_count(told.journal, action) - told.spared <= told.deaths:
             if told.refuse_by:
                 fail(request_id, told.refuse_by, retryable=True)
-                return
-            os.kill(os.getpid(), KILL)
+            elif not told.ignore_it:
+                os.kill(os.getpid(), KILL)
+            return
     if action in (told.hang_on, told.late_on):
         action = "fake.hang" if action == told.hang_on else "fake.late_allocate"
     if action in ("fake.hang", "fake.hang_reporting", "fake.ignore_cancel", "fake.late_allocate"):

@@ -43,6 +43,8 @@ public interface IPythonWorkerService : IAsyncDisposable
     /// sends what any reader asked for, until the last such reader has left.
     /// </summary>
     /// <exception cref="WorkerStartException">No worker could be started.</exception>
+    /// <exception cref="WorkerRequestException">The worker, or a successor of it, refuses to send them.</exception>
+    /// <exception cref="WorkerTimeoutException">The worker does not answer.</exception>
     /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
     IAsyncEnumerable<WorkerEvent> ReadEventsAsync(
         IReadOnlyCollection<EventName> events, CancellationToken cancellationToken = default);

@@ -27,7 +27,7 @@ public sealed class PythonWorkerService : IPythonWorkerService, IWorkerSink
         options.Validate();
         _options = options;
         _supervisor = new WorkerSupervisor(options, this);
-        _events = new EventSubscription(_supervisor);
+        _events = new EventSubscription(_supervisor, options.StartTimeout);
         _logs = new(entry => Raise(LogReceived, entry, nameof(LogReceived)), WaitingLogs, options.TimeProvider);
     }
 
@@ -115,7 +115,8 @@ public sealed class PythonWorkerService : IPythonWorkerService, IWorkerSink
 
     void IWorkerSink.OnEvent(WorkerEvent one) => _events.Publish(one);
 
-    Task IWorkerSink.OnConnectedAsync(WorkerConnection connection) => _events.ResubscribeAsync(connection);
+    Task IWorkerSink.OnConnectedAsync(WorkerConnection connection, CancellationToken cancellationToken) =>
+        _events.ResubscribeAsync(connection, cancellationToken);
 
     void IWorkerSink.OnStarted(WorkerStartedEventArgs started) => RaiseLater(WorkerStarted, started, nameof(WorkerStarted));
 

@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.csharp.host import Make, Watched, ask, fake, sent, until, wait
+from tests.e2e.csharp.host import Make, Watched, ask, fake, gone, milliseconds, sent, until, wait
 from tests.rigs.dotnet import runtime
 
 __all__ = ["fake"]
@@ -45,6 +45,8 @@ class Reading:
         from System.Threading import CancellationTokenSource
 
         self.seen: list[Any] = []
+        self.problem: Any = None
+        """What it ended with by itself."""
         self._came = threading.Semaphore(0)
         self._stopping = CancellationTokenSource()
         wanted = Array[EventName]([getattr(EventName, name) for name in names])
@@ -61,6 +63,12 @@ class Reading:
         self._stopping.Cancel()
         self._thread.join(30)
 
+    def ended(self) -> Any:
+        """Wait until it ends by itself, and return what with."""
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "it goes on"
+        return self.problem
+
     def _read(self) -> None:
         import System
 
@@ -70,6 +78,8 @@ class Reading:
                 self._came.release()
         except System.OperationCanceledException:
             pass
+        except System.Exception as problem:
+            self.problem = problem
 
 
 @pytest.fixture
@@ -117,6 +127,73 @@ def test_a_worker_that_is_shutting_down_refuses_no_reader(fake: Make, journal: P
     subscribed(journal, 2)
     ask(service, "fake.events", events=[lost()])
     assert len(reading.wait_for(1)) == 1
+    reading.stop()
+
+
+SECOND = ("--die-on", "worker.subscribe", "--spared", "1")
+"""Of a worker that fails at the second time that it, or its successor, is asked for events."""
+
+
+def test_a_successor_that_refuses_events_tells_their_readers(fake: Make, journal: Path) -> None:
+    """They would wait for ever; one that asks again, where that may help, has them."""
+    service = fake("--journal", str(journal), *SECOND, "--refuse-by", "internal_error")
+    ask(service, "worker.ping")  # it runs, and so is asked by the reader alone
+    first = Reading(service, "DeviceLost")
+    subscribed(journal, 1)
+    psutil.Process(service.Snapshot.ProcessId).kill()
+    problem = first.ended()
+    assert (type(problem).__name__, problem.Retryable) == ("WorkerRequestException", True)
+    second = Reading(service, "DeviceLost")
+    until(lambda: asked_for(service) == [LOST])
+    ask(service, "fake.events", events=[lost()])
+    assert len(second.wait_for(1)) == 1
+    second.stop()
+
+
+def test_a_successor_that_lacks_an_event_tells_who_wants_nothing_else(fake: Make, tmp_path: Path) -> None:
+    """An older one may: the others have theirs from it."""
+    newer = tmp_path / "newer"
+    newer.touch()
+    service = fake("--older-unless", str(newer), "--events", LOST)
+    both, one = (
+        Reading(service, "MemoryPressureChanged", "DeviceLost"),
+        Reading(service, "MemoryPressureChanged"),
+    )
+    until(lambda: asked_for(service) == [PRESSURE, LOST])
+    newer.unlink()
+    psutil.Process(service.Snapshot.ProcessId).kill()
+    assert type(one.ended()).__name__ == "WorkerRequestException"
+    ask(service, "fake.events", events=[lost()])
+    assert len(both.wait_for(1)) == 1
+    both.stop()
+
+
+def test_a_successor_that_ignores_readers_is_replaced(fake: Make, journal: Path) -> None:
+    """It hangs: nobody would ever have it, and nobody could dispose of the service."""
+    service = fake("--journal", str(journal), *SECOND, "--ignore-it", StartTimeout=milliseconds(3000))
+    ask(service, "worker.ping")  # it runs, and so is asked by the reader alone
+    reading = Reading(service, "DeviceLost")
+    subscribed(journal, 1)
+    failed = Watched(service, "WorkerStartFailed")
+    psutil.Process(service.Snapshot.ProcessId).kill()
+    assert "worker.subscribe took longer than 3 s" in failed.next().Message
+    until(lambda: asked_for(service) == [LOST])
+    ask(service, "fake.events", events=[lost()])
+    assert len(reading.wait_for(1)) == 1
+    reading.stop()
+
+
+def test_disposal_waits_for_no_successor_that_ignores_readers(fake: Make, journal: Path) -> None:
+    """Its subscription is given up, and it is ended."""
+    service = fake("--journal", str(journal), *SECOND, "--ignore-it", StartTimeout=milliseconds(3_600_000))
+    ask(service, "worker.ping")  # it runs, and so is asked by the reader alone
+    reading = Reading(service, "DeviceLost")
+    subscribed(journal, 1)
+    psutil.Process(service.Snapshot.ProcessId).kill()
+    subscribed(journal, 2)
+    pid = int(journal.read_text().split()[-1])
+    wait(service.DisposeAsync())
+    assert gone(pid)
     reading.stop()
 
 

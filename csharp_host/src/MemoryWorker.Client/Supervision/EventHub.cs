@@ -48,11 +48,12 @@ internal sealed class EventHub
         }
     }
 
-    public void Complete(Exception problem)
+    /// <summary>Ends all readers, or those that are chosen, with a problem.</summary>
+    public void Complete(Exception problem, Predicate<EventReader>? chosen = null)
     {
         lock (_readers)
         {
-            _readers.ForEach(reader => reader.Complete(problem));
+            _readers.FindAll(chosen ?? (_ => true)).ForEach(reader => reader.Complete(problem));
         }
     }
 }

@@ -5,7 +5,9 @@ using MemoryWorker.Client.Transport;
 namespace MemoryWorker.Client;
 
 /// <summary>The one subscription that all readers of a host share: the worker is asked for what any of them wants.</summary>
-internal sealed class EventSubscription(WorkerSupervisor supervisor)
+/// <param name="supervisor">Who has the worker.</param>
+/// <param name="time">How long it may take to answer: it is a question of a moment, so one that takes longer hangs.</param>
+internal sealed class EventSubscription(WorkerSupervisor supervisor, TimeSpan time)
 {
     private readonly EventHub _hub = new();
 
@@ -43,12 +45,36 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
         }
     }
 
-    /// <summary>Asks a new worker for what its predecessor was asked for. Does not throw: a dead one is noticed elsewhere.</summary>
-    public async Task ResubscribeAsync(WorkerConnection connection)
+    /// <summary>
+    /// Asks a new worker for what its predecessor was asked for. Readers of what it refuses are told, and end with that; one that
+    /// does not answer is killed. Does not throw: a dead one is noticed elsewhere.
+    /// </summary>
+    public async Task ResubscribeAsync(WorkerConnection connection, CancellationToken cancellationToken)
     {
-        if (_hub.Wanted is { Names.Count: > 0 } wanted)
+        if (_hub.Wanted is not { Names.Count: > 0 } wanted)
         {
-            await TellAsync(connection, wanted).ConfigureAwait(false);
+            return;
+        }
+
+        try
+        {
+            if (await AskAsync(connection, wanted, cancellationToken).ConfigureAwait(false) is { } refused)
+            {
+                _hub.Complete(refused.Problem, reader => reader.Names.IsSubsetOf(refused.Names));
+            }
+        }
+        catch (WorkerRequestException problem) when (problem.ErrorCode != ErrorCode.ShuttingDown)
+        {
+            _hub.Complete(problem);
+        }
+        catch (WorkerTimeoutException problem)
+        {
+            connection.Kill(problem.Message);
+            await connection.Ended.ConfigureAwait(false);
+        }
+        catch (Exception problem) when (problem is WorkerException or OperationCanceledException)
+        {
+            // It is dead, or about to be: its successor is asked, if there is to be one.
         }
     }
 
@@ -83,8 +109,12 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
         {
             if (supervisor.Current is { } connection)
             {
-                await TellAsync(connection, _hub.Wanted).ConfigureAwait(false);
+                await AskAsync(connection, _hub.Wanted, default).ConfigureAwait(false);
             }
+        }
+        catch (WorkerException)
+        {
+            // It is dead, or goes on to send what no reader takes.
         }
         finally
         {
@@ -92,21 +122,9 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
         }
     }
 
-    private static async Task TellAsync(WorkerConnection connection, WantedEvents wanted)
-    {
-        try
-        {
-            await AskAsync(connection, wanted, default).ConfigureAwait(false);
-        }
-        catch (WorkerException)
-        {
-            // It is dead, or has no events.
-        }
-    }
-
     /// <summary>Subscribes to what the worker has of it: one that is older does not know every event.</summary>
     /// <returns>What it does not have; null where it has all.</returns>
-    private static async Task<Refusal?> AskAsync(
+    private async Task<Refusal?> AskAsync(
         WorkerConnection connection, WantedEvents wanted, CancellationToken cancellationToken)
     {
         Refusal? refused = null;
@@ -115,8 +133,7 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
             try
             {
                 var call = connection.NewCall(WireActions.WorkerSubscribe, wanted.ToWire());
-                await connection.SendAsync(call, default, cancellationToken)
-                    .ConfigureAwait(false);
+                await connection.SendAsync(call, time, cancellationToken).ConfigureAwait(false);
                 return refused;
             }
             catch (WorkerRequestException problem) when (Unknown(problem, wanted.Names) is { Count: > 0 } unknown)

@@ -9,8 +9,8 @@ internal interface IWorkerSink
 
     void OnEvent(WorkerEvent one);
 
-    /// <summary>A worker answers that no call has been sent to yet.</summary>
-    Task OnConnectedAsync(WorkerConnection connection);
+    /// <summary>A worker answers that no call has been sent to yet. Cancelled, it returns soon: the worker is to end.</summary>
+    Task OnConnectedAsync(WorkerConnection connection, CancellationToken cancellationToken);
 
     void OnStarted(WorkerStartedEventArgs started);
 

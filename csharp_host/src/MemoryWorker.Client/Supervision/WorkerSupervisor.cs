@@ -217,7 +217,7 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
 
             _stopping.Token.ThrowIfCancellationRequested();
             var connection = await WorkerConnection.StartAsync(await PrepareAsync().ConfigureAwait(false), _ids, this, _stopping.Token).ConfigureAwait(false);
-            await _sink.OnConnectedAsync(connection).ConfigureAwait(false);
+            await _sink.OnConnectedAsync(connection, _stopping.Token).ConfigureAwait(false);
             await AnnounceAsync(connection).ConfigureAwait(false);
             return connection;
         }

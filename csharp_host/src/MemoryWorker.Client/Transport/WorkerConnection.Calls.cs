@@ -60,6 +60,16 @@ internal sealed partial class WorkerConnection
         return await call.Task.ConfigureAwait(false);
     }
 
+    /// <summary>As with a limit, of which the worker is not told.</summary>
+    public async Task<TResponse> SendAsync<TRequest, TResponse>(
+        PendingCall<TRequest, TResponse> call, TimeSpan time, CancellationToken cancellationToken)
+        where TRequest : class, IWireRecord<TRequest>
+        where TResponse : class, IWireRecord<TResponse>
+    {
+        using var timeout = new CancellationTokenSource(time, _options.TimeProvider);
+        return await SendAsync(call, new CallLimit(time, timeout.Token, null), cancellationToken).ConfigureAwait(false);
+    }
+
     private static void OnExpired(object? state)
     {
         var call = (PendingCall)state!;
@@ -156,7 +166,7 @@ internal sealed partial class WorkerConnection
             for (string? after = null; ;)
             {
                 var request = new GetAllocationsParams { Limit = AllocationsPerPage, After = after };
-                var page = await SendAsync(NewCall(WireActions.GetAllocations, request), default, default).ConfigureAwait(false);
+                var page = await SendAsync(NewCall(WireActions.GetAllocations, request), default(CallLimit), default).ConfigureAwait(false);
                 gone.ExceptWith(page.Allocations.Select(one => one.AllocationId));
                 if (page.Next is null)
                 {
@@ -181,7 +191,7 @@ internal sealed partial class WorkerConnection
     {
         try
         {
-            await SendAsync(NewCall(action, request), default, default).ConfigureAwait(false);
+            await SendAsync(NewCall(action, request), default(CallLimit), default).ConfigureAwait(false);
         }
         catch (WorkerException)
         {
@@ -199,9 +209,7 @@ internal sealed partial class WorkerConnection
 
         try
         {
-            using var timeout = new CancellationTokenSource(_options.PingTimeout, _options.TimeProvider);
-            var limit = new CallLimit(_options.PingTimeout, timeout.Token, null);
-            await SendAsync(NewCall(WireActions.WorkerPing, new PingParams()), limit, default).ConfigureAwait(false);
+            await SendAsync(NewCall(WireActions.WorkerPing, new PingParams()), _options.PingTimeout, default).ConfigureAwait(false);
         }
         catch (WorkerTimeoutException)
         {

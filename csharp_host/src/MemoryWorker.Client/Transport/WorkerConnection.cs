@@ -80,9 +80,7 @@ internal sealed partial class WorkerConnection
     {
         var hello = new HelloParams { ProtocolMin = WireContract.ProtocolVersion, ProtocolMax = WireContract.ProtocolVersion, HostPid = Environment.ProcessId };
         var call = NewCall(WireActions.WorkerHello, hello);
-        using var timeout = new CancellationTokenSource(_options.StartTimeout, _options.TimeProvider);
-        var limit = new CallLimit(_options.StartTimeout, timeout.Token, null);
-        Hello = await SendAsync(call, limit, cancellationToken).ConfigureAwait(false);
+        Hello = await SendAsync(call, _options.StartTimeout, cancellationToken).ConfigureAwait(false);
         _slots = new SemaphoreSlim((int)Math.Clamp(Hello.Limits.MaxInflight, 1, int.MaxValue));
     }
 
@@ -111,10 +109,8 @@ internal sealed partial class WorkerConnection
     {
         try
         {
-            using var timeout = new CancellationTokenSource(_options.ShutdownTimeout, _options.TimeProvider);
             var call = NewCall(WireActions.WorkerShutdown, new ShutdownParams());
-            var limit = new CallLimit(_options.ShutdownTimeout, timeout.Token, null);
-            await SendAsync(call, limit, default).ConfigureAwait(false);
+            await SendAsync(call, _options.ShutdownTimeout, default).ConfigureAwait(false);
         }
         catch (WorkerException)
         {
