@@ -12,7 +12,7 @@ import psutil
 from worker.core.errors import OutOfMemoryError
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent, SureLock
-from worker.core.system_calls import without_a_call
+from worker.core.system_calls import WithoutCall
 
 _POLL_SECONDS = 0.25
 """Where the system cannot tell of a process's end, it is looked for this often."""
@@ -72,7 +72,7 @@ class _Host:
         self._fds: tuple[int, int] | None = None
         """The process, and what wakes who waits for it."""
         if sys.platform == "linux":
-            with without_a_call():
+            with WithoutCall():
                 fd = os.pidfd_open(pid)
                 try:
                     self._fds = (fd, os.eventfd(0, os.EFD_CLOEXEC))
