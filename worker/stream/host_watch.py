@@ -12,6 +12,7 @@ import psutil
 from worker.core.errors import OutOfMemoryError
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent, SureLock
+from worker.core.system_calls import WithoutCall
 
 _POLL_SECONDS = 0.25
 """Where the system cannot tell of a process's end, it is looked for this often."""
@@ -71,11 +72,11 @@ class _Host:
         self._fds: tuple[int, int] | None = None
         """The process, and what wakes who waits for it."""
         if sys.platform == "linux":
-            with suppress(PermissionError):  # a sandbox that forbids the call
+            with WithoutCall():
                 fd = os.pidfd_open(pid)
                 try:
                     self._fds = (fd, os.eventfd(0, os.EFD_CLOEXEC))
-                except OSError:
+                except (OSError, AttributeError):
                     os.close(fd)
                     raise
         if self._fds is None:
