@@ -108,6 +108,11 @@ class Slots:
             raise ValueError(slot, length)
         return self._view[slot * SLOT_BYTES : slot * SLOT_BYTES + length]
 
+    @property
+    def memory(self) -> memoryview:
+        """All slots."""
+        return self._view[:_SLOTS_BYTES]
+
     def close(self) -> None:
         """Give the memory up; whoever still looks at it keeps it."""
         self.page.release()
