@@ -155,6 +155,20 @@ def test_once_without_a_terminal(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+def test_without_a_name_it_shows_the_worker_that_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever types ``top`` beside a worker wants that one, and one of its own only with dashes, or where there is none."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with worker("--monitor-socket", "--simulated-device", "48MiB") as served:
+        served.call("worker.ping")
+        assert f"process {served.pid}" in _once().stdout
+        assert "sim:0" not in _once("--").stdout
+    own = _once()
+    assert f"process {served.pid}" not in own.stdout
+    assert own.returncode == 0
+
+
 def test_what_cannot_be_attached_to_is_said(tmp_path: Path) -> None:
     """One line, with what to do."""
     done = _once("--attach", str(tmp_path / "none"))

@@ -42,8 +42,9 @@ Try it: paste this line into a shell. One JSON object a line goes in, one comes 
   python -m memory_worker doctor                  what can and can't be measured on this machine, and why
   python -m memory_worker < examples/conversation.jsonl      a walk through the operations
   python -m memory_worker report FILE.jsonl       what --record FILE.jsonl saw, as one HTML page
+  python -m memory_worker top                     the same as it happens, in a terminal, of a worker with --monitor-socket
+  python -m memory_worker mcp                     questions about such a worker, for editors and agents
   python -m memory_worker broker --models FILE    makes room among the model servers that FILE names, beside them
-  python -m memory_worker top --attach PID        the same as it happens, in a terminal
   python -m memory_worker fleet --nodes 3         several machines as one (Linux, the extra fleet); see docs/fleet.md
   python -m memory_worker simulate TRACE.jsonl    what each eviction policy would have cost on a trace of model uses
 

@@ -74,6 +74,26 @@ def socket_of(attached: str) -> Path:
     return default_path(int(attached)) if attached.isdecimal() else Path(attached)
 
 
+def only_socket() -> Path | None:
+    """Return the socket of the only worker of this user's that listens, or None without one. SourceError where several do.
+
+    One that was killed leaves its socket, at which nobody listens.
+    """
+    found = [path for path in sorted(default_path(0).parent.glob("*.sock")) if _listens(path)]
+    if len(found) > 1:
+        pids = ", ".join(path.stem for path in found)
+        raise SourceError(f"several workers listen ({pids}): say which with --attach PID")
+    return found[0] if found else None
+
+
+def _listens(path: Path) -> bool:
+    try:
+        connect(path).close()
+    except OSError:
+        return False
+    return True
+
+
 def connect(path: Path) -> socket.socket:
     """Connect. OSError where nothing listens, or the system has no such sockets."""
     if sys.platform == "win32":

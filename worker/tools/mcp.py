@@ -15,7 +15,7 @@ from typing import Any
 from worker import __version__
 from worker.core.output import Parser, not_written
 from worker.export.socket_path import default_path
-from worker.tools.attached import AttachedWorker, SourceError, socket_of
+from worker.tools.attached import AttachedWorker, SourceError, only_socket, socket_of
 
 _BAD_INPUT = 2
 _INSTRUCTIONS = (
@@ -108,10 +108,8 @@ def _socket(attached: str | None) -> Path:
     """Return the socket to ask at. SourceError where it is not clear which."""
     if attached is not None:
         return socket_of(attached)
-    folder = default_path(0).parent
-    found = sorted(folder.glob("*.sock"))
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    found = only_socket()
+    if found is None:
+        folder = default_path(0).parent
         raise SourceError(f"no worker of yours listens in {folder}: start one with --monitor-socket")
-    raise SourceError(f"several workers listen in {folder}: say which with --attach PID")
+    return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.core.output import Parser, not_written, put
-from worker.tools.attached import SourceError, socket_of, wait_for_socket
+from worker.tools.attached import SourceError, only_socket, socket_of, wait_for_socket
 from worker.tools.report.recording import MALFORMED
 from worker.tools.top.sources import RecordSource, SocketSource, Source
 
@@ -27,7 +27,7 @@ _LOOK_SECONDS = 0.1
 
 def main(argv: list[str]) -> int:
     """Run the command: 0, or with one line on stderr 2 where there is nothing to show, and 1 where it can't be written."""
-    own, options = argv, list[str]()
+    own, options = argv, None
     if "--" in argv:
         own, options = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
     arguments = _parser().parse_args(own)
@@ -65,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m memory_worker top",
         description="Show a worker's devices, owners, models and decisions as they change. q quits.",
         usage="python -m memory_worker top [--attach PID|SOCKET | --record FILE | -- WORKER OPTIONS...]",
-        epilog="Without any of them a worker is started, with the options after --, and ended with the view.",
+        epilog="Without any of them it shows the only worker of yours that has --monitor-socket. Where there is none, and after --,"
+        " a worker is started, with the options after --, and ended with the view.",
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--attach", metavar="PID|SOCKET", help="a worker that has --monitor-socket")
@@ -76,13 +77,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @contextlib.contextmanager
-def _source(arguments: argparse.Namespace, options: list[str]) -> Iterator[Source]:
+def _source(arguments: argparse.Namespace, options: list[str] | None) -> Iterator[Source]:
+    """Open what is to be shown. ``options`` are those after ``--``; None without it."""
     if arguments.record is not None:
         source: Source = RecordSource(Path(arguments.record))
     elif arguments.attach is not None:
         source = SocketSource(socket_of(arguments.attach))
+    elif options is None and (there := only_socket()) is not None:
+        source = SocketSource(there)
     else:
-        with _started(options) as path:
+        with _started(options or []) as path:
             source = SocketSource(path)
             with contextlib.closing(source):
                 yield source
