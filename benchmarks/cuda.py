@@ -47,7 +47,9 @@ def _copies(backend: CudaBackend) -> None:
     ordinary = memoryview(bytearray(GIB))
     backend.allocate("device", _ask(GIB), TOKEN)
     backend.allocate("pinned", _ask(GIB, MemoryType.PINNED), TOKEN)
+    backend.allocate("beside", _ask(GIB), TOKEN)
     theirs = torch.empty(GIB, dtype=torch.uint8, device=DEVICE)
+    beside = torch.empty_like(theirs)
     locked = torch.empty(GIB, dtype=torch.uint8, pin_memory=True)
     paged = torch.frombuffer(ordinary, dtype=torch.uint8)
 
@@ -70,6 +72,11 @@ def _copies(backend: CudaBackend) -> None:
             partial(_copy, backend, "device", "pinned"),
             partial(torch_copy, locked, theirs),
         ),
+        (
+            "within the device",
+            partial(_copy, backend, "device", "beside"),
+            partial(torch_copy, beside, theirs),
+        ),
     ):
         rate, least = interleaved(ROUNDS, partial(_rate, ours), partial(_rate, floor))
         row(name, rate, least, "GiB/s", ">= 0.9")
@@ -88,22 +95,28 @@ def _copies(backend: CudaBackend) -> None:
 
     rate, least = interleaved(ROUNDS, both_ways, partial(_rate, write))
     row("both ways at once", rate, least, "GiB/s", "> 1.2")
-    backend.free("device")
-    backend.free("pinned")
+    for name in ("device", "pinned", "beside"):
+        backend.free(name)
 
 
 def _copies_apart(backend: CudaBackend) -> None:
-    """The same for ordinary memory with the device in a process of its own, which every byte has to reach first."""
+    """The same with the device in a process of its own, which every byte of ordinary memory has to reach first."""
     memory, apart = memoryview(bytearray(b"\1") * GIB), made_apart()
     for each in (backend, apart):
         each.allocate("device", _ask(GIB), TOKEN)
+        each.allocate("pinned", _ask(GIB, MemoryType.PINNED), TOKEN)
     heading("1 GiB to and from a device in a process of its own, GiB/s", "the device in this process")
-    for name, copy in (("to it", _write), ("from it", _read)):
-        rates = [partial(_rate, partial(copy, each, memory)) for each in (apart, backend)]
+    for name, copy in (
+        ("to it", partial(_write, data=memory)),
+        ("from it", partial(_read, into=memory)),
+        ("pinned to device there", partial(_copy, source="pinned", destination="device")),
+    ):
+        rates = [partial(_rate, partial(copy, each)) for each in (apart, backend)]
         rate, least = interleaved(ROUNDS, *rates)
         row(name, rate, least, "GiB/s", ">= 0.8")
     apart.close()
-    backend.free("device")
+    for name in ("device", "pinned"):
+        backend.free(name)
 
 
 def _figures(backend: CudaBackend) -> None:
@@ -156,7 +169,7 @@ def _read(backend: CopiesWhole, into: memoryview) -> None:
     backend.read_each("device", GIB, to_memory(into), TOKEN, no_progress)
 
 
-def _copy(backend: CudaBackend, source: str, destination: str) -> None:
+def _copy(backend: CopiesWhole, source: str, destination: str) -> None:
     copy_block(backend, source, backend, destination, GIB, TOKEN, no_progress)
 
 

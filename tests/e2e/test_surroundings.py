@@ -83,6 +83,15 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
         assert Path(started.call("memory.allocate", SHARED)["shared_memory"]["path"]).parent == tmp_path
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no modes there")
+def test_an_umask_that_takes_all(tmp_path: Path) -> None:
+    """What the worker shares is its user's to read and write, whatever its host was started with."""
+    command = ("sh", "-c", 'umask 0777 && exec "$@"', "sh", sys.executable, "-m", "memory_worker")
+    with Worker("--shared-folder", str(tmp_path), command=command) as started:
+        made = started.call("memory.allocate", SHARED)["shared_memory"]
+        assert Path(made["path"]).stat().st_mode & 0o777 == 0o600
+
+
 @pytest.fixture
 def odd(tmp_path: Path) -> Path:
     """Return a folder whose name is no UTF-8, as is legal on Linux."""

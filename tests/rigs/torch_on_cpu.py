@@ -211,3 +211,9 @@ def in_process(cut_short: str | None = None) -> CudaBackend:
     """Make it for a device's process; with a file's path one that cuts that short at a load."""
     device = TorchOnCpu(256 * 2**20, "sim:0") if cut_short is None else _CutsShort(cut_short)
     return backend_on_cpu(device, time.monotonic_ns)
+
+
+def locked(backend: CudaBackend, *_: object) -> tuple[int, ...]:
+    """Return how many bytes are locked for the device in each place."""
+    device = backend._found.devices["sim:0"]
+    return tuple(device.locked.values())

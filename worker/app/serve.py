@@ -49,6 +49,12 @@ _INSTANCE_BYTES = 4
 """Of chance in each id: of two processes in a row, one pair in four billion has the same."""
 _STACK_BYTES = 2 * 2**20
 """Of each thread. The system's own measure, 8 MiB, would take most of a limited address space."""
+_OTHERS = 0o077
+"""All that an umask is to take: the host has to open what is shared with it, whatever it was itself started with."""
+_NO_THREADS = (
+    "; see to 'ulimit -u' and the container's limit of processes, and in a container where none starts update what runs it:"
+    " its filter of system calls may be older than the C library in it"
+)
 
 
 def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | None = None) -> None:
@@ -62,7 +68,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         short = error if isinstance(error, OutOfMemoryError) else shortage(error)
         if short is None:
             raise
-        fail(short.message)
+        fail(short.message + (_NO_THREADS if short.details.get("resource") == "threads" else ""))
 
 
 def _serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | None) -> None:
@@ -195,12 +201,13 @@ def _watched(
 
 
 def _prepare(arguments: Arguments) -> None:
-    """Take what a shortage would need, while there is no shortage."""
+    """Take what a shortage would need, while there is no shortage, and see that what is made here is its user's to open."""
     set_level(arguments.log_level or "warning")
     threading.stack_size(_STACK_BYTES)
     use_one_heap()
     serve_log()
     RESERVE.fill()
+    os.umask(os.umask(_OTHERS) & _OTHERS)
 
 
 def _start_threads(

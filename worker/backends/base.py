@@ -244,8 +244,13 @@ class CopiesWhole(DeviceBackend, Protocol):
         take: Piecewise,
         token: CancelToken,
         done: Done,
+        *,
+        in_order: bool = False,
     ) -> None:
-        """Copy a block's first ``size`` bytes out: ``take`` is called with each place, in order, and what lies there."""
+        """Copy a block's first ``size`` bytes out: ``take`` is called with each place and what lies there.
+
+        Unless it is to be called ``in_order`` several threads may call it at once.
+        """
         ...
 
     def write_each(
@@ -256,7 +261,27 @@ class CopiesWhole(DeviceBackend, Protocol):
         token: CancelToken,
         done: Done,
     ) -> None:
-        """Copy a block's first ``size`` bytes in: ``fill`` is called with each place, in order, and memory to fill."""
+        """Copy a block's first ``size`` bytes in: ``fill`` is called with each place and memory to fill, by several threads at once."""
+        ...
+
+
+@runtime_checkable
+class CopiesWithin(DeviceBackend, Protocol):
+    """What a backend has besides if its devices copy between its blocks by themselves."""
+
+    def copy_within(
+        self, source_id: str, destination_id: str, offset: int, length: int, token: CancelToken
+    ) -> bool:
+        """Copy part of a block to the same place in another. False, and nothing was done, where the host has to."""
+        ...
+
+
+@runtime_checkable
+class LocksMemory(Protocol):
+    """What a backend has besides if its devices copy faster to and from memory that is locked for them."""
+
+    def lend_memory(self, memory: memoryview) -> None:
+        """Tell of memory that copies will go through, for as long as this process lives: it may be locked."""
         ...
 
 

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from worker.backends.base import (
     COPY_CHUNK_BYTES,
     CopiesWhole,
+    CopiesWithin,
     DeviceBackend,
     MapsSharedFiles,
     OwnProcess,
@@ -12,15 +13,16 @@ from worker.backends.base import (
     SharesFiles,
 )
 from worker.backends.host_memory import address_of, copy, copy_between
-from worker.backends.pieces import PARALLEL_FROM_BYTES, Done, take_turns
+from worker.backends.pieces import Done, take_turns, threads_for
 from worker.core.cancellation import CancelToken
 
 _PIECE_BYTES = 256 * 2**20
 """Memory to memory goes in pieces of this size (15-30 ms), not of a chunk's: memcpy by-passes the caches only
 for long copies (240 MiB on the machine measured), which makes them 1.4 times as fast."""
 
-_LOCKED_BYTES = 64 * 2**20
-"""Between a device and memory locked for it: 1.3 ms at the 50 GiB/s of PCIe 5, and waiting for each piece takes 0.15."""
+_WITHIN_BYTES = 256 * 2**20
+"""What devices copy by themselves goes in pieces of this size: 5 ms at the 50 GiB/s of PCIe 5. Threads take turns, so that
+one piece is on its way while another's end is waited for, which takes 0.2 to 0.4 ms."""
 
 
 def copy_block(
@@ -34,12 +36,13 @@ def copy_block(
 ) -> None:
     """Copy ``size`` bytes.
 
-    1. Both are addressable: memory to memory, with two threads.
+    1. Both are addressable: memory to memory, with several threads.
     2. One is a file that the other's process maps: it copies by itself.
-    3. One takes all pieces without a pause, each filled or emptied where it is: it is in a process of its own, or copies
+    3. One backend has both: its devices copy by themselves, where they can.
+    4. One takes all pieces without a pause, each filled or emptied where it is: it is in a process of its own, or copies
        through memory that is locked for it.
-    4. One is addressable: its backend's counterpart copies straight into or out of it.
-    5. Neither is: chunk by chunk through the worker's own memory.
+    5. One is addressable: its backend's counterpart copies straight into or out of it.
+    6. Neither is: chunk by chunk through the worker's own memory.
     """
     if _copy_file(source, source_id, destination, destination_id, size, token, done):  # 2
         return
@@ -52,29 +55,53 @@ def copy_block(
         if origin is not None and target is not None:  # 1
             _copy_memory(target, origin, size, token, done)
             return
+        if source is destination and isinstance(source, CopiesWithin):  # 3
+            _copy_within(source, source_id, destination_id, size, token, done)
+            return
         if _copy_whole(
             source, source_id, destination, destination_id, origin, target, size, token, done
-        ):  # 3
+        ):  # 4
             return
-        bounce = memoryview(bytearray(min(size, COPY_CHUNK_BYTES))) if origin is target else None
-        locked = source is destination and isinstance(source, CopiesWhole) and bounce is None
-        step = _LOCKED_BYTES if locked else COPY_CHUNK_BYTES
-        for offset in range(0, size, step):
-            end = min(size, offset + step)
-            if target is not None:  # 4
+        for offset in range(0, size, COPY_CHUNK_BYTES):
+            end = min(size, offset + COPY_CHUNK_BYTES)
+            if target is not None:  # 5
                 source.read(source_id, offset, target[offset:end], token)
-            elif origin is not None:  # 4
+            elif origin is not None:  # 5
                 destination.write(destination_id, offset, origin[offset:end], token)
-            elif bounce is not None:  # 5
-                source.read(source_id, offset, bounce[: end - offset], token)
-                destination.write(destination_id, offset, bounce[: end - offset], token)
+            else:
+                _bounce(source, source_id, destination, destination_id, offset, end, token)  # 6
             done(end)
 
 
+def _bounce(
+    source: DeviceBackend, source_id: str, destination: DeviceBackend, destination_id: str,
+    start: int, end: int, token: CancelToken,
+) -> None:  # fmt: skip
+    """Copy a part of a block through memory of the worker's own."""
+    chunk = memoryview(bytearray(min(COPY_CHUNK_BYTES, end - start)))
+    for offset in range(start, end, COPY_CHUNK_BYTES):
+        with chunk[: end - offset] as piece:
+            source.read(source_id, offset, piece, token)
+            destination.write(destination_id, offset, piece, token)
+
+
+def _copy_within(
+    backend: CopiesWithin, source_id: str, destination_id: str, size: int, token: CancelToken, done: Done
+) -> None:
+    """Have devices copy by themselves what they can, several threads taking turns."""
+
+    def move(offset: int) -> int:
+        length = min(_WITHIN_BYTES, size - offset)
+        if not backend.copy_within(source_id, destination_id, offset, length, token):
+            _bounce(backend, source_id, backend, destination_id, offset, offset + length, token)
+        return length
+
+    take_turns(range(0, size, _WITHIN_BYTES), move, token, done, threads=threads_for(size))
+
+
 def _copy_memory(target: memoryview, origin: memoryview, size: int, token: CancelToken, done: Done) -> None:
-    """Copy with this thread and one more."""
-    threads = 2 if size >= PARALLEL_FROM_BYTES else 1
-    piece = min(_PIECE_BYTES, -(-size // threads))
+    """Copy with this thread and others."""
+    piece = min(_PIECE_BYTES, -(-size // threads_for(size)))
     to_address, from_address = address_of(target), address_of(origin)
 
     def move(offset: int) -> int:
@@ -82,7 +109,7 @@ def _copy_memory(target: memoryview, origin: memoryview, size: int, token: Cance
         copy(to_address + offset, from_address + offset, length)
         return length
 
-    take_turns(range(0, size, piece), move, token, done, total_bytes=size)
+    take_turns(range(0, size, piece), move, token, done, threads=threads_for(size))
 
 
 def _copy_file(

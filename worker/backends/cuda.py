@@ -14,9 +14,9 @@ from worker.backends.block_copy import each_piece, from_memory, to_memory
 from worker.backends.cuda_probe import Found, find_devices
 from worker.backends.host_memory import address_of
 from worker.backends.pieces import Done, no_progress
-from worker.backends.pinned_buffer import PinnedBuffer
+from worker.backends.pinned_buffer import LentMemory, PinnedBuffer
 from worker.backends.torch_blocks import TorchBlocks
-from worker.backends.torch_copy import CopyEach, Lane
+from worker.backends.torch_copy import CopyEach, Lane, as_tensor
 from worker.core.cancellation import CancelToken
 from worker.core.errors import DeviceUnavailableError, OutOfMemoryError, UnsupportedError, WorkerError
 from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
@@ -73,11 +73,13 @@ class CudaBackend:
         self._free_host_bytes = free_host_bytes
         self._probing = SureLock()
         self._lock = SureLock()
-        # All mutable state besides the devices' blocks: what was found, where each block lies, and pinned ones.
+        # All mutable state besides the devices' blocks: what was found, where each block lies, pinned ones, and what
+        # copies go through.
         self._found: Found | None = None
         self._devices: dict[str, TorchBlocks] = {}
         self._places: dict[str, TorchBlocks] = {}
         self._pinned: dict[str, PinnedBuffer] = {}
+        self._lent: LentMemory | None = None
 
     def probe(self) -> tuple[DeviceInfo, ...]:
         """Return the devices: looked for once, which takes seconds where there is a driver."""
@@ -165,8 +167,8 @@ class CudaBackend:
         device = self._places[allocation_id]
         block = device.tensor(allocation_id)[offset : offset + into.nbytes]
         with device.lanes.lend(token) as lane:
-            if self._is_locked(into):
-                lane.read_locked(block, into)
+            if self._is_locked(into, device):
+                lane.copy_unstaged(as_tensor(into), block)
             else:
                 lane.read_each(block, into.nbytes, to_memory(into), token, no_progress)
 
@@ -180,22 +182,47 @@ class CudaBackend:
         device = self._places[allocation_id]
         block = device.tensor(allocation_id)[offset : offset + data.nbytes]
         with device.lanes.lend(token) as lane:
-            if self._is_locked(data):
-                lane.write_locked(block, data)
+            if self._is_locked(data, device):
+                lane.copy_unstaged(block, as_tensor(data))
             else:
                 lane.write_each(block, data.nbytes, from_memory(data), token, no_progress)
 
     def read_each(
-        self, allocation_id: str, size: int, take: Piecewise, token: CancelToken, done: Done
-    ) -> None:
+        self, allocation_id: str, size: int, take: Piecewise, token: CancelToken, done: Done,
+        *, in_order: bool = False,
+    ) -> None:  # fmt: skip
         """Copy out of a block without a pause: while one piece is taken the next is on its way."""
-        self._copy_each(Lane.read_each, allocation_id, size, take, token, done)
+        self._copy_each(Lane.read_each, allocation_id, size, take, token, done, in_order=in_order)
 
     def write_each(
         self, allocation_id: str, size: int, fill: Piecewise, token: CancelToken, done: Done
     ) -> None:
         """Copy into a block without a pause: while one piece is on its way the next is filled."""
-        self._copy_each(Lane.write_each, allocation_id, size, fill, token, done)
+        self._copy_each(Lane.write_each, allocation_id, size, fill, token, done, in_order=False)
+
+    def copy_within(
+        self, source_id: str, destination_id: str, offset: int, length: int, token: CancelToken
+    ) -> bool:
+        """Have the devices copy by themselves, unless both are memory of the host's."""
+        token.check()
+        ends = [self._pinned.get(each) for each in (source_id, destination_id)]
+        if None not in ends:
+            return False
+        # The lane is the source's where that is on a device: between two of them torch copies on the source's stream.
+        device = self._places[source_id if ends[0] is None else destination_id]
+        source, target = (
+            (self._places[name].tensor(name) if pinned is None else as_tensor(pinned.view))[
+                offset : offset + length
+            ]
+            for name, pinned in zip((source_id, destination_id), ends, strict=True)
+        )
+        with device.lanes.lend(token) as lane:
+            lane.copy_unstaged(target, source)
+        return True
+
+    def lend_memory(self, memory: memoryview) -> None:
+        """Have copies that go through this memory be the device's own."""
+        self._lent = LentMemory(memory)
 
     def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
         """Make a block and fill it: while a piece is on its way the next is read from its file, by several threads."""
@@ -248,6 +275,8 @@ class CudaBackend:
             self._places.clear()
         for buffer in pinned.values():
             buffer.close()
+        if self._lent is not None:
+            self._lent.close()
         for device in self._devices.values():
             device.close()
         if self._found is not None:
@@ -265,16 +294,15 @@ class CudaBackend:
         return device
 
     def _copy_each(
-        self, copy: CopyEach, allocation_id: str, size: int, work: Piecewise, token: CancelToken, done: Done
-    ) -> None:
+        self, copy: CopyEach, allocation_id: str, size: int, work: Piecewise, token: CancelToken, done: Done,
+        *, in_order: bool,
+    ) -> None:  # fmt: skip
         pinned = self._pinned.get(allocation_id)
         if pinned is not None:
             each_piece(pinned.view, size, work, token, done)
             return
         device = self._places[allocation_id]
-        block = device.tensor(allocation_id)
-        with device.lanes.lend(token) as lane:
-            copy(lane, block, size, work, token, done)
+        device.lanes.copy_each(copy, device.tensor(allocation_id), size, work, token, done, in_order=in_order)
 
     def _allocate_pinned(
         self, allocation_id: str, device: TorchBlocks, request: AllocationRequest, token: CancelToken
@@ -312,12 +340,14 @@ class CudaBackend:
         for buffer in dropped:
             buffer.close()
 
-    def _is_locked(self, memory: memoryview) -> bool:
-        """Tell whether memory is in one of our pinned blocks: the device copies that by itself."""
-        if memory.readonly or not memory.nbytes:
+    def _is_locked(self, memory: memoryview, device: TorchBlocks) -> bool:
+        """Tell whether memory is in one of our pinned blocks, or lent and locked: the device copies that by itself."""
+        if memory.readonly or not memory.nbytes or not (self._pinned or self._lent):
             return False
+        address, length = address_of(memory), memory.nbytes
+        if self._lent is not None:
+            with device.translating():
+                if self._lent.holds(address, length, device.device):
+                    return True
         with self._lock:
-            if not self._pinned:
-                return False
-            address = address_of(memory)
-            return any(buffer.holds(address, memory.nbytes) for buffer in self._pinned.values())
+            return any(buffer.holds(address, length) for buffer in self._pinned.values())

@@ -16,7 +16,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from protocol.vocabulary import DeviceState
-from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses, Range, TellsFigures
+from worker.backends.base import (
+    ChecksRestart,
+    CopiesWithin,
+    DeviceBackend,
+    KnowsProcesses,
+    LocksMemory,
+    Range,
+    TellsFigures,
+)
 from worker.backends.call_threads import CallThreads
 from worker.backends.isolation import notices
 from worker.backends.isolation.call import QUESTIONS, WORK
@@ -174,6 +182,8 @@ class _Server:
         module, _, name = self._setup["factory"].partition(":")
         make: Callable[..., DeviceBackend] = getattr(import_module(module), name)
         self._backend = make(**self._setup["options"])
+        if isinstance(self._backend, LocksMemory):
+            self._backend.lend_memory(self._slots.memory)
         found = self._backend.probe()
         if self._setup["life"]:
             self._figures.begin(each.device_id for each in found if each.state is DeviceState.AVAILABLE)
@@ -204,6 +214,14 @@ class _Server:
 
     def _do_write(self, token: CancelToken, name: str, offset: int, slot: int, length: int) -> None:
         self._backend.write(name, offset, self._slots.view(slot, length), token)
+
+    def _do_copy_within(
+        self, token: CancelToken, source: str, destination: str, offset: int, length: int
+    ) -> bool:
+        backend = self._backend
+        return isinstance(backend, CopiesWithin) and backend.copy_within(
+            source, destination, offset, length, token
+        )
 
     def _do_map(self, _: CancelToken, path: str, size: int) -> bool:
         try:

@@ -68,6 +68,7 @@ class IsolatedBackend:
         copies = BlockCopies(self._presence, self._slots, self._held, self._displaced)
         self.read, self.write = copies.read, copies.write
         self.read_each, self.write_each = copies.read_each, copies.write_each
+        self.copy_within = copies.copy_within
         self.read_file, self.write_file = copies.read_file, copies.write_file
         self._asking = Asking(clock)
         self._returning = Returning(clock, self._return_displaced)

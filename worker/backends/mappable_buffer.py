@@ -12,6 +12,7 @@ from worker.backends.host_memory import PAGE_BYTES, AnonymousBuffer, resident_by
 from worker.backends.raw_pages import POPULATE_READ, fault_in, map_anonymous, map_shared
 from worker.core.errors import OutOfMemoryError
 from worker.core.sure_lock import SureLock
+from worker.core.system_calls import file_in_memory
 
 _COPIES = 2
 """So often a buffer is copied first: out of a device and back is all that happens to most."""
@@ -44,9 +45,9 @@ class MappableBuffer(AnonymousBuffer):
 
     def _move(self) -> None:
         """Put shared pages of the same content in the place of its own. What fails leaves the content as it is."""
-        if sys.platform != "linux":
+        descriptor = file_in_memory("memory-worker-block")
+        if descriptor is None or sys.platform == "win32":
             return
-        descriptor = os.memfd_create("memory-worker-block", os.MFD_CLOEXEC)
         try:
             os.ftruncate(descriptor, self.actual_bytes)
             written = 0

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from worker.backends.file_lease import FileLease
 from worker.backends.host_memory import address_of, page_rounded, resident_bytes
-from worker.backends.pieces import Done, take_turns
+from worker.backends.pieces import Done, take_turns, threads_for
 from worker.backends.raw_pages import (
     POPULATE_READ,
     cached_bytes,
@@ -99,7 +99,9 @@ class MappedFile:
             return length
 
         # 2
-        take_turns(range(0, self.size_bytes, _STEP_BYTES), read, token, done, total_bytes=self.size_bytes)
+        take_turns(
+            range(0, self.size_bytes, _STEP_BYTES), read, token, done, threads=threads_for(self.size_bytes)
+        )
 
     def is_wanted(self) -> bool:
         """Tell whether somebody waits to write to the file."""

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from worker.core.errors import OutOfMemoryError
+from worker.core.system_calls import NOT_HAD
 
 POPULATE_READ = 22
 POPULATE_WRITE = 23
@@ -37,11 +38,11 @@ if _LINUX:
 
 
 def fault_in(address: int, length: int, advice: int) -> int:
-    """Have pages in memory. Returns 0, or the system's error; EINVAL where it does not know how."""
+    """Have pages in memory. Returns 0, or the system's error; EINVAL where it does not know how, or does not allow it."""
     while _LINUX and _libc.madvise(address, length, advice) != 0:
         code = ctypes.get_errno()
         if code not in {errno.EINTR, errno.EAGAIN}:
-            return code
+            return errno.EINVAL if code in NOT_HAD else code
     return 0 if _LINUX else errno.EINVAL
 
 

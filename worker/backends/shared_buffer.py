@@ -10,6 +10,7 @@ import mmap
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from worker.backends.host_memory import page_rounded
@@ -18,6 +19,7 @@ from worker.core.errors import NoFileRoomError, OutOfMemoryError, UnsupportedErr
 from worker.core.log import log
 from worker.core.paths import shown
 from worker.core.shortages import patiently
+from worker.core.system_calls import NOT_HAD
 
 _STEP_BYTES = 64 * 2**20
 """Blocks are reserved in steps of this size, so that cancelling is seen in between."""
@@ -129,9 +131,8 @@ class SharedBuffer:
             never.retryable = False
             return never
         room = _free_bytes(folder)
-        message = (
-            f"the file system of {folder} has room for {room} bytes; {self.size_bytes} asked for in shared"
-        )
+        left = "no more room" if room is None else f"room for {room} bytes"
+        message = f"the file system of {folder} has {left}; {self.size_bytes} asked for in shared"
         message += f" memory ({error}): make it larger, or name another folder with --shared-folder"
         refused = NoFileRoomError(
             message, requested_bytes=self.size_bytes, available_bytes=room, folder=str(folder)
@@ -156,19 +157,21 @@ def no_file_fits(folder: Path, size_bytes: int) -> NoFileRoomError:
 
 
 def _whole_bytes(folder: Path) -> int | None:
-    """Return the size of a folder's file system; None where it has none of its own."""
-    if sys.platform == "win32":
-        return None
-    found = os.statvfs(str(folder))
-    return found.f_blocks * found.f_frsize or None
+    """Return the size of a folder's file system; None where it has none of its own, or does not say."""
+    if sys.platform != "win32":
+        with suppress(OSError):
+            found = os.statvfs(str(folder))
+            return found.f_blocks * found.f_frsize or None
+    return None
 
 
 def _free_bytes(folder: Path) -> int | None:
-    """Return what this user may still put into a folder's file system; None where that has no size of its own."""
-    if sys.platform == "win32":
-        return None
-    found = os.statvfs(str(folder))
-    return found.f_bavail * found.f_frsize if found.f_blocks else None
+    """Return what this user may still put into a folder's file system; None where that has no size of its own, or does not say."""
+    if sys.platform != "win32":
+        with suppress(OSError):
+            found = os.statvfs(str(folder))
+            return found.f_bavail * found.f_frsize if found.f_blocks else None
+    return None
 
 
 def _allocate(fd: int, offset: int, length: int) -> None:
@@ -177,7 +180,7 @@ def _allocate(fd: int, offset: int, length: int) -> None:
         try:
             os.posix_fallocate(fd, offset, length)
         except OSError as error:
-            if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:
+            if error.errno not in NOT_HAD:
                 raise
         else:
             return

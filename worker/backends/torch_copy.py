@@ -35,7 +35,7 @@ class _Stage:
         # Where the driver locks nothing, copies are right all the same; they only do not overlap.
         self._buffer = PinnedBuffer(device, STAGE_BYTES, token, required=False)
         self.memory = self._buffer.view
-        self.tensor = _tensor(self.memory)
+        self.tensor = as_tensor(self.memory)
         self.event = device.new_event()
         self.busy = False
 
@@ -106,13 +106,10 @@ class Lane:
             if on_its_way is not None:
                 arrive(*on_its_way)
 
-    def write_locked(self, block: "torch.Tensor", data: memoryview) -> None:
-        """Copy into a block from memory that is locked, without staging: it must stay as it is until ``wait``."""
-        self._copy(block, _tensor(data))
-
-    def read_locked(self, block: "torch.Tensor", into: memoryview) -> None:
-        """Copy out of a block to memory that is locked, without staging: it is there after ``wait``."""
-        self._copy(_tensor(into), block)
+    def copy_unstaged(self, target: "torch.Tensor", source: "torch.Tensor") -> None:
+        """Have the device copy by itself: both are its own, or locked for it, and stay as they are until ``wait``."""
+        with self._translating(), self._device.using(self._stream):
+            self._device.copy(target, source)
 
     def wait(self) -> None:
         """Wait for all copies: until then the block must stay."""
@@ -139,16 +136,13 @@ class Lane:
             stage.event.record(self._stream)
         stage.busy = True
 
-    def _copy(self, target: "torch.Tensor", source: "torch.Tensor") -> None:
-        with self._translating(), self._device.using(self._stream):
-            self._device.copy(target, source)
-
 
 CopyEach = Callable[[Lane, "torch.Tensor", int, Piecewise, CancelToken, Done], None]
 """``Lane.read_each``, or ``Lane.write_each``."""
 
 
-def _tensor(memory: memoryview) -> "torch.Tensor":
+def as_tensor(memory: memoryview) -> "torch.Tensor":
+    """Return writable memory as torch sees it, which holds on to it."""
     import torch  # noqa: PLC0415 - imported long before, by the device
 
     return torch.frombuffer(memory, dtype=torch.uint8)

@@ -25,8 +25,11 @@ _PROMPTLY = CallOptions(deadline_ms=30_000)
 class Connection:
     """A started worker. ``on_event``, and ``on_end`` with how it ended, are called by its reader: they must not wait.
 
-    Errors: WorkerExitedError if it does not start, or speaks another protocol.
+    WorkerExitedError if its process does not start. Nothing is asked of it before ``introduce``, and it is to be closed.
     """
+
+    hello: HelloResult
+    """What it said of itself."""
 
     def __init__(
         self,
@@ -45,14 +48,14 @@ class Connection:
         """One for each request that the worker admits at once: more would only be refused."""
         self._started, self.lived_seconds = time.monotonic(), 0.0
         self._process = WorkerProcess(command, self._take, self._ended)
-        try:
-            self.hello = self._introduce()
-        except BaseException:
-            self.close()
-            raise
+        self.pid = self._process.pid
+
+    def introduce(self) -> None:
+        """Have it say what it is. WorkerExitedError where it ends; what it refuses with, as where it speaks another protocol."""
+        asked = {"protocol_min": PROTOCOL_VERSION, "protocol_max": PROTOCOL_VERSION, "host_pid": os.getpid()}
+        self.hello = read(HelloResult, self._ask("worker.hello", asked))
         for _ in range(DEFAULT_MAX_INFLIGHT - self.hello.limits.max_inflight):
             self._room.acquire()
-        self.pid = self._process.pid
 
     @property
     def ended_at(self) -> float:
@@ -154,11 +157,6 @@ class Connection:
             pending.receiver.lost(WorkerExitedError(how))
         if not self._closed:
             self._on_end(how)
-
-    def _introduce(self) -> HelloResult:
-        asked = {"protocol_min": PROTOCOL_VERSION, "protocol_max": PROTOCOL_VERSION, "host_pid": os.getpid()}
-        found: HelloResult = read(HelloResult, self._ask("worker.hello", asked))
-        return found
 
     def _ask(self, action: str, data: dict[str, Any]) -> dict[str, Any]:
         waiting = Waiting()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from worker.backends.base import COPY_CHUNK_BYTES, PutsAtOnce, WritesEach
-from worker.backends.pieces import Done, no_progress, take_turns
+from worker.backends.pieces import Done, no_progress, take_turns, threads_for
 from worker.core.cancellation import CancelToken
 from worker.loaders.base import WeightFile
 from worker.loaders.placing_there import Piece, pieces_of, place_there
@@ -25,7 +25,7 @@ def place(file: WeightFile, block: memoryview, token: CancelToken, done: Done | 
             file.read_into(index, start, target, token)
         return length
 
-    take_turns(pieces_of(file), read, token, done, total_bytes=file.total_bytes)
+    take_turns(pieces_of(file), read, token, done, threads=threads_for(file.total_bytes))
 
 
 def place_through(file: WeightFile, write: Write, token: CancelToken, done: Done | None = None) -> None:
@@ -61,4 +61,4 @@ def _place_at_once(file: WeightFile, write: PutsAtOnce, token: CancelToken, done
         write.put_each(offset + start, length, fill, no_progress)
         return length
 
-    take_turns(pieces_of(file), put, token, done, total_bytes=file.total_bytes)
+    take_turns(pieces_of(file), put, token, done, threads=threads_for(file.total_bytes))

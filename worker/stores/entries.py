@@ -7,14 +7,13 @@ from pathlib import Path
 from protocol.vocabulary import StoreKind
 from worker.core.clock import NS_PER_MS
 from worker.core.log import log
-from worker.core.sure_lock import SureLock
 from worker.plugins import CancelToken, Holding, InvalidRequestError, Offer, Usage
 from worker.stores.base import PERSISTENT, EntryFile, Opened, Options, Scope, Tools, named
 from worker.stores.disk import is_there
 from worker.stores.entry import ENTRY_BYTES, HEAD_BYTES, Entry
 from worker.stores.giving import DEAR, MIB, EntryLot, Giving, Lot, PartLot, Pricing, What, offers_of
 from worker.stores.index import EntryStore
-from worker.stores.owner import Member, Owner
+from worker.stores.owner import KindLock, Member, Owner
 from worker.stores.prices import Draws
 from worker.stores.releasing import Releasing
 from worker.stores.segment import Segment
@@ -45,7 +44,7 @@ class EntryKind(Owner):
         self._utc_ms = tools.utc_ms
         self.on_disk = tools.folder is not None
         """Whether there is a folder for files."""
-        self.lock = SureLock()
+        self.lock = KindLock()
         # All mutable state, guarded by the lock, as is that of its stores.
         self.memory = SegmentMemory()
         self.parts_bytes = 0

@@ -1,6 +1,7 @@
 """What a store of entries uses of its kind, and its kind of it: kinds import their stores, and no store its kind."""
 
 from collections.abc import Callable
+from types import TracebackType
 from typing import Protocol
 
 from protocol.vocabulary import StoreKind
@@ -10,6 +11,37 @@ from worker.stores.entry import Entry
 from worker.stores.giving import Giver, Pricing
 from worker.stores.prices import Draws
 from worker.stores.segments import SegmentMemory
+
+
+class Closable(Protocol):
+    """What gives memory back."""
+
+    def close(self) -> None:
+        """Give it back, however long that takes, and whoever has to be waited for."""
+        ...
+
+
+class KindLock(SureLock):
+    """A kind's lock, with which nobody waits for what is large to be closed: that is done once a ``with`` block has released it."""
+
+    __slots__ = ("_leaving",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._leaving: tuple[Closable, ...] = ()
+
+    def close_after(self, what: Closable) -> None:
+        """Have it closed by who holds the lock now, as the last thing of its ``with`` block. MemoryError: it is not."""
+        self._leaving = (*self._leaving, what)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        leaving, self._leaving = self._leaving, ()
+        self.release()
+        if leaving:
+            for each in leaving:
+                each.close()
 
 
 class Member(Giver, Protocol):
@@ -33,7 +65,7 @@ class Owner(Protocol):
     default_entries: int | None
     default_ttl_ms: int | None
     default_bytes: int
-    lock: SureLock
+    lock: KindLock
     memory: SegmentMemory
     parts_bytes: int
     """What stores hold beside their entries."""

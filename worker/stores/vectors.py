@@ -195,9 +195,9 @@ class VectorStore(KeptStore):
 
     def _keep(self, vectors: VectorIndex | None) -> None:
         """Have these vectors in memory, as they are now, and count them; None for none."""
-        before, self._vectors = self._vectors, vectors
-        if before is not None and before is not vectors:
-            before.close()
+        if self._vectors is not None and self._vectors is not vectors:
+            self._kind.lock.close_after(self._vectors)
+        self._vectors = vectors
         size = 0 if vectors is None else vectors.held_bytes + vectors.count * _PLACE_BYTES
         cost_ms = None if self._file is None else self._read_ms or size / _BYTES_PER_MS
         self._keep_part(_ALL, size, cost_ms)

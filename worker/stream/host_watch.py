@@ -12,6 +12,7 @@ import psutil
 from worker.core.errors import OutOfMemoryError
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent, SureLock
+from worker.core.system_calls import WithoutCall
 
 _POLL_SECONDS = 0.25
 """Where the system cannot tell of a process's end, it is looked for this often."""
@@ -71,11 +72,11 @@ class _Host:
         self._fds: tuple[int, int] | None = None
         """The process, and what wakes who waits for it."""
         if sys.platform == "linux":
-            with suppress(PermissionError):  # a sandbox that forbids the call
+            with WithoutCall():
                 fd = os.pidfd_open(pid)
                 try:
                     self._fds = (fd, os.eventfd(0, os.EFD_CLOEXEC))
-                except OSError:
+                except (OSError, AttributeError):
                     os.close(fd)
                     raise
         if self._fds is None:
@@ -122,6 +123,13 @@ _ENDING = (
 fault in the process itself, as SIGSEGV and SIGABRT do."""
 
 
+def _name_of(number: int) -> str:
+    """Return what a signal is called: real-time ones have no names but the first and the last."""
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
+
+
 def watch_signals(on_terminate: Callable[[str], None], *, interruptible: bool) -> None:
     """Call back with the name of a signal that is to end this process. For the main thread, once.
 
@@ -134,7 +142,11 @@ def watch_signals(on_terminate: Callable[[str], None], *, interruptible: bool) -
             signal.signal(signal.SIGINT, lambda *_: on_terminate("SIGINT"))
         return
     ending = [signal.SIGTERM, signal.SIGINT] if interruptible else [signal.SIGTERM]
-    found = (getattr(signal, name, None) for name in _ENDING)
+    found = [getattr(signal, name, None) for name in _ENDING]
+    if sys.platform == "linux":
+        found += range(
+            signal.SIGRTMIN, signal.SIGRTMAX + 1
+        )  # those that mean nothing, as what a container is halted by
     ending += [each for each in found if each is not None and signal.getsignal(each) == signal.SIG_DFL]
     # The main thread waits in read(2) and would run a handler only afterwards. The byte that the
     # interpreter writes at the moment of the signal wakes a thread that can act.
@@ -147,7 +159,7 @@ def watch_signals(on_terminate: Callable[[str], None], *, interruptible: bool) -
             with suppress(MemoryError):
                 came = [each for each in os.read(readable, 64) if each in ending]
                 if came:
-                    on_terminate(signal.Signals(came[0]).name)
+                    on_terminate(_name_of(came[0]))
 
     start_thread(wait, "signals")
     for each in ending:

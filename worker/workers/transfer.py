@@ -7,6 +7,7 @@ from protocol.results import TransferResult
 from protocol.vocabulary import Initialize, MemoryType, TransferState, TransferType
 from worker.backends.base import COPY_CHUNK_BYTES, CopiesWhole, DeviceBackend
 from worker.backends.block_copy import copy_block
+from worker.backends.pieces import no_progress
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, NS_PER_US
 from worker.core.errors import (
@@ -176,7 +177,9 @@ def _digest(backend: DeviceBackend, allocation_id: str, size: int, token: Cancel
     """Read a block back, whole, and return its SHA-256."""
     digest = hashlib.sha256()
     if isinstance(backend, CopiesWhole):
-        backend.read_each(allocation_id, size, lambda _, piece: digest.update(piece), token, lambda _: None)
+        backend.read_each(
+            allocation_id, size, lambda _, piece: digest.update(piece), token, no_progress, in_order=True
+        )
         return f"sha256:{digest.hexdigest()}"
     chunk = memoryview(bytearray(min(size, COPY_CHUNK_BYTES)))
     for offset in range(0, size, COPY_CHUNK_BYTES):

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.vocabulary import StoreKind, VectorMetric
+from tests.e2e.process import PATIENCE_SECONDS, eventually
 from tests.unit.stores.stores import HERE, World
 from worker.plugins import CancelToken, InvalidRequestError, OutOfMemoryError
 from worker.stores.base import Choice, Content, Item, Options, Question, Scope, Store
@@ -76,6 +77,29 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path / "stores")
     yield made
     made.stores.close()
+
+
+def test_no_other_store_waits_while_vectors_leave_memory(world: World) -> None:
+    """Giving many back takes long, and waits for who searches them; whoever asked for the room has it when they are gone."""
+    store, other = opened(world, persist=True), opened(world, Scope("somebody", "else"))
+    fill(store, vectors(20))
+    fill(other, vectors(1))
+    leaving = store._vectors
+    assert leaving is not None
+    released: list[int] = []
+    with leaving._lock:  # as a search has it
+        releasing = threading.Thread(target=lambda: released.append(release(world)))
+        releasing.start()
+        eventually(lambda: store._vectors is None, "vectors that are given up")
+        asking = threading.Thread(target=lambda: found(other, vectors(1)[0]), daemon=True)
+        asking.start()
+        asking.join(PATIENCE_SECONDS)
+        assert not asking.is_alive()
+        assert (releasing.is_alive(), released) == (True, [])
+    releasing.join(PATIENCE_SECONDS)
+    assert released[0] > 0
+    assert leaving.search(vectors(1)[0], 1) is None
+    assert len(found(store, vectors(1)[0])) == 5
 
 
 @pytest.mark.parametrize("metric", list(VectorMetric))

@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from worker.core.sure_lock import SureLock
+from worker.core.system_calls import file_in_memory
 
 KEPT_BYTES = 64 * 2**20
 """The largest segment that is kept for the next call: making one costs as much as two copies of what it holds."""
@@ -39,8 +40,8 @@ class Segment:
         if sys.platform == "win32":
             return cls(mmap.mmap(-1, size, tagname=name), place)
         with ExitStack() as undo:
-            if sys.platform == "linux":
-                fd = os.memfd_create(name, os.MFD_CLOEXEC)
+            fd = file_in_memory(name)
+            if fd is not None:
                 path = f"/proc/{os.getpid()}/fd/{fd}"
             else:
                 import tempfile  # noqa: PLC0415 - 8 ms that neither Linux nor Windows needs

@@ -27,6 +27,7 @@ from worker.backends.engines.asking import Asker, asker
 from worker.backends.engines.base import state_of
 from worker.backends.engines.llama_state import joined, parsed
 from worker.core.sure_lock import SureLock
+from worker.core.system_calls import file_in_memory
 
 BLOCK = 64
 """Tokens of a block: a MiB to some MiB of keys and values."""
@@ -73,10 +74,12 @@ class StateFolder:
     """Where llama.cpp writes states to and reads them from: memory on Linux, else files of a folder of its own."""
 
     def __init__(self) -> None:
-        in_memory = sys.platform == "linux" and os.path.isdir(_DESCRIPTORS)  # noqa: PTH112 - no folder like others
+        tried = file_in_memory("memory-worker-tried") if os.path.isdir(_DESCRIPTORS) else None  # noqa: PTH112 - no folder like others
+        if tried is not None:
+            os.close(tried)
         self._files = (
             None
-            if in_memory
+            if tried is not None
             else tempfile.TemporaryDirectory("-states", "memory-worker-", ignore_cleanup_errors=True)
         )
         self.path = _DESCRIPTORS if self._files is None else os.path.join(self._files.name, "")  # noqa: PTH118 - with its end
@@ -84,8 +87,9 @@ class StateFolder:
     @contextmanager
     def file(self) -> Iterator[tuple[str, BinaryIO]]:
         """Return a new file, by the name that it has there, until the end of the block."""
-        if sys.platform == "linux" and self._files is None:
-            with os.fdopen(os.memfd_create("memory-worker-state", os.MFD_CLOEXEC), "r+b") as file:
+        descriptor = file_in_memory("memory-worker-state") if self._files is None else None
+        if descriptor is not None:
+            with os.fdopen(descriptor, "r+b") as file:
                 yield str(file.fileno()), file
         else:
             fd, path = tempfile.mkstemp(dir=self.path)

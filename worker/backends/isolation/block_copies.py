@@ -7,7 +7,7 @@ from worker.backends.isolation.displaced import Displaced
 from worker.backends.isolation.held_blocks import HeldBlocks
 from worker.backends.isolation.presence import Presence
 from worker.backends.isolation.slots import SLOT_BYTES, Slots
-from worker.backends.pieces import Done
+from worker.backends.pieces import Done, copy_parts, no_progress, threads_for
 from worker.core.cancellation import CancelToken
 
 
@@ -39,13 +39,22 @@ class BlockCopies:
                 send(child, self._slots, "write", allocation_id, offset, data, token)
 
     def read_each(
-        self, allocation_id: str, size: int, take: Piecewise, token: CancelToken, done: Done
-    ) -> None:
+        self, allocation_id: str, size: int, take: Piecewise, token: CancelToken, done: Done,
+        *, in_order: bool = False,
+    ) -> None:  # fmt: skip
         """Copy all of a block out, without a pause: ``take`` is called with each place and what lies there."""
         device_id = self._held.place_of(allocation_id)
         with self._presence.using(device_id, Executed.NO, token=token) as child:
             if not self._displaced.names():
-                receive_each(child, self._slots, allocation_id, 0, size, take, token, done)
+                threads = 1 if in_order else _threads_for(size)
+                if threads == 1:
+                    receive_each(child, self._slots, allocation_id, 0, size, take, token, done)
+                    return
+
+                def receive_part(start: int, length: int) -> None:
+                    receive_each(child, self._slots, allocation_id, start, length, take, token)
+
+                copy_parts(size, receive_part, token, done, threads=threads)
                 return
         chunk = memoryview(bytearray(min(size, SLOT_BYTES)))
         for start in range(0, size, SLOT_BYTES):
@@ -66,8 +75,16 @@ class BlockCopies:
         device_id = self._held.place_of(allocation_id)
         with self._presence.using(device_id, Executed.UNKNOWN, size, token=token) as child:
             if not self._displaced.names():
-                with Sending(child, self._slots, "write", allocation_id, token) as sending:
-                    sending.put_each(0, size, fill, done)
+
+                def send_part(start: int, length: int, told: Done = no_progress) -> None:
+                    with Sending(child, self._slots, "write", allocation_id, token) as sending:
+                        sending.put_each(start, length, fill, told)
+
+                threads = _threads_for(size)
+                if threads == 1:
+                    send_part(0, size, done)
+                else:
+                    copy_parts(size, send_part, token, done, threads=threads)
                 return
         chunk = memoryview(bytearray(min(size, SLOT_BYTES)))
         for start in range(0, size, SLOT_BYTES):
@@ -75,6 +92,17 @@ class BlockCopies:
             fill(start, piece)
             self.write(allocation_id, start, piece, token)
             done(start + len(piece))
+
+    def copy_within(
+        self, source_id: str, destination_id: str, offset: int, length: int, token: CancelToken
+    ) -> bool:
+        """Have the process copy part of a block to another. False, and nothing was done, where its devices can't."""
+        with self._presence.using(
+            self._held.place_of(source_id), Executed.UNKNOWN, length, token=token
+        ) as child:
+            if self._displaced.names():
+                return False
+            return bool(child.call("copy_within", source_id, destination_id, offset, length, token=token))
 
     def read_file(self, allocation_id: str, path: str, size: int, token: CancelToken, done: Done) -> bool:
         """Have all of a block copied to a file that a host maps. False, and nothing was done, where it can't be mapped there."""
@@ -93,3 +121,8 @@ class BlockCopies:
                 return False
             copy_file(child, self._slots, do, name, path, size, token, done)
             return True
+
+
+def _threads_for(size: int) -> int:
+    """Return how many threads copy to or from slots: one less than of a copy in one process, for the other end has as much to do."""
+    return max(1, threads_for(size) - 1)

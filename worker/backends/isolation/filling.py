@@ -7,10 +7,11 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from worker.backends.base import DeviceBackend, Range, Write
+from worker.backends.base import DeviceBackend, PutsAtOnce, Range, Write
 from worker.backends.host_memory import copy_between
-from worker.backends.isolation.model_files import ModelFiles
+from worker.backends.isolation.model_files import ModelFiles, reads_itself
 from worker.backends.isolation.touch_guard import TouchGuard
+from worker.backends.pieces import take_turns, threads_for
 from worker.core.cancellation import CancelToken
 from worker.core.records import AllocationRequest, Block
 from worker.core.shortages import start_thread
@@ -22,7 +23,7 @@ class NotWholeError(Exception):
 
 
 class Filling:
-    """One load, on a thread of its own."""
+    """One load, on a thread of its own, and on others where the device takes pieces of several at once."""
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class Filling:
 
     def _load(self, backend: DeviceBackend, token: CancelToken) -> None:
         try:
-            block = backend.load(self.handle, self.request, self._fill, token)
+            block = backend.load(self.handle, self.request, partial(self._fill, token), token)
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits for it
             with self._ending:
                 self._loaded.set_exception(error)
@@ -89,21 +90,31 @@ class Filling:
         else:
             self._loaded.set_result(block)
 
-    def _fill(self, view: memoryview | None, write: Write) -> None:
+    def _fill(self, token: CancelToken, view: memoryview | None, write: Write) -> None:
         self._ready.set_result(None)
         if view is not None:
             write = partial(_place, view)
+        several = isinstance(write, PutsAtOnce) and reads_itself(write)
         with closing(self._files):  # whoever is told of the load's end finds none of their maps
-            while (piece := self._pieces.get()) is not None:
-                put, done = piece
-                try:
-                    result = put(write)
-                except BaseException as error:
-                    done.set_exception(error)
-                    raise
-                done.set_result(result)
+            take_turns(
+                iter(self._pieces.get, None),
+                partial(_put, write),
+                token,
+                threads=threads_for(self.request.size_bytes) if several else 1,
+            )
         if not self._whole:
             raise NotWholeError
+
+
+def _put(write: Write, piece: tuple[Callable[[Write], Any], Future[Any]]) -> int:
+    put, done = piece
+    try:
+        result = put(write)
+    except BaseException as error:
+        done.set_exception(error)
+        raise
+    done.set_result(result)
+    return 0
 
 
 def _place(view: memoryview, offset: int, data: memoryview) -> None:

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from typing import TypeGuard
 
 from worker.backends.base import Range, Write, WritesEach
 from worker.backends.host_memory import PAGE_BYTES, page_rounded
@@ -18,6 +19,7 @@ from worker.backends.isolation.touch_guard import TouchGuard
 from worker.backends.mapped_file import file_identity, map_privately, read_at, read_through
 from worker.backends.pieces import no_progress
 from worker.backends.raw_pages import POPULATE_READ, cached_bytes, fault_in, touch
+from worker.core.sure_lock import SureLock
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _CLOSE_BYTES = 2**16
@@ -29,7 +31,7 @@ class _UnreadableError(Exception):
 
 
 class ModelFile(GuardedMap):
-    """One open file, which it owns once it could be mapped: OSError or ValueError. One thread's."""
+    """One open file, which it owns once it could be mapped: OSError or ValueError. One thread's, but for ``send``."""
 
     def __init__(self, descriptor: int, size_bytes: int) -> None:
         super().__init__(descriptor, map_privately(descriptor, 0, size_bytes), 0)
@@ -83,32 +85,32 @@ class ModelFile(GuardedMap):
 
 
 class ModelFiles:
-    """Those of one load. One thread's."""
+    """Those of one load. Several threads may put where the device takes pieces from memory of its own."""
 
     def __init__(self, guard: TouchGuard) -> None:
         self._guard = guard
-        # All mutable state: the files by what they are; None for one that is not to be read here.
+        self._lock = SureLock()
+        # All mutable state: the files by what they are, None for one that is not to be read here; and all that are open.
         self._files: dict[tuple[int, ...], ModelFile | None] = {}
+        self._open: list[ModelFile] = []
 
     def put(self, place: str, identity: tuple[int, ...], ranges: list[Range], write: Write) -> bool:
         """Write stretches of a file to their places in the block. False where it can't be read here."""
         file = self._file(place, identity)
         if file is None:
             return False
-        if sys.platform != "win32" and isinstance(write, WritesEach):
+        if reads_itself(write):
             whole = all(file.send(*each, write) for each in ranges)
         else:
             whole = self._put_mapped(file, ranges, write)
         if not whole:
-            self._files[identity] = None
-            file.close()
+            self._files[identity] = None  # open until the end: another thread may be reading it
         return whole
 
     def close(self) -> None:
         """Give all up."""
-        for each in self._files.values():
-            if each is not None:
-                each.close()
+        for each in self._open:
+            each.close()
 
     def _put_mapped(self, file: ModelFile, ranges: list[Range], write: Write) -> bool:
         self._guard.begin(file)
@@ -120,9 +122,17 @@ class ModelFiles:
             self._guard.end(file)
 
     def _file(self, place: str, identity: tuple[int, ...]) -> ModelFile | None:
-        if identity not in self._files:
-            self._files[identity] = _opened(place, identity)
-        return self._files[identity]
+        with self._lock:
+            if identity not in self._files:
+                file = self._files[identity] = _opened(place, identity)
+                if file is not None:
+                    self._open.append(file)
+            return self._files[identity]
+
+
+def reads_itself(write: Write) -> TypeGuard[WritesEach]:
+    """Tell whether pieces are read to where the device takes them from, and no file is touched by its map."""
+    return sys.platform != "win32" and isinstance(write, WritesEach)
 
 
 def _stretches(ranges: list[Range]) -> Iterator[tuple[int, int]]:

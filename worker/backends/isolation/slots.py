@@ -1,6 +1,6 @@
 """Memory that a worker and a device's process both see: slots for bulk data, and behind them the page of figures.
 
-Linux: an anonymous file that is inherited. Windows: a named map. Elsewhere, or asked for: a temporary file.
+Linux: an anonymous file that is inherited. Windows: a named map. Where there is neither, or asked for: a temporary file.
 """
 
 import itertools
@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from worker.backends.isolation.figures_page import PAGE_BYTES
 from worker.core.sure_lock import SureCondition
+from worker.core.system_calls import file_in_memory
 
 SLOT_BYTES = 2 * 2**20
 """A copy is cut into pieces of this size, so that one is on its way while the next is filled."""
@@ -54,9 +55,9 @@ class Slots:
 
     @classmethod
     def _create(cls, *, as_file: bool) -> Self:
-        if sys.platform == "linux" and not as_file:
+        fd = None if as_file else file_in_memory("memory-worker-slots")
+        if fd is not None:
             with ExitStack() as undo:
-                fd = os.memfd_create("memory-worker-slots", os.MFD_CLOEXEC)
                 undo.callback(os.close, fd)
                 os.ftruncate(fd, _BYTES)
                 made = cls(mmap.mmap(fd, _BYTES), {"fd": fd}, fd)
@@ -106,6 +107,11 @@ class Slots:
         if not (0 <= slot < SLOTS and 0 <= length <= SLOT_BYTES):
             raise ValueError(slot, length)
         return self._view[slot * SLOT_BYTES : slot * SLOT_BYTES + length]
+
+    @property
+    def memory(self) -> memoryview:
+        """All slots."""
+        return self._view[:_SLOTS_BYTES]
 
     def close(self) -> None:
         """Give the memory up; whoever still looks at it keeps it."""
