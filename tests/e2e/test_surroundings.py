@@ -192,8 +192,14 @@ def test_a_full_disk(tmp_path: Path) -> None:
             before = metrics.stat().st_mtime_ns
             filler.unlink()
             eventually(lambda: metrics.stat().st_mtime_ns != before, "new metrics")
-            parts = {part["name"]: part["state"] for part in started.call("worker.get_health")["parts"]}
-            assert (parts["record"], parts["metrics_file"]) == ("failed", "ok")
+
+            def states() -> tuple[str, str]:
+                parts = {part["name"]: part["state"] for part in started.call("worker.get_health")["parts"]}
+                return parts["record"], parts["metrics_file"]
+
+            eventually(
+                lambda: states() == ("failed", "ok"), "that they are written, which is noted afterwards"
+            )
             assert started.call("worker.ping")["uptime_ms"] >= 0
             started.close_input()
             assert started.exit_code() == 0
