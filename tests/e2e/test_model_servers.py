@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.process import MIB, ROOT, Worker, eventually, worker
+from tests.e2e.process import MIB, PATIENCE_SECONDS, ROOT, Worker, eventually, worker
 from tests.rigs.model_servers import STAND_INS, StandIn, serving
 
 SIZES = {"idle": 40 * MIB, "other": 8 * MIB}
@@ -202,6 +202,37 @@ def test_a_broker_without_servers() -> None:
     )  # fmt: skip
     assert ended.returncode == 2
     assert "--models FILE names the servers" in ended.stderr
+
+
+WITHOUT_LIBRARY = "import sys; sys.modules['urllib3'] = None; import memory_worker; memory_worker.main()"
+
+
+@pytest.mark.parametrize(
+    ("declared", "script", "told", "remedy"),
+    [
+        ("models: []", None, "", "servers: {ollama: {kind: ollama}}"),
+        ("servers: {odd: {kind: olama}}", None, "servers.odd.kind: input should be", "is in the log"),
+        ("servers: {far: {kind: vllm, device: 'cuda:7'}}", None, "no device 'cuda:7'", "is in the log"),
+        ("servers: {gpu: {kind: ollama}}", WITHOUT_LIBRARY, "", "pip install memory-worker[servers]"),
+    ],
+)
+def test_a_broker_that_follows_no_server_does_not_start(
+    tmp_path: Path, declared: str, script: str | None, told: str, remedy: str
+) -> None:
+    """It would stand idle for good, and look as if it worked: it says why, and what to do."""
+    path = tmp_path / "servers.yaml"
+    path.write_text(f"{declared}\n")
+    run = ("-m", "memory_worker") if script is None else ("-c", script)
+    ended = subprocess.run(
+        [sys.executable, *run, "broker", "--models", str(path)], cwd=ROOT / "worker/entry",
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert told in ended.stderr
+    (said,) = (
+        line for line in ended.stderr.splitlines() if "error: broker: no model server is followed" in line
+    )
+    assert remedy in said
 
 
 def test_wrong_servers_are_left_out(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def enter(folder: Path) -> str:
     return f"import os, sys; open({str(folder / 'cgroup.procs')!r}, 'w').write(str(os.getpid()));"
 
 
-def worker_in(folder: Path) -> tuple[str, ...]:
-    """Return the command of a worker that is in a group from its start."""
-    start = enter(folder) + "os.execv(sys.executable, [sys.executable, '-m', 'worker'])"
-    return sys.executable, "-c", start
+def worker_in(folder: Path, *through: str) -> tuple[str, ...]:
+    """Return the command of a worker that is in a group from its start; a command that it is started through may be given."""
+    command = [*through, sys.executable, "-m", "worker"]
+    return sys.executable, "-c", f"{enter(folder)} os.execvp({command[0]!r}, {command!r})"

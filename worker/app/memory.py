@@ -134,6 +134,7 @@ def build_memory(
             models=models,
             roles=lambda: read[0].roles,
             servers=lambda: () if arguments.deterministic else read[0].servers,
+            is_broker=arguments.command == "broker",
             process_bytes=system.process_bytes,
             garbage=_garbage(watched=not arguments.deterministic),
             default_device=default,

@@ -27,6 +27,12 @@ from worker.workers.model_owners import ExternalWorker
 from worker.workers.restart import RestartWorker
 from worker.workers.weights import ModelWeights
 
+_NO_SERVER = (
+    "--models FILE has none that can be used, as servers: {ollama: {kind: ollama}} has (docs/servers.md);"
+    " what is wrong with others is in the log"
+)
+_NOT_ONE = "what is wrong with those that --models FILE has is in the log (docs/servers.md)"
+
 
 def build_models(
     core: Core,
@@ -61,8 +67,9 @@ def build_models(
     consumers.add_source(partial(arenas, core, worker.unloader))
     consumers.add_listed(partial(own_models, core, models, worker.unloader))
     servers = tuple(surroundings.servers())
-    if servers:
-        _follow(core, models, owners, worker, consumers, servers)
+    why = _follow(core, models, owners, worker, consumers, servers) if servers else _NO_SERVER
+    if why is not None and surroundings.is_broker:
+        fail(f"broker: no model server is followed: {why}")
     built = ModelInterface(
         core, worker, monitor, lambda: (tuple(surroundings.models()), tuple(surroundings.roles()))
     )
@@ -74,18 +81,18 @@ def build_models(
 def _follow(
     core: Core, models: ModelManager, owners: ExternalWorker, worker: ModelWorker, consumers: ConsumerWorker,
     specs: tuple[ServerSpec, ...],
-) -> None:  # fmt: skip
-    """Follow other model servers until the process ends. Without what they are asked through, that is told."""
+) -> str | None:  # fmt: skip
+    """Follow other model servers until the process ends. Returns why none is followed, which is told; None where one is."""
     try:
         from worker.servers.roster import Servers  # noqa: PLC0415 - needs a library of its own
     except ModuleNotFoundError as error:
         problem = f"{error.name} is not installed: pip install memory-worker[servers]"
         core.health.add("servers", lambda: [PartHealth("servers", HealthState.FAILED, problem)])
         log("warning", "no model server is followed", problem=problem)
-        return
+        return problem
     followed = Servers(core, models, owners, consumers)
-    followed.follow(specs, worker.placement.default_device)
     worker.at_end.append(followed.end)
+    return None if followed.follow(specs, worker.placement.default_device) else _NOT_ONE
 
 
 def configured_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> DeclaredModels:

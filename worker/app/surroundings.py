@@ -33,6 +33,8 @@ class Surroundings(Record):
     """Returns the names for what models are for. Both are called again when they are to be read again."""
     servers: Callable[[], Iterable[ServerSpec]] = tuple
     """Returns the model servers to follow. Called once, after the models."""
+    is_broker: bool = False
+    """Whether it is there for these alone: where none is followed it exits with 2, when something first asks for models."""
     prefixes: Callable[[PrefixCache, Any], Any] = no_prefixes
     """Answers what engines ask of stores of prompts' beginnings."""
     default_device: str | None = None

@@ -37,13 +37,14 @@ class Servers:
         consumers.add_source(self._on)
         core.health.add("servers", self.health)
 
-    def follow(self, specs: Iterable[ServerSpec], default_device: str) -> None:
-        """Begin to follow servers; one that can't be is told of, and left out."""
+    def follow(self, specs: Iterable[ServerSpec], default_device: str) -> bool:
+        """Begin to follow servers; one that can't be is told of, and left out. Returns whether one is followed."""
         for spec in specs:
             try:
                 self._follow(spec, spec.device_id or default_device)
             except (ValueError, WorkerError) as error:
                 log("warning", "a model server is not followed", server=spec.name, problem=str(error))
+        return bool(self._watches)
 
     def end(self) -> None:
         """Say what stays behind."""

@@ -143,6 +143,22 @@ def test_a_mount_of_other_groups_comes_before_its_own(tree: Tree, root: str) -> 
     assert tree.read() == (1000, 900)
 
 
+@pytest.mark.parametrize("group", ["/", "/inner", "/../pod/inner"])
+@pytest.mark.parametrize(("there", "limits"), [(True, (800, 100)), (False, (None, None))])
+def test_a_namespace_without_a_mount_of_its_own(
+    tree: Tree, group: str, limits: tuple[int | None, int | None], *, there: bool
+) -> None:
+    """The machine's mount has its groups, and does not say which is this process's: it is that which lists it."""
+    tree.process(f"0::{group}\n", "30 23 0:26 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    tree.v2("sys/fs/cgroup/pods/other", "300", 5)
+    tree.v2("sys/fs/cgroup/pods/pod/inner", "900", 700)
+    tree.v2("sys/fs/cgroup/pods/pod", "800", 700)
+    own = tree.root / "sys/fs/cgroup/pods/pod" / ("inner" if group.endswith("inner") else "")
+    (own / "cgroup.procs").write_text(f"1\n{os.getpid()}\n" if there else "1\n")
+    assert tree.read() == limits
+    assert CgroupMemory(tree.root).is_hidden() is not there
+
+
 @pytest.mark.parametrize("mounts", [OTHER, OTHER + MOUNT_V1])
 @pytest.mark.parametrize("groups", ["4:memory:/a\n0::/\n", "4:cpu:/a\n0::/a\n"])
 def test_a_group_that_can_not_be_looked_at(tree: Tree, groups: str, mounts: str) -> None:
@@ -304,9 +320,13 @@ def test_the_live_machine() -> None:
     assert SystemMemory().notes()
 
 
-def test_worker_in_a_real_group(group: Path) -> None:
-    """In a control group, the group's limit is the budget, and asking for more is refused, not killed."""
-    with Worker(command=worker_in(group)) as worker:
+@pytest.mark.parametrize("through", [(), ("unshare", "--cgroup")])
+def test_worker_in_a_real_group(group: Path, through: tuple[str, ...]) -> None:
+    """In a control group, the group's limit is the budget, and asking for more is refused, not killed.
+
+    So it is in a namespace of groups, where the machine's own mount of them is all that there is.
+    """
+    with Worker(command=worker_in(group, *through)) as worker:
         status = worker.call("memory.get_status", {"device_id": "cpu"})["devices"][0]
         assert (status["budget_bytes"], status["budget_source"]) == (LIMIT, "cgroup")
         assert 0 < status["available_bytes"] < LIMIT
