@@ -2,12 +2,14 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.process import ROOT
 from tests.rigs.worker_process import WorkerProcess
 
 
@@ -85,6 +87,20 @@ def test_what_persists_is_there_after_a_kill(tmp_path: Path) -> None:
         forgotten = done(worker, "store.delete_scope", user_id="ann")
         assert forgotten["stores"] == ["kept", "gone"]
         assert forgotten["deleted_entries"] == 50
+
+
+def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    """The worker says so when it is started, and not when the first store is opened."""
+    file = tmp_path / "file"
+    file.touch()
+    for folder, why in (
+        (file, "it is no folder"),
+        (file / "below", "its path leads through something that is no folder"),
+    ):
+        command = [sys.executable, "-m", "memory_worker", "--store-folder", str(folder)]
+        done = subprocess.run(command, cwd=ROOT, input="", capture_output=True, check=False, text=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"--store-folder {folder}: {why}" in done.stderr
 
 
 def test_requests_of_one_store_are_answered_as_they_were_sent(tmp_path: Path) -> None:

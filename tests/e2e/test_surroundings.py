@@ -137,6 +137,33 @@ def test_shared_files_in_a_folder_whose_name_is_no_utf8(odd: Path) -> None:
         assert started.call("worker.ping")["uptime_ms"] >= 0
 
 
+def test_a_store_on_a_full_disk(tmp_path: Path) -> None:
+    """Whoever runs the worker hears of it, too, once in the log, and in its health until the disk takes a change again."""
+
+    def stores(started: Worker) -> tuple[str, str | None]:
+        parts = started.call("worker.get_health")["parts"]
+        return next((part["state"], part["reason"]) for part in parts if part["name"] == "stores")
+
+    with (
+        small_filesystem(tmp_path / "small", 1024 * 1024) as small,
+        worker("--store-folder", str(small / "kept"), "--log-level", "info") as started,
+    ):
+        started.call("store.open", {"store": "c", "kind": "cache", "options": {"persist": True}})
+        put, keys = {"store": "c", "value": "x" * 200_000}, itertools.count()
+        while (done := started.call("store.put", {**put, "key": str(next(keys))}))["stored"]:
+            assert stores(started) == ("ok", None)
+        started.call("store.put", {**put, "key": "again"})
+        state, reason = stores(started)
+        assert state == "degraded"
+        assert done["reason"] in str(reason)
+        started.call("store.clear", {"store": "c"})
+        assert stores(started) == ("ok", None)
+        started.close_input()
+        assert started.exit_code() == 0
+        for said in ("can't be changed", "can be changed again"):
+            eventually(lambda said=said: started.stderr().count(said) == 1, said)
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     """Where the disk is full the record ends, and is said to; the metrics come again when there is room."""
     with small_filesystem(tmp_path / "small", 256 * 1024) as small:
@@ -165,8 +192,14 @@ def test_a_full_disk(tmp_path: Path) -> None:
             before = metrics.stat().st_mtime_ns
             filler.unlink()
             eventually(lambda: metrics.stat().st_mtime_ns != before, "new metrics")
-            parts = {part["name"]: part["state"] for part in started.call("worker.get_health")["parts"]}
-            assert (parts["record"], parts["metrics_file"]) == ("failed", "ok")
+
+            def states() -> tuple[str, str]:
+                parts = {part["name"]: part["state"] for part in started.call("worker.get_health")["parts"]}
+                return parts["record"], parts["metrics_file"]
+
+            eventually(
+                lambda: states() == ("failed", "ok"), "that they are written, which is noted afterwards"
+            )
             assert started.call("worker.ping")["uptime_ms"] >= 0
             started.close_input()
             assert started.exit_code() == 0

@@ -16,6 +16,7 @@ from worker.core.clock import FixedClock
 from worker.core.errors import InternalError, UnsupportedError
 from worker.core.health import PartHealth
 from worker.core.models import PrefixCache
+from worker.core.paths import make_folder
 from worker.core.records import no_report
 from worker.core.sure_lock import SureLock
 from worker.stream.work import Call, PluginAction
@@ -36,6 +37,10 @@ class LazyStores:
         self._documents_root = _path(arguments.documents_root)
         if self._documents_root is not None and not os.path.isdir(self._documents_root):  # noqa: PTH112 - Path.is_dir raises for a name too long
             fail(f"--documents-root {self._documents_root}: there is no such folder")
+        # Its lock is had with the first store that persists: the nodes of a fleet on one machine are all given the one folder.
+        problem = None if self._folder is None else make_folder(self._folder)
+        if problem is not None:
+            fail(f"--store-folder {self._folder}: {problem}")
         self._embedder = arguments.documents_embedder
         self._parts = parts
         self._lock = SureLock()
@@ -80,9 +85,12 @@ class LazyStores:
         return self._embed(texts, token)
 
     def health(self) -> Iterator[PartHealth]:
-        """Tell whether any store is open."""
+        """Tell whether there are stores, and whether their disks take what is changed in them."""
         if self._made is None:
             yield PartHealth("stores", HealthState.OFF, "none was asked for")
+        elif problems := self._made.problems():
+            said = f"the last change of {len(problems)} of them was refused: {problems[0]}"
+            yield PartHealth("stores", HealthState.DEGRADED, said)
         else:
             yield PartHealth("stores", HealthState.OK)
 

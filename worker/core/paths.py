@@ -55,6 +55,17 @@ def said_of(error: OSError, doing: str = "read") -> str:
     return said.format(doing)
 
 
+def make_folder(folder: Path) -> str | None:
+    """Make a folder that nobody else may enter, with those above it. Returns what is against it, and what to do; None for nothing."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        return "it is no folder: name one"
+    except OSError as error:
+        return said_of(error, "written")
+    return None
+
+
 def make_private(folder: Path) -> None:
     """Make a folder that only its owner may enter. OSError if it is there and is anybody else's, or open."""
     folder.mkdir(mode=0o700, exist_ok=True)

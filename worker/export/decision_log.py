@@ -71,9 +71,8 @@ class DecisionLog:
     def health(self) -> Iterator[PartHealth]:
         """Tell whether everything is recorded."""
         if self._failure is not None:
-            yield PartHealth(
-                "record", HealthState.FAILED, f"decisions are no longer recorded: {self._failure}"
-            )
+            what = f"decisions are no longer recorded: {self._failure}; mend that, and start the worker again"
+            yield PartHealth("record", HealthState.FAILED, what)
             return
         dropped = self._dropped
         said = f"{dropped} lines were dropped: the disk was slow" if dropped else None

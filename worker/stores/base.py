@@ -191,6 +191,11 @@ class Store(Protocol):
         """Whether an entry is put and got in well under a millisecond: from memory, and small."""
         ...
 
+    @property
+    def problem(self) -> str | None:
+        """What its disk had against the last change; None where it took it, and where nothing of it is on disk."""
+        ...
+
     def check(self, content_bytes: int) -> None:
         """LimitExceededError where an entry of so many bytes is larger than the store may be."""
         ...
@@ -246,6 +251,8 @@ class EntryFile(Protocol):
     """Whether it is there after a restart."""
     read_ms: float
     """What reading an entry takes, as it was of late."""
+    problem: str | None
+    """What its disk had against the last change; None where it took it."""
 
     def set_options(self, options: Options) -> None:
         """Keep options."""

@@ -6,16 +6,18 @@ its name need not be one that a request gave: names are digests.
 
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from protocol.vocabulary import VectorMetric
+from worker.core.log import log
+from worker.core.paths import shown
 from worker.core.sure_lock import SureLock
-from worker.plugins import StoreNotFoundError
+from worker.plugins import OutOfMemoryError, StoreNotFoundError
 from worker.stores.base import Content, Form, Home, Options, Row, Scope
 from worker.stores.disk import device_of, errors_of, gone, refusal
 from worker.stores.file_format import connected, damaged, parts, said_in, set_about, unlink
@@ -52,6 +54,8 @@ class StoreFile:
         self._used_s = 0.0
         self.read_ms = 0.2
         """What reading an entry takes, as it was of late."""
+        self.problem: str | None = None
+        """What its disk had against the last change; None where it took it."""
 
     def rows(self) -> list[Row]:
         """Return what is known about all entries."""
@@ -166,10 +170,21 @@ class StoreFile:
 
     # ---- inside, with the lock ----
 
-    def _transaction(self) -> "_Transaction":
-        connection = self._open()
-        self._check_there()
-        return _Transaction(connection, self.path)
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = self._open()
+            self._check_there()
+            with _Transaction(connection, self.path):
+                yield connection
+        except OutOfMemoryError as error:
+            if self.problem is None:  # whoever runs the worker hears of it once, and not with each entry
+                log("warning", "a store's file can't be changed", problem=error.message)
+            self.problem = error.message
+            raise
+        if self.problem is not None:
+            log("info", "a store's file can be changed again", path=shown(self.path))
+            self.problem = None
 
     def _is_there(self) -> bool:
         return device_of(self.path) == self._device

@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from worker.core.log import log
-from worker.core.paths import said_of
+from worker.core.paths import make_folder
 from worker.plugins import OutOfMemoryError, UnsupportedError
 from worker.stores.base import MAKING, PERSISTENT, SCRATCH, Home, Scope
 from worker.stores.disk import device_of, errors_of
@@ -27,10 +27,12 @@ class StoreFolder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        problem = make_folder(root)
+        if problem is not None:
+            raise UnsupportedError(f"--store-folder {root}: {problem}", folder=str(root))
         try:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _locked(root / _LOCK)
-        except (OSError, sqlite3.Error) as error:
+        except sqlite3.Error as error:
             raise UnsupportedError(f"--store-folder {root}: {_why_not(error)}", folder=str(root)) from error
         self._device = device_of(root / _LOCK)
         for end in (SCRATCH, MAKING):
@@ -90,15 +92,11 @@ def _locked(path: Path) -> sqlite3.Connection:
         return lock
 
 
-def _why_not(error: OSError | sqlite3.Error) -> str:
+def _why_not(error: sqlite3.Error) -> str:
     """Say why a folder can't be had, and what to do."""
     code = getattr(error, "sqlite_errorcode", 0)
     if code & 0xFF == sqlite3.SQLITE_BUSY or code in _NO_LOCKS:
         return "another worker uses it, or its file system has no locks: name a folder of this worker's own, on a disk that has them"
-    if isinstance(error, FileExistsError):
-        return "it is no folder: name one"
-    if isinstance(error, OSError):
-        return said_of(error, "written")
     return f"it can't be used ({error}): see to its permissions and its disk, or name another"
 
 

@@ -67,6 +67,11 @@ class HeldEntries:
         return self._file is not None
 
     @property
+    def problem(self) -> str | None:
+        """What its disk had against the last change; None for nothing, and where it has no file."""
+        return None if self._file is None else self._file.problem
+
+    @property
     def held_bytes(self) -> int:
         """What it has in memory."""
         return self._table.held_bytes + sum(size for size, _ in self._parts.values())

@@ -181,6 +181,11 @@ class Stores:
             overhead_bytes=sum(each.overhead_bytes or 0 for each in rows),
         )
 
+    def problems(self) -> list[str]:
+        """Return what disks have against the files of open stores, without waiting for a store that is just opened."""
+        stores = (known.store for scope in list(self._scopes.values()) for known in list(scope.values()))
+        return [problem for each in stores if (problem := each.problem) is not None]
+
     def tend(self) -> None:
         """Do what is due in all stores."""
         for kind in tuple(self._kinds.values()):
