@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from protocol.record import Record
+from protocol.vocabulary import INT64_MAX
 from worker.core.cancellation import CancelToken
 from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec, TensorInfo
@@ -184,6 +185,14 @@ def load_failed(spec: ModelSpec, cause: str) -> ModelLoadFailedError:
     where = "" if path is None else f" from {path}"
     message = f"model {spec.model_id!r} can't be loaded{where}: {cause}"
     return ModelLoadFailedError(message, model_id=spec.model_id, path=path, cause=cause)
+
+
+def check_countable(spec: ModelSpec, size_bytes: int | None) -> None:
+    """See that what a file claims that its model takes can be counted. ModelLoadFailedError."""
+    if size_bytes is not None and size_bytes > INT64_MAX:
+        raise load_failed(
+            spec, f"its file claims {size_bytes} bytes, which can't be counted; download it again"
+        )
 
 
 def lay_out(

@@ -93,13 +93,14 @@ def _opened(spec: ModelSpec) -> Opened:
     files = model_files(spec)
     named = zip(files.real, files.names(spec), strict=True)
     headers = [_header_of(spec, path, name) for path, name in named]
-    parts = headers[0].values.get("split.count", 1)
-    if len(headers) == 1 and isinstance(parts, int) and parts > 1:
+    said = headers[0].values.get("split.count")
+    parts = said if isinstance(said, int) and said > 1 else 1
+    if len(headers) == 1 and parts > 1:
         return _opened(_with_all_parts(spec, files, parts))
-    if isinstance(parts, int) and len(headers) < parts:
+    if len(headers) != parts:
+        what = f"is split into {parts} files, of which" if len(headers) < parts else f"is in {parts}, and"
         raise load_failed(
-            spec,
-            f"it is split into {parts} files, of which {len(headers)} are declared: declare all, or their folder",
+            spec, f"it {what} {len(headers)} are declared: declare just those of one model, or their folder"
         )
     weights = sum(each.weight_bytes for each in headers)
     return Opened(files, headers[0], weights, _params_of(spec, headers[0]))

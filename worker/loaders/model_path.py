@@ -25,6 +25,8 @@ _OPEN_FLAGS = (
 )
 """Opening a pipe must not wait for its writer; the path is resolved already; Windows must not translate."""
 _INDEX = ".index.json"
+_ANY_INDEX = re.compile(r"\.index(\.\w+)?\.json$")
+"""A variant's is named so: ``model.safetensors.index.fp16.json``."""
 _UNFINISHED = ".aria2"
 """What aria2 has beside a file until all of it is there: the file itself has its whole length from the first moment on."""
 _MAX_INDEX_BYTES = 64 * 2**20
@@ -109,7 +111,7 @@ def model_files(spec: ModelSpec) -> ModelFiles:
         paths = (*filter(None, (spec.path,)), *spec.more_paths)
         declared = paths if len(paths) > 1 else _stands_for(spec)
         real = tuple(_confined(spec, each) for each in declared)
-        if len(real) == 1 and declared[0].name.endswith(_INDEX):
+        if len(real) == 1 and _ANY_INDEX.search(declared[0].name):
             return _indexed(spec, real[0], declared[0])
         return ModelFiles(real, declared)
 
@@ -246,8 +248,7 @@ def _chosen(spec: ModelSpec, names: list[str]) -> list[str]:
         found = [name for name in names if name.endswith(suffix)]
         shards = [name for name in found if _OF.search(name)]
         if shards:
-            _check_complete(spec, shards)
-            return shards
+            return _one_set(spec, shards)
         if found and (len(found) == 1 or suffix == ".safetensors"):
             return found
         if found:
@@ -281,13 +282,25 @@ def _one_index(spec: ModelSpec, names: list[str]) -> str:
     return known or names[0]
 
 
-def _check_complete(spec: ModelSpec, shards: list[str]) -> None:
-    """See that no shard is missing, by their names."""
-    counted = {match.groups() for name in shards if (match := _OF.search(name))}
-    total = max(int(of) for _, of in counted)
-    missing = sorted(set(range(1, min(total, _MAX_SHARDS) + 1)) - {int(number) for number, _ in counted})
-    if missing:
-        raise load_failed(spec, f"shard {missing[0]} of {total} is not in its folder: download it")
+def _one_set(spec: ModelSpec, shards: list[str]) -> list[str]:
+    """Return the shards of the one model that they are of. ModelLoadFailedError where they are of several, or one is missing, by their names."""
+    sets: dict[tuple[str, int], dict[int, str]] = {}
+    for name in shards:
+        match = _OF.search(name)
+        if match is not None:
+            sets.setdefault((name[: match.start()], int(match[2])), {})[int(match[1])] = name
+    if len(sets) > 1:
+        firsts = ", ".join(min(each.values()) for each in list(sets.values())[:5])
+        raise load_failed(
+            spec, f"it is a folder with several models in shards, {firsts}: declare the first file of one"
+        )
+    (((_, total), numbered),) = sets.items()
+    missing = next(
+        (number for number in range(1, min(total, _MAX_SHARDS) + 1) if number not in numbered), None
+    )
+    if missing is not None:
+        raise load_failed(spec, f"shard {missing} of {total} is not in its folder: download it")
+    return shards
 
 
 def _indexed(spec: ModelSpec, real: Path, declared: Path) -> ModelFiles:
@@ -302,20 +315,30 @@ def _indexed(spec: ModelSpec, real: Path, declared: Path) -> ModelFiles:
         text = file.read(size)
     try:
         weight_map = json.loads(text)["weight_map"]
-        names = sorted(set(weight_map.values()))
-        good = all(isinstance(name, str) and name for name in names) and 0 < len(names) <= _MAX_SHARDS
+        good = all(isinstance(name, str) and name for name in weight_map.values())
+        names = sorted({normpath(name) for name in weight_map.values()}) if good else []
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise load_failed(
-            spec, "its index has no weight_map of tensors to files: download it again"
-        ) from error
-    if not good:
-        raise load_failed(spec, "its index has no weight_map of tensors to files: download it again")
+        raise load_failed(spec, _no_index(text)) from error
+    if not 0 < len(names) <= _MAX_SHARDS:
+        raise load_failed(spec, _no_index(text))
     shards = tuple(declared.parent / name for name in names)
     found = tuple(_confined(spec, each) for each in shards)
     for shard, where in zip(shards, found, strict=True):
         if not where.exists():
             raise load_failed(spec, f"its index names {shard.name}, which is not there: download it")
     return ModelFiles(found, (declared, *shards), weight_map)
+
+
+def _no_index(text: bytes) -> str:
+    """Say what is wrong with what is called an index: it may be a pointer to one, or a page."""
+    from worker.loaders.file_kind import not_a_model  # noqa: PLC0415 - only for one that can't be read
+
+    other = None if text.lstrip()[:1] == b"{" else not_a_model(text, len(text))
+    return (
+        f"its index: {other}"
+        if other
+        else "its index has no weight_map of tensors to files: download it again"
+    )
 
 
 def open_file(spec: ModelSpec, path: Path | None = None) -> tuple[int, int, Path]:

@@ -264,7 +264,7 @@ def _leaves(
         plain = isinstance(key, str | int)
         if not plain and isinstance(each, StoredView | Unreadable | dict | list | tuple):
             kind = "container or an object" if isinstance(key, OddKey) else type(key).__name__
-            message = f"{path!r} has a key that is a {kind}"
+            message = f"{repr(path) if path else 'it'} has a key that is a {kind}"
             raise PickleError(message)
         name = str(key) if plain else type(key).__name__
         if len(name) > _MAX_NAME_CHARACTERS:

@@ -1,5 +1,6 @@
 """How to cut work into batches that fit. Pure."""
 
+from fractions import Fraction
 from math import ceil
 
 from protocol.results import PlanBatchesResult
@@ -14,7 +15,7 @@ def batch_size(available_bytes: int, bytes_per_item: int, fixed_bytes: int, max_
 
 def least_headroom(bytes_per_item: int, fixed_bytes: int, max_fraction: float) -> int:
     """Return the headroom below which not even one item fits into a share of it."""
-    return ceil((fixed_bytes + bytes_per_item) / max_fraction)
+    return ceil((fixed_bytes + bytes_per_item) / Fraction(max_fraction))  # a float's quotient may be infinite
 
 
 def plan_batches(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from protocol.record import Record
 from worker.core.models import ModelSpec
-from worker.loaders.base import EngineLoader
+from worker.loaders.base import EngineLoader, check_countable
 from worker.loaders.model_path import ModelFiles, model_files
 
 if TYPE_CHECKING:
@@ -48,5 +48,6 @@ class EngineLaunches:
         launch = replace(loader.launch(spec), model_id=spec.model_id)
         if launch.estimated_bytes is None:
             launch = replace(launch, estimated_bytes=loader.estimate(spec))
+        check_countable(spec, launch.estimated_bytes)
         self._known[spec.model_id] = _Known(declared, launch, launch.state())
         return launch

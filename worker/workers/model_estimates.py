@@ -7,12 +7,19 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from protocol.vocabulary import INT64_MAX, ModelState
+from protocol.vocabulary import ModelState
 from worker.core.errors import ModelLoadFailedError, OutOfMemoryError
 from worker.core.models import AUTO_LOADER, ModelSpec
 from worker.core.shortages import patiently, start_thread
 from worker.core.sure_lock import SureEvent
-from worker.loaders.base import CheckedLoader, EngineLoader, FileLoader, ObjectLoader, reason_of
+from worker.loaders.base import (
+    CheckedLoader,
+    EngineLoader,
+    FileLoader,
+    ObjectLoader,
+    check_countable,
+    reason_of,
+)
 from worker.loaders.file_location import location_of
 from worker.loaders.registry import BUILT_IN, inferred, loader_of
 from worker.manager.manager_memory import MemoryManager
@@ -87,12 +94,11 @@ class ModelEstimates:
             known = inferred(spec)
             loader = loader_of(known)
             size, reason = self._size_of(known, loader)
-            if size is not None and size > INT64_MAX:
-                size, reason = None, f"its file claims {size} bytes, which can't be counted"
-            elif isinstance(loader, CheckedLoader):
+            check_countable(known, size)
+            if isinstance(loader, CheckedLoader):
                 loader.check(known)
         except ModelLoadFailedError as error:
-            reason = reason_of(error)
+            size, reason = None, reason_of(error)
         except Exception as error:  # noqa: BLE001 - whatever it is: that model has no estimate, and all others have
             size, reason = None, f"reading it failed: {type(error).__name__}: {error}"
         if time.monotonic() - began > self._patience_s:

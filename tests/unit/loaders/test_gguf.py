@@ -71,6 +71,11 @@ def test_a_file_in_pieces_is_one_model(tmp_path):
     for found in (estimated(pieces[0]), loader_of(by_folder).estimate(by_folder)):
         assert abs(found - whole) < 21 * 32
     assert "declare the first of them" in refused(pieces[1])
+    several = ModelSpec("m", "gguf", pieces[0], tmp_path, more_paths=(*pieces[1:], tmp_path / "whole.gguf"))
+    with pytest.raises(
+        ModelLoadFailedError, match="it is in 3, and 4 are declared: declare just those of one model"
+    ):
+        loader_of(several).estimate(several)
     pieces[2].unlink()
     assert "there is no such file: correct its path" in refused(pieces[0])
 
@@ -98,6 +103,14 @@ def test_the_loader_is_found_by_contents_and_by_its_other_name(model, tmp_path):
     )
     (declared,) = read_models(tmp_path / "models.yaml", tmp_path)
     assert (declared.loader, loader_of(declared).estimate(declared)) == ("gguf", estimated(model, n_ctx=256))
+
+
+def test_a_second_model_beside_is_no_part_of_it(model, tmp_path):
+    """Such as one for pictures: its bytes were counted, and it was not loaded."""
+    other = write_llama(tmp_path / "mmproj.gguf")
+    beside = ModelSpec("m", "gguf", other, Path("/"), more_paths=(model,))
+    with pytest.raises(ModelLoadFailedError, match="it is in 1, and 2 are declared"):
+        loader_of(beside).estimate(beside)
 
 
 def test_every_truncation_is_refused_as_one(model, tmp_path):

@@ -77,6 +77,35 @@ def test_shards_are_one_model_by_index_by_folder_and_by_list(tmp_path, kind, dty
     assert "shard 2 of 3 is not in its folder" in refused(ways[1])
 
 
+def test_shards_of_several_models_in_a_folder_are_told(tmp_path):
+    """Another variant's, and what is left of an earlier download of another number: none is mixed into the other, nor said to be missing."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    shards(folder)
+    (folder / "model.safetensors.index.json").unlink()
+    whole = spec(folder, root=tmp_path)
+    for left in ("model-00001-of-00004.safetensors", "model.fp16-00001-of-00001.safetensors"):
+        save_file({"w": torch.ones(4)}, folder / left)
+        told = f"several models in shards, model-00001-of-00003.safetensors, {left}: declare the first file of one"
+        assert told in refused(whole)
+        assert loaded(spec(folder / "model-00001-of-00003.safetensors")).keys() == {
+            f"layer{n}" for n in range(6)
+        }
+        (folder / left).unlink()
+    assert len(loaded(whole)) == 6
+
+
+def test_a_variant_has_an_index_of_its_own_name(tmp_path):
+    """``*.index.fp16.json`` is an index like any other, and a file is the same by whatever path an index names it."""
+    shards(tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    said = json.loads(index.read_text())
+    said["weight_map"]["layer0"] = f"./{said['weight_map']['layer0']}"
+    variant = tmp_path / "model.safetensors.index.fp16.json"
+    variant.write_text(json.dumps(said))
+    assert len(loaded(spec(variant))) == 6
+
+
 def test_a_file_that_is_listed_twice_is_told(tmp_path):
     """Its tensors would be there twice, and count twice."""
     save_file({"w": torch.ones(4)}, tmp_path / "a.safetensors")
@@ -111,6 +140,16 @@ def test_an_index_that_does_not_fit_its_shards(tmp_path):
         assert any(
             told in cause for told in ("weight_map", "is not below the model root", "that no path can have")
         )
+
+
+@pytest.mark.parametrize("kind", ["a pointer", "a page"])
+def test_an_index_that_is_something_else_is_told_as_that(tmp_path, kind):
+    """As a model's own file is."""
+    shards(tmp_path)
+    content, told = NO_MODELS[kind]
+    (tmp_path / "model.safetensors.index.json").write_bytes(content)
+    cause = refused(spec(tmp_path / "model.safetensors.index.json"))
+    assert cause.startswith("its index: it is a") and told in cause
 
 
 def hub_cache(folder: Path) -> tuple[Path, Path]:

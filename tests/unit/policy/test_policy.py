@@ -1,5 +1,7 @@
 """Headroom, pressure, batches and recommendations: numbers in, decisions out."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from worker.core.actions import ClearCache, Defragment, EvictBytes, Recommended,
 from worker.core.consumers import Release
 from worker.core.errors import InvalidRequestError, OutOfMemoryError, UnsupportedError
 from worker.core.records import Readings
-from worker.policy.batches import plan_batches
+from worker.policy.batches import least_headroom, plan_batches
 from worker.policy.pressure import (
     DEFAULT_LIMITS,
     LedgerTotals,
@@ -177,6 +179,12 @@ def test_batches_fit(count: int, each: int, fixed: int, fraction: float, availab
     assert (plan.batch_count - 1) * plan.batch_size < count <= plan.batch_count * plan.batch_size
     assert plan.unbatched_bytes == fixed + count * each
     assert 0 <= plan.savings_percentage <= 100
+
+
+def test_the_smallest_share_of_the_headroom() -> None:
+    """A share so small that no float is its inverse is a number like any other."""
+    least = least_headroom(1000, 0, 5e-324)
+    assert least * Fraction(5e-324) >= 1000 > (least - 1) * Fraction(5e-324)
 
 
 def test_batches_that_cannot_be_planned() -> None:

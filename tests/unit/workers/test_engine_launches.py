@@ -9,6 +9,7 @@ from tests.unit.machine import Machine
 from worker.backends.engines.base import EngineLaunch
 from worker.backends.engines.pool import _explained
 from worker.backends.isolation.codec import RemoteError
+from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec
 from worker.loaders import onnx_loader
 from worker.loaders.gguf_loader import REMEDIES as GGUF
@@ -47,6 +48,17 @@ def test_a_header_is_read_again_where_the_file_is_another(tmp_path, monkeypatch)
     other.replace(path)
     launch()
     assert len(read) == 6
+
+
+def test_more_bytes_than_can_be_counted_are_refused(tmp_path):
+    """What a file claims may be any number: such a model is broken, and no headroom is looked for."""
+    path = tmp_path / "m.onnx"
+    weights = [onnx_files.tensor(name, (2**60,), onnx_files.FLOAT, b"") for name in "abc"]
+    path.write_bytes(onnx_files.model([], weights, [], []))
+    with pytest.raises(
+        ModelLoadFailedError, match="claims 13835058055282163712 bytes, which can't be counted"
+    ):
+        EngineLaunches().of(ModelSpec("m", "onnx", path, tmp_path), OnnxLoader())
 
 
 def test_what_was_read_of_a_model_goes_with_its_declaration(tmp_path):
