@@ -8,6 +8,7 @@ import pytest
 from protocol.vocabulary import DeviceKind
 from tests.conformance.contract import BackendContract
 from tests.conformance.support import MIB, closing
+from tests.unit.isolation import waited_for
 from worker.backends.base import DeviceBackend
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.isolation.child_process import Launch
@@ -24,4 +25,5 @@ class TestIsolated(BackendContract):
         options = {"index": 0, "standing": True, "total_bytes": 300 * MIB + 1000}
         launch = Launch(sys.executable, "worker.backends.simulated:simulated_in_process", options)
         expected = (DeviceInfo("sim:0", DeviceKind.SIMULATED, "expected"),)
-        yield from closing(IsolatedBackend(launch, expected, SystemClock()))
+        with waited_for():
+            yield from closing(IsolatedBackend(launch, expected, SystemClock()))

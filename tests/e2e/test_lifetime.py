@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.process import MIB, ROOT, Worker, eventually, gone, line, worker
+from tests.e2e.process import MIB, PATIENCE_SECONDS, ROOT, Worker, eventually, gone, line, worker
 
 SLOW = f"64MiB,bandwidth_bytes_per_second={8 * MIB}"
 STUCK = "64MiB,stall_copy=1"
@@ -145,7 +145,7 @@ def test_sigterm_while_the_pipe_is_full() -> None:
         started.send_bytes(line("memory.transfer", move, request_id="3"))
         fill(started)
         started.terminate()
-        assert started.process.wait(10) == 0
+        assert started.process.wait(PATIENCE_SECONDS) == 0
 
 
 def fill(started: Worker) -> None:
@@ -227,7 +227,7 @@ worker.wait()
         assert host.stdout is not None
         pid = int(host.stdout.readline())
         host.kill()
-        eventually(lambda: gone(pid), "the worker is gone", seconds=2)
+        eventually(lambda: gone(pid), "the worker is gone")
 
 
 def test_killed_host_during_work_that_hangs() -> None:
@@ -252,7 +252,7 @@ worker.wait()
         process = psutil.Process(int(host.stdout.readline()))
         host.kill()
         try:
-            eventually(lambda: gone(process.pid), "the worker is gone", seconds=10)
+            eventually(lambda: gone(process.pid), "the worker is gone")
         finally:
             if process.is_running():
                 process.kill()
@@ -268,7 +268,7 @@ def host() -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_killed_host_while_the_pipe_stays_open(host: subprocess.Popen[bytes], *, busy: bool) -> None:
-    """With host_pid in worker.hello, the worker ends within a second of that process, also at work.
+    """With host_pid in worker.hello, the worker ends after that process, also at work.
 
     The pipe's ends stay open: this process holds them, as a child of the host might.
     """
@@ -277,11 +277,11 @@ def test_killed_host_while_the_pipe_stays_open(host: subprocess.Popen[bytes], *,
         if busy:
             start_copy(started)
         host.kill()
-        assert started.exit_code(seconds=1) == 0
+        assert started.exit_code() == 0
 
 
 def test_killed_host_while_nobody_reads(host: subprocess.Popen[bytes]) -> None:
-    """A worker that waits for somebody to read ends within a second of its host, too."""
+    """A worker that waits for somebody to read ends after its host, too."""
     with Worker("--simulated-device", STUCK, reading=False) as started:
         copy = {"source_allocation_id": "alloc-1", "destination_device_id": "sim:0"}
         started.send_bytes(line("worker.hello", {"host_pid": host.pid}, request_id="0"))
@@ -290,7 +290,7 @@ def test_killed_host_while_nobody_reads(host: subprocess.Popen[bytes]) -> None:
         started.send_bytes(line("memory.transfer", {**copy, "transfer_type": "move"}, request_id="3"))
         fill(started)
         host.kill()
-        assert started.exit_code(seconds=1) == 0
+        assert started.exit_code() == 0
 
 
 def test_output_closed_by_the_host() -> None:
@@ -366,4 +366,4 @@ def test_input_that_does_not_block() -> None:
             assert b'"success":true' in process.stdout.readline()
         finally:
             os.close(writable)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0

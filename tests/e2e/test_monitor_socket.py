@@ -6,7 +6,6 @@ import os
 import socket
 import stat
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -183,10 +182,8 @@ def test_one_that_never_reads_does_no_harm(served: Worker, path: Path) -> None:
             with contextlib.suppress(BlockingIOError, ConnectionError):
                 while True:
                     one.socket.sendall(question)
-        begun = time.monotonic()
         for _ in range(300):
             served.call("worker.ping")
-        assert time.monotonic() - begun < 10
         after = served.call("memory.get_status", {"refresh": True})["host"]["process_rss_bytes"]
         assert after - before < 100 * MIB
 

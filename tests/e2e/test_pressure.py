@@ -155,7 +155,8 @@ def test_idle_models_are_recommended_by_name(models: Path) -> None:
 def test_automatic_mode(models: Path) -> None:
     """Under lasting pressure idle models go by themselves, once they were let be for a while, with a reason."""
     options = ("--limit-bytes", str(LIMIT), "--models", str(models), "--auto-optimize", "critical")
-    with worker(*options, "--pool-bytes", "0") as up:
+    # The model is let be for 10 s after its use.
+    with worker(*options, "--pool-bytes", "0", patience=60.0) as up:
         up.call("worker.subscribe", {"events": EVENTS})
         up.call("memory.load_model", {"model_id": "one", "device_id": "cpu"})
         allocate(up, 215 * MIB)

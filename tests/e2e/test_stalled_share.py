@@ -59,7 +59,9 @@ def test_a_device_goes_on_while_its_process_waits_for_a_share(started: Worker, s
     share.stall(of=process.pid)
     load = started.send("memory.load_model", {"model_id": "far", "device_id": "sim:0"})
     share.wait_until_asked()
-    assert device(started)["age_ms"] == 0
+    eventually(
+        lambda: device(started)["age_ms"] == 0, "it answers, if the machine is quick for once in 40 ms"
+    )
     for device_id in ("cpu", "sim:0"):
         assert (
             started.call("memory.load_model", {"model_id": "here", "device_id": device_id})["device_id"]

@@ -4,7 +4,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ import pytest
 from protocol.vocabulary import DeviceKind, DeviceState
 from worker.backends.cpu import CpuBackend
 from worker.backends.isolated import IsolatedBackend
+from worker.backends.isolation import asking
 from worker.backends.isolation.child_process import Launch
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock, SystemClock
 from worker.core.records import AllocationRequest, DeviceInfo
+from worker.watch.readers import Reader
 
 RIGS = str(Path(__file__).resolve().parents[1] / "rigs")
 MIB = 2**20
@@ -26,6 +28,8 @@ SHARED_BYTES = 33 * MIB + 5
 """Of a block that is copied in two pieces, the last of them no whole page."""
 SIMULATED = "worker.backends.simulated:simulated_in_process"
 TORCH = "torch_on_cpu:in_process"
+LONG_S = 60.0
+"""Longer than any process that goes on takes to answer, on a machine however busy."""
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
 
 
@@ -41,6 +45,16 @@ class NoDelay(SystemClock):
 
 
 @contextmanager
+def waited_for() -> Iterator[None]:
+    """Wait for figures as long as they take: a process that is slow, as all are on a busy machine, has not gone silent."""
+    read = Reader.read
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asking, "ANSWER_S", LONG_S)
+        patch.setattr(Reader, "read", lambda reader, patience_s=LONG_S: read(reader, patience_s and LONG_S))
+        yield
+
+
+@contextmanager
 def isolated(
     factory: str = SIMULATED,
     *,
@@ -48,9 +62,10 @@ def isolated(
     remedies: dict[str, str] | None = None,
     python: str = sys.executable,
     slots_as_file: bool = False,
+    goes_silent: bool = False,
     **options: Any,
 ) -> Iterator[IsolatedBackend]:
-    """Make a backend in a process, and end it afterwards."""
+    """Make a backend in a process, and end it afterwards. Its figures are waited for, unless it ``goes_silent``."""
     if factory == SIMULATED:
         options = {"index": 0, "total_bytes": 256 * MIB, "standing": True} | options
     expected = (DeviceInfo(f"sim:{options.get('index', 0)}", DeviceKind.SIMULATED, "expected"),)
@@ -62,7 +77,8 @@ def isolated(
         slots_as_file=slots_as_file,
     )
     try:
-        yield backend
+        with nullcontext() if goes_silent else waited_for():
+            yield backend
     finally:
         backend.close()
 

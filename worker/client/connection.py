@@ -46,7 +46,8 @@ class Connection:
         self._closed = False
         self._room = threading.BoundedSemaphore(DEFAULT_MAX_INFLIGHT)
         """One for each request that the worker admits at once: more would only be refused."""
-        self._started, self.lived_seconds = time.monotonic(), 0.0
+        self.ended_at = 0.0
+        """When it ended, by ``time.monotonic``; only of one that did."""
         self._process = WorkerProcess(command, self._take, self._ended)
         self.pid = self._process.pid
 
@@ -54,13 +55,14 @@ class Connection:
         """Have it say what it is. WorkerExitedError where it ends; what it refuses with, as where it speaks another protocol."""
         asked = {"protocol_min": PROTOCOL_VERSION, "protocol_max": PROTOCOL_VERSION, "host_pid": os.getpid()}
         self.hello = read(HelloResult, self._ask("worker.hello", asked))
+        self._answered_at = time.monotonic()
         for _ in range(DEFAULT_MAX_INFLIGHT - self.hello.limits.max_inflight):
             self._room.acquire()
 
     @property
-    def ended_at(self) -> float:
-        """When it ended, by ``time.monotonic``; only of one that did."""
-        return self._started + self.lived_seconds
+    def lived_seconds(self) -> float:
+        """For how long it was there to answer; only of one that was introduced, and ended."""
+        return max(0.0, self.ended_at - self._answered_at)
 
     @property
     def alive(self) -> bool:
@@ -148,7 +150,7 @@ class Connection:
             pending.receiver.reply(message)
 
     def _ended(self) -> None:
-        self.lived_seconds = time.monotonic() - self._started
+        self.ended_at = time.monotonic()
         with self._lock:
             left, self._pending = self._pending or {}, None
         how = "the client was closed" if self._closed else self._process.obituary(_SHUTDOWN_SECONDS)

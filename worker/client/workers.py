@@ -15,7 +15,7 @@ from worker.client.process import default_command
 from worker.core.errors import DeadlineExceededError, WorkerError
 
 _QUICK_SECONDS = 1.0
-"""A worker that ends so soon after its start would do so again."""
+"""A worker that ends so soon after its first answer, however long that took, would do so again."""
 _WAIT_SECONDS = (0.0, 0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0)
 """How long no new one is started after as many quick ends in a row."""
 
@@ -132,13 +132,12 @@ class Workers:
 
     def _start(self, starting: Future[Connection]) -> None:
         """Start one, on a thread of its own: whoever waits for it may have to leave, and others have no need of it."""
-        begun = time.monotonic()
         try:
             connection = self._introduced(Connection(self._command, self._event, self._ended))
         except BaseException as error:  # noqa: BLE001 - it is those who wait that it concerns
             with self._lock:
                 self._coming = self._starting = None
-                self._note_end(time.monotonic() - begun)
+                self._note_end(0.0)
             starting.set_exception(error)
         else:
             starting.set_result(connection)

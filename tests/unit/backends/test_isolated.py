@@ -184,7 +184,7 @@ def test_removed_device() -> None:
 def test_process_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who only looks waits for a moment; a process that does not answer for long is killed."""
     monkeypatch.setattr(asking, "PATIENCE_S", 0.5)
-    with isolated("misbehaving_backends:HangsInReadings") as backend:
+    with isolated("misbehaving_backends:HangsInReadings", goes_silent=True) as backend:
         backend.probe()
         backend.allocate("a", ask(10), never())
         pid = backend.pid
@@ -199,7 +199,7 @@ def test_process_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
 def test_what_waits_for_a_hung_process_can_be_given_up() -> None:
     """A deadline, or a cancel, ends every wait in a moment; what was done in the end is undone, and no slot is lost."""
-    with isolated(standing=False) as backend:
+    with isolated(standing=False, goes_silent=True) as backend:
         backend.probe()
         expected = fill(backend, "a", 5 * MIB, 1)
         os.kill(backend.pid or 0, signal.SIGSTOP)

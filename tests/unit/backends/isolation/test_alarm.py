@@ -1,6 +1,7 @@
 """The alarm of reads that have no limit of time: who waits is found, who reads on is left alone, and nobody is missed."""
 
 import threading
+from itertools import count
 
 import pytest
 
@@ -16,9 +17,9 @@ class Reading:
         self.looked_up = threading.Event()
 
     def look_up(self) -> None:
-        """End the read."""
-        self.looked_up.set()
+        """End the read: it is over before it is told of, as whoever hears of it begins the next."""
         self.reading = 0
+        self.looked_up.set()
 
 
 def test_who_waits_looks_up() -> None:
@@ -42,10 +43,10 @@ def test_who_waits_looks_up() -> None:
 
 def test_who_reads_one_answer_after_another_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is each read that may take long, not all together."""
-    ticks, alarm, reader = threading.Semaphore(0), Alarm(), Reading()
+    ticks, alarm, reader, reads = threading.Semaphore(0), Alarm(), Reading(), count(2)
 
     def tick(_: float) -> None:
-        reader.reading += 1
+        reader.reading = next(reads)  # no number twice: other tests' alarms may tick here, too
         ticks.release()
 
     monkeypatch.setattr(module.time, "sleep", tick)
@@ -53,8 +54,8 @@ def test_who_reads_one_answer_after_another_is_left_alone(monkeypatch: pytest.Mo
     alarm.watch(reader)
     for _ in range(50):
         assert ticks.acquire(timeout=30)
+    alarm.forget(reader)  # it reads no more once nobody ticks
     monkeypatch.undo()
-    reader.reading = 0
     assert not reader.looked_up.is_set()
 
 
