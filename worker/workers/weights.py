@@ -13,7 +13,7 @@ from worker.backends.pieces import Done, no_progress
 from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError
 from worker.core.log import log
-from worker.core.models import TensorInfo
+from worker.core.models import ModelSpec, TensorInfo
 from worker.core.records import HOST, AllocationRequest, Block, Footprint, Receipt, Report
 from worker.core.sure_lock import SureLock
 from worker.loaders.base import CheckedLoader, EngineLoader, FileLoader, ObjectLoader, WeightFile
@@ -180,46 +180,49 @@ class ModelWeights:
         report: Report,
     ) -> tuple[Block, int, Footprint | None]:
         """Load into a block of this handle. Returns it, what the ledger is to count, and what an engine's process took."""
-        loaded = self._load(entry, source, device_id, handle, token, report)
-        self._identities[handle] = (
-            source.identity if source.copy is None else self._identities.get(source.copy.handle)
-        )
-        return loaded
-
-    def _load(
-        self,
-        entry: ModelEntry,
-        source: Source,
-        device_id: str,
-        handle: str,
-        token: CancelToken,
-        report: Report,
-    ) -> tuple[Block, int, Footprint | None]:
+        total, footprint = source.size_bytes, None
         if source.loader is not None:
             make = source.loader.build
             block = self._objects.load(handle, lambda: make(entry.spec, device_id))
-            return block, block.actual_bytes, None
-
-        total, backend = source.size_bytes, self._backends[device_id]
-        if source.engine is not None:
+            taken = block.actual_bytes
+        elif source.engine is not None:
             footprint = self.engines.load(entry, source.engine, device_id, handle, token)
             taken = total if footprint.loaded_bytes is None else footprint.loaded_bytes
-            return Block(taken), taken, footprint
+            block = Block(taken)
+        else:
+            request, taken = AllocationRequest(device_id, total, purpose="model"), total
 
-        def done(completed: int) -> None:
-            report(min(completed, total), total)
+            def done(completed: int) -> None:
+                report(min(completed, total), total)
 
+            block = self._filled(entry.spec, source, request, handle, token, done)
+        self._identities[handle] = (
+            source.identity if source.copy is None else self._identities.get(source.copy.handle)
+        )
+        return block, taken, footprint
+
+    def _filled(
+        self,
+        spec: ModelSpec,
+        source: Source,
+        request: AllocationRequest,
+        handle: str,
+        token: CancelToken,
+        done: Done,
+    ) -> Block:
+        """Have tensors in a block: mapped where they are to stay in their file, else copied."""
+        mapped = None
         if source.file is not None:
-            mapped = map_weights(entry.spec, source.file, backend, handle, token, done)
-            if mapped is not None:
-                block, self._tensors[handle] = mapped
-                return block, total, None
-        block = self._copy(source, AllocationRequest(device_id, total, purpose="model"), handle, token, done)
+            mapped = map_weights(spec, source.file, self._backends[request.device_id], handle, token, done)
+        if mapped is not None:
+            block, self._tensors[handle] = mapped
+            return block
+        block = self._copy(source, request, handle, token, done)
         if source.file is not None:
             self._tensors[handle] = source.file.tensors
         elif source.copy is not None:
             self._tensors[handle] = self._tensors[source.copy.handle]
-        return block, total, None
+        return block
 
     def _copy(
         self, source: Source, request: AllocationRequest, handle: str, token: CancelToken, done: Done

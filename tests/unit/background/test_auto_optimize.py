@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,26 @@ class Rig:
             act(self.machine.token())
         return not self.busy
 
+    def fill(self) -> None:
+        """Load all models, wait until none is protected any more, and take what is left but a MiB."""
+        for name in NAMES:
+            self.machine.load(name)
+        self.machine.pass_time(PROTECTED_NS)
+        self.machine.allocate("sim:0", 7 * MIB)
+
+    def load_dear(self) -> None:
+        """Load all models, each as if that had taken seconds: the clock stands meanwhile."""
+        for name in NAMES:
+            self.machine.load(name)
+            self.machine.manager.models.get(name).load_ms = 4000
+
+    def give(self, entries: list[str], event: ReleaseRequested) -> None:
+        """Give back as a consumer whose entries are a MiB each."""
+        count = -(-event.bytes // MIB)
+        for _ in range(count):
+            self.memory.allocations.deallocate(entries.pop(), force=True)
+        self.memory.consumers.released(event.consumer_id, count * MIB)
+
     def seconds(self, count: int) -> None:
         """Let time pass, looking every second."""
         for _ in range(count):
@@ -175,10 +196,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 def test_it_makes_room_and_says_why(rig: Rig) -> None:
     """Under lasting pressure the cheapest idle model goes, no more than has to, and it is told with the reason."""
-    for name in NAMES:
-        rig.machine.load(name)
-    rig.machine.pass_time(PROTECTED_NS)
-    rig.machine.allocate("sim:0", 7 * MIB)
+    rig.fill()
     rig.seconds(4)
     assert rig.loaded() == set(NAMES)
     rig.seconds(10)
@@ -196,10 +214,7 @@ def test_it_makes_room_and_says_why(rig: Rig) -> None:
 
 def test_a_model_that_is_not_declared_any_more_is_regretted_no_more(rig: Rig) -> None:
     """One that it unloaded may be gone from the file of models by then: it looks on, and acts again."""
-    for name in NAMES:
-        rig.machine.load(name)
-    rig.machine.pass_time(PROTECTED_NS)
-    rig.machine.allocate("sim:0", 7 * MIB)
+    rig.fill()
     rig.seconds(14)
     stay = rig.loaded()
     rig.machine.models.reload([each.spec for each in rig.machine.manager.models if each.model_id in stay], ())
@@ -271,20 +286,12 @@ def test_pressure_that_it_cannot_help(rig: Rig) -> None:
 
 def test_a_cheaper_consumer_gives_way_before_a_model(rig: Rig) -> None:
     """By itself, too, the cheapest bytes go first, no more of them than it takes to leave the level; it is told who gave."""
-    for name in NAMES:
-        rig.machine.load(name)
-        rig.machine.manager.models.get(name).load_ms = 4000  # the clock stands: as if it had been measured
+    rig.load_dear()
     entries = [rig.machine.allocate("sim:0", MIB) for _ in range(7)]
     offers = (Offer(7 * MIB, 7.0, "", divisible=True),)
     rig.memory.consumers.register(Registration("cache", "cache", "sim:0", 7 * MIB, 0, offers))
 
-    def give(event: ReleaseRequested) -> None:
-        count = -(-event.bytes // MIB)
-        for _ in range(count):
-            rig.memory.allocations.deallocate(entries.pop(), force=True)
-        rig.memory.consumers.released("cache", count * MIB)
-
-    rig.machine.on_release_requested = give
+    rig.machine.on_release_requested = partial(rig.give, entries)
     rig.machine.pass_time(PROTECTED_NS)
     rig.seconds(10)
     (told,) = rig.actions()
@@ -299,9 +306,7 @@ def test_a_cheaper_consumer_gives_way_before_a_model(rig: Rig) -> None:
 
 def test_consumers_are_asked_all_at_once(rig: Rig) -> None:
     """Of several that are needed none waits for another's word, as it is with a request."""
-    for name in NAMES:
-        rig.machine.load(name)
-        rig.machine.manager.models.get(name).load_ms = 4000
+    rig.load_dear()
     entries = {
         name: [rig.machine.allocate("sim:0", MIB) for _ in range(count)]
         for name, count in (("one", 3), ("other", 4))
@@ -314,10 +319,7 @@ def test_consumers_are_asked_all_at_once(rig: Rig) -> None:
     def give(event: ReleaseRequested) -> None:
         asked.append(event)
         for each in asked if len(asked) == 2 else ():
-            count = -(-each.bytes // MIB)
-            for _ in range(count):
-                rig.memory.allocations.deallocate(entries[each.consumer_id].pop(), force=True)
-            rig.memory.consumers.released(each.consumer_id, count * MIB)
+            rig.give(entries[each.consumer_id], each)
 
     rig.machine.on_release_requested = give
     rig.machine.pass_time(PROTECTED_NS)
@@ -364,13 +366,7 @@ def test_consumers_give_way_from_a_percentage_below_all_levels(tmp_path: Path) -
     offers = (Offer(20 * MIB, 7.0, "", divisible=True),)
     rig.memory.consumers.register(Registration("cache", "cache", "sim:0", 20 * MIB, 0, offers))
 
-    def give(event: ReleaseRequested) -> None:
-        count = -(-event.bytes // MIB)
-        for _ in range(count):
-            rig.memory.allocations.deallocate(entries.pop(), force=True)
-        rig.memory.consumers.released("cache", count * MIB)
-
-    rig.machine.on_release_requested = give
+    rig.machine.on_release_requested = partial(rig.give, entries)
     rig.seconds(60)
     (told,) = rig.actions()
     assert [(each.consumer_id, each.returned_bytes) for each in told.released] == [("cache", 5 * MIB)]
