@@ -28,7 +28,7 @@ def _plain(value: Any) -> Any:
 
 
 def _refuse(value: Any, place: str) -> None:
-    if isinstance(value, numbers.Real) and not isinstance(value, int):
+    if isinstance(value, numbers.Real):
         if not math.isfinite(value):
             at = f" at {place}" if place else ""
             raise ValueError(f"JSON has no number {value}{at}: give null (None), or a text")
