@@ -1,13 +1,14 @@
 """What the conformance tests share: requests, contents, and witnesses of what is taken."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from protocol.vocabulary import Initialize
+from tests.e2e.process import resident_bytes
 from worker.backends.base import DeviceBackend
 from worker.backends.isolated import IsolatedBackend
 from worker.core.cancellation import CancelToken
@@ -18,9 +19,13 @@ MIB = 2**20
 
 
 def rss(backend: DeviceBackend) -> int:
-    """Return the resident bytes of this process and of the device's own; no other's below it, which comes and goes."""
+    """Return the resident bytes of this process and of the device's own; no other's below it, which comes and goes.
+
+    What earlier tests left is collected before, not between two looks.
+    """
+    gc.collect()
     pid = backend.pid if isinstance(backend, IsolatedBackend) else None
-    return sum(int(psutil.Process(each).memory_info().rss) for each in {os.getpid(), pid or os.getpid()})
+    return sum(map(resident_bytes, {os.getpid(), pid or os.getpid()}))
 
 
 def all_of(size: int, *, never_shrinks: bool) -> object:

@@ -1,5 +1,6 @@
 """Other model servers beside a real worker: seen, priced, asked by plan, and never waited for without bound."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -142,6 +143,21 @@ def test_a_server_that_restarts(tmp_path: Path) -> None:
         seen(up)
         with serving(STAND_INS["ollama"]({"new": MIB}), int(url.rpartition(":")[2])):
             seen(up, "ollama/new")
+
+
+def test_doctor_asks_each_server_once(tmp_path: Path) -> None:
+    """Whether it answers, and what it has loaded, or why it does not."""
+    with serving(STAND_INS["ollama"](SIZES)) as url:
+        path = tmp_path / "servers.yaml"
+        rows = (f"up: {{kind: ollama, url: '{url}'}}", "down: {kind: ollama, url: 'http://127.0.0.1:9'}")
+        path.write_text("servers:\n" + "".join(f"  {row}\n" for row in rows))
+        command = [sys.executable, "-m", "memory_worker", "doctor", "--models", str(path)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True)
+        told = json.loads(subprocess.check_output([*command, "--json"], cwd=ROOT, stderr=subprocess.DEVNULL))
+    assert "server up  answers\n" in done.stdout
+    assert "server down  nothing answers there\n" in done.stdout
+    assert "model up/idle  " in done.stdout
+    assert {each["name"]: each["state"] for each in told["servers"]} == {"up": "ok", "down": "degraded"}
 
 
 def test_a_broker(tmp_path: Path) -> None:

@@ -111,7 +111,8 @@ def test_a_file_ten_times_the_cap_is_counted_below_it(
         kind: sum(number % 3 == at for number in range(1000)) * lines // 1000 for at, kind in enumerate(kinds)
     }
     monkeypatch.setenv("EVENTS_FILE", str(path))
-    with worker("--plugin", "examples.plugins.event_counts", "--limit-bytes", str(cap)) as started:
+    options = ("--plugin", "examples.plugins.event_counts", "--limit-bytes", str(cap))
+    with worker(*options, patience=120.0) as started:  # there are 160 MB to be read
         pid = started.call("worker.hello")["pid"]
         before = _peak_bytes(pid)
         found = started.call("events.count", {"field": "kind"})

@@ -76,11 +76,11 @@ def test_through_all_levels(models: Path) -> None:
         assert levels(up) == sorted(levels(up), key=["low", "moderate", "high", "critical"].index)
 
         (advice,) = pressure(up)["recommended_actions"]
-        before = psutil.Process(up.pid).memory_info().rss
+        before = up.rss()
         given = up.call(advice["action"], advice["data"])
         assert advice["expected_freed_bytes"] == given["memory_freed_bytes"] == 2 * MODEL
         assert given["memory_returned_bytes"] == pytest.approx(2 * MODEL, rel=0.02)
-        assert before - psutil.Process(up.pid).memory_info().rss == pytest.approx(2 * MODEL, rel=0.1)
+        assert before - up.rss() == pytest.approx(2 * MODEL, rel=0.1)
 
         eventually(lambda: levels(up)[-1:] == ["low"], "the event of the relief")
         after = pressure(up)
@@ -124,15 +124,14 @@ def test_every_recommendation_keeps_its_promise(models: Path) -> None:
         assert {row["action"] for row in rows} >= {"memory.clear", "memory.model_optimize"}
         costs = [row["cost_ms"] / row["expected_freed_bytes"] for row in rows if row["expected_freed_bytes"]]
         assert costs == sorted(costs)
-        process = psutil.Process(up.pid)
         for row in rows:
-            before = process.memory_info().rss
+            before = up.rss()
             given = up.call(row["action"], row["data"])
             returned = given.get("memory_returned_bytes", given.get("returned_bytes"))
             promised = row["expected_freed_bytes"]
             assert returned == pytest.approx(promised, rel=0.02)
             if promised:
-                assert before - process.memory_info().rss == pytest.approx(promised, rel=0.1)
+                assert before - up.rss() == pytest.approx(promised, rel=0.1)
             assert row not in up.call("memory.get_optimization_recommendations")["recommendations"]
 
 

@@ -55,10 +55,20 @@ def test_no_folder_at_all() -> None:
         assert started.exit_code() == 0
 
 
-def test_no_proc() -> None:
+def test_no_proc(tmp_path: Path) -> None:
     """Without /proc there are fewer figures, and nothing made up: unknown is null, and doctor says why."""
     command = with_mounts("mount -t tmpfs none /proc")
-    with Worker(command=command) as started:
+    write_model(tmp_path / "m.safetensors", MIB, seed=1)
+    (tmp_path / "models.yaml").write_text("models: {m: {path: m.safetensors}}\n")
+    options = (
+        "--isolate",
+        "simulated",
+        "--simulated-device",
+        "64MiB",
+        "--models",
+        str(tmp_path / "models.yaml"),
+    )
+    with Worker(*options, command=command) as started:
         device = started.call("memory.get_status", {"device_id": "cpu"})["devices"][0]
         assert device["total_bytes"] > 2**30
         assert 0 < device["available_bytes"] < device["total_bytes"]
@@ -66,6 +76,11 @@ def test_no_proc() -> None:
         assert started.call("memory.allocate", {"size_bytes": MIB, "device_id": "cpu"})["actual_bytes"] == MIB
         # what is cached counts as used, for nothing says how much that is: any level but none
         assert started.call("memory.get_pressure")["devices"][0]["pressure_level"] != "unknown"
+        listed = started.call("memory.get_status", {"include_processes": True})["devices"]
+        assert [each["processes"] for each in listed] == [None, None]
+        for where in ("cpu", "sim:0"):
+            started.call("memory.load_model", {"model_id": "m", "device_id": where})
+            assert started.call("memory.unload_model", {"model_id": "m"})["freed_bytes"] == MIB
         started.close_input()
         assert started.exit_code() == 0
     assert "/proc does not say" in doctor(command)

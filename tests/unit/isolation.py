@@ -48,9 +48,13 @@ class NoDelay(SystemClock):
 def waited_for() -> Iterator[None]:
     """Wait for figures as long as they take: a process that is slow, as all are on a busy machine, has not gone silent."""
     read = Reader.read
+
+    def waiting(reader: Reader, patience_s: float = LONG_S) -> None:
+        read(reader, LONG_S if reader._name.startswith("readings") else patience_s)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asking, "ANSWER_S", LONG_S)
-        patch.setattr(Reader, "read", lambda reader, patience_s=LONG_S: read(reader, patience_s and LONG_S))
+        patch.setattr(Reader, "read", waiting)
         yield
 
 

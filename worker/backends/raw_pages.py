@@ -110,16 +110,19 @@ def private_bytes(address: int, length: int) -> int | None:
     if not _LINUX:
         return None
     found, inside = 0, False
-    with open("/proc/self/smaps", "rb") as lines:  # noqa: PTH123 - pathlib is 5 ms that a start need not pay
-        for line in lines:
-            name, _, rest = line.partition(b" ")
-            if not name.endswith(
-                b":"
-            ):  # the head of a mapping: low-high, then what it is; the lowest come first
-                low, _, high = name.partition(b"-")
-                if int(low, 16) >= address + length:
-                    break
-                inside = address < int(high, 16)
-            elif inside and name in {b"Private_Clean:", b"Private_Dirty:"}:
-                found += int(rest.split()[0]) * 1024
+    try:
+        with open("/proc/self/smaps", "rb") as lines:  # noqa: PTH123 - pathlib is 5 ms that a start need not pay
+            for line in lines:
+                name, _, rest = line.partition(b" ")
+                if not name.endswith(
+                    b":"
+                ):  # the head of a mapping: low-high, then what it is; the lowest come first
+                    low, _, high = name.partition(b"-")
+                    if int(low, 16) >= address + length:
+                        break
+                    inside = address < int(high, 16)
+                elif inside and name in {b"Private_Clean:", b"Private_Dirty:"}:
+                    found += int(rest.split()[0]) * 1024
+    except OSError:  # no /proc, or a kernel that keeps no such list
+        return None
     return found

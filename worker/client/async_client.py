@@ -44,6 +44,7 @@ class AsyncClient(AsyncActions):
     ) -> dict[str, Any]:
         """Send any action, a plugin's for example. Returns the reply's ``data`` as it came."""
         chosen = self._options if options is None else options
+        self._workers.check_process()
         loop = asyncio.get_running_loop()
         receiver = _OnLoop(loop, chosen)
         sending = loop.run_in_executor(self._senders, self._workers.send, action, data, chosen, receiver)

@@ -147,4 +147,6 @@ def error_of(body: dict[str, Any]) -> errors.WorkerError:
     error.details = known
     if body.get("executed") in tuple(Executed):
         error.executed = Executed(body["executed"])
+    if isinstance(body.get("retryable"), bool):  # of the refusal, as it is: its code alone says less
+        error.retryable = body["retryable"]
     return error

@@ -34,6 +34,11 @@ class Client(Actions):
         """What the running worker said of itself: version, actions, limits."""
         return self._workers.connection().hello
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a worker at this moment, so that no call has to start one."""
+        return self._workers.running is not None
+
     def call(self, action: str, data: dict[str, Any], options: CallOptions | None = None) -> dict[str, Any]:
         """Send any action, a plugin's for example. Returns the reply's ``data`` as it came."""
         chosen = self._options if options is None else options

@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ class WorkerProcess:
             message = f"the worker could not be started: {error}; command: {' '.join(command)}"
             raise WorkerExitedError(message, Executed.NO) from error
         self.pid = self._process.pid
+        _STARTED.add(self)
         self._last_words = collections.deque[str](maxlen=_LAST_WORDS)
         self._writing = threading.Lock()
         self._errors = threading.Thread(target=self._read_errors, name="memory-worker-log", daemon=True)
@@ -77,6 +79,12 @@ class WorkerProcess:
                 view = view[stdin.write(view) or 0 :]
         finally:
             self._writing.release()
+
+    def let_go(self) -> None:
+        """Close what of it is open in a process that was forked: the worker would not see the end of its input for that."""
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
 
     def end(self, seconds: float) -> None:
         """Close its input, which ends it once it has answered, and insist after a time. Idempotent."""
@@ -154,6 +162,18 @@ class WorkerProcess:
                 self._last_words.append(text)
                 level, about = _read(raw)
                 log.log(level, "%s", text, extra=about)
+
+
+_STARTED = weakref.WeakSet[WorkerProcess]()
+
+
+def _let_go_of_all() -> None:
+    for each in tuple(_STARTED):
+        each.let_go()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_let_go_of_all)
 
 
 def _takes_more(descriptor: int, seconds: float) -> bool:

@@ -1,5 +1,6 @@
 """The worker behind a client: started when it is needed, and again when it died; its events go to all who asked."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ class Workers:
         self._command = (*(default_command() if command is None else command), *options)
         self._restart = restart
         self._on_exit = on_exit
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._subscribing = threading.Lock()
         """Held while the running worker is told which events are wanted: what it hears last is what holds."""
@@ -55,6 +57,7 @@ class Workers:
 
         DeadlineExceededError where its start takes longer than a call has time: it goes on, for the others.
         """
+        self.check_process()
         with self._lock:
             if self._current is not None and self._current.alive:
                 return self._current
@@ -64,6 +67,12 @@ class Workers:
             message = f"not sent within its {options.deadline_ms} ms: the worker is being started"
             raise DeadlineExceededError(message)
         return starting.result()
+
+    def check_process(self) -> None:
+        """See that this process has the worker, and was not forked from the one that has. WorkerExitedError."""
+        if self._pid != os.getpid():
+            message = f"the worker is that of process {self._pid}, from which this one was forked: connect in this one, too"
+            raise WorkerExitedError(message, Executed.NO)
 
     @property
     def running(self) -> Connection | None:
@@ -93,7 +102,9 @@ class Workers:
         return events
 
     def close(self) -> None:
-        """End the worker, also one that is being started, and every reader of events."""
+        """End the worker, also one that is being started, and every reader of events. Nothing in a process that was forked."""
+        if self._pid != os.getpid():
+            return
         with self._lock:
             self._closed = True
             current, coming, starting = self._current, self._coming, self._starting

@@ -90,6 +90,8 @@ class MarkedYaml:
             _refuse_duplicates(node, set())
             self.value: Any = loader.construct_document(node)
             self._root: yaml.Node = node
+            # Mutable: keys and values of the mappings that were looked into, by node.
+            self._pairs: dict[int, dict[Any, tuple[yaml.ScalarNode, yaml.Node]]] = {}
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             text = ": ".join(part for part in (error.context, error.problem) if part)
@@ -117,16 +119,24 @@ class MarkedYaml:
         yield node.start_mark, node
         for step in place:
             if isinstance(node, yaml.MappingNode):
-                pairs = [(key, value) for key, value in node.value if key.value == step]
-                if not pairs:
+                pair = self._pairs_of(node).get(step)
+                if pair is None:
                     return
-                key, node = pairs[-1]
+                key, node = pair
                 yield key.start_mark, node
             elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
                 node = node.value[step]
                 yield node.start_mark, node
             else:
                 return
+
+    def _pairs_of(self, node: yaml.MappingNode) -> dict[Any, tuple[yaml.ScalarNode, yaml.Node]]:
+        """Return its keys and values by key, worked out once: there may be thousands, and each is asked for."""
+        found = self._pairs.get(id(node))
+        if found is None:
+            found = {key.value: (key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+            self._pairs[id(node)] = found
+        return found
 
 
 def _as_written(key: Any) -> Any:

@@ -16,10 +16,13 @@ from worker.servers.base import Served
 from worker.servers.consumer import ServerConsumer
 from worker.servers.known import open_server
 from worker.servers.processes import HeldBy
-from worker.servers.watch import ServerWatch, View
+from worker.servers.watch import NOT_ASKED, ServerWatch, View
 from worker.wiring import Core
 from worker.workers.consumers import ConsumerWorker
 from worker.workers.model_owners import ExternalWorker
+
+_STATES = {None: HealthState.OK, NOT_ASKED: HealthState.STARTING}
+"""How a server is by why it does not answer; for any other reason it is degraded."""
 
 
 class Servers:
@@ -67,7 +70,7 @@ class Servers:
         """Tell which servers answer: one that is down is not the worker's own failure."""
         for each in self._watches:
             why = each.view.why
-            state = HealthState.OK if why is None else HealthState.DEGRADED
+            state = _STATES.get(why, HealthState.DEGRADED)
             yield PartHealth(f"server:{each.name}", state, why)
 
     def _on(self, device_id: str | None) -> Iterator[Consumer]:

@@ -28,6 +28,9 @@ LOADING_LOOK_S = 0.2
 _DOWN_S, _DOWN_MAX_S = 2.0, 30.0
 """After a look in vain, and twice as long each time."""
 
+NOT_ASKED = "it was not asked yet"
+"""Why nothing is known of a server at the start."""
+
 _LEARNED_MAX = 256
 _LOADS = 4
 _SAME_SIZE = 64
@@ -108,7 +111,7 @@ class ServerWatch:
         self._looking = SureLock()
         self._wake = SureEvent()
         # All mutable state: the last view, what was learned by model, orders, and the pace.
-        self.view = View(None, "it was not asked yet", clock.now_ns())
+        self.view = View(None, NOT_ASKED, clock.now_ns())
         self.uses = ExpectedUses()
         """Of its models, by their names; of the looking thread, and whoever asks for a price."""
         self._learned: dict[str, Learned] = {}

@@ -2,20 +2,22 @@
 
 import platform
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, TextIO
 
 import orjson
 
 from protocol.results import DeviceStatus, ModelStatus
-from protocol.vocabulary import DeviceKind
+from protocol.vocabulary import DeviceKind, HealthState
 from worker import __version__
 from worker.app.devices import why_none
 from worker.app.memory import build_memory
 from worker.app.options import Arguments
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
-from worker.core.health import Health
+from worker.core.health import Health, PartHealth
 from worker.core.models import Role
 from worker.core.output import put
 from worker.core.text import printable
@@ -29,6 +31,9 @@ Ignored = dict[str, tuple[str, ...]]
 
 _ESTIMATES_S = 60.0
 """How long all models' files may take to be read."""
+_SERVERS_S = 5.0
+"""How long all model servers may take to answer; each is given less."""
+_ANSWERS = "answers"
 _FIGURES = (
     ("total_bytes", "total"),
     ("budget_bytes", "budget"),
@@ -54,13 +59,15 @@ def examine(arguments: Arguments, out: TextIO) -> int:
     notes = {each.device_id: memory.devices.notes(each.device_id) for each in devices}
     absent = {kind: why for kind, why in why_none().items() if all(each.kind != kind for each in devices)}
     default = memory.devices.default
+    servers = _servers(core.health)
     models, ignored = _models(arguments, core, memory)
     roles = () if arguments.models is None else memory.models.refused_roles
     memory.close()
     if arguments.json:
-        code = put(out, _as_json(devices, notes, absent, default, models, ignored, roles))
+        code = put(out, _as_json(devices, notes, absent, default, models, ignored, roles, servers))
     else:
         text = (*_as_text(devices, notes, absent, default), *_models_as_text(models, ignored))
+        text += tuple(f"\n{printable(f'server {each.name}  {each.reason or _ANSWERS}')}" for each in servers)
         text += tuple(f"\n{printable(f'role {each.name}  {each.refused}')}" for each in roles)
         code = put(out, "\n".join(text))
     return code or int(bool(roles) or any(each.state_reason is not None for each in models))
@@ -77,6 +84,16 @@ def _models(
     memory.models.worker.estimates.wait(_ESTIMATES_S)
     ignored = try_out(core.manager.models, memory.models.worker.placement, CancelToken(core.clock.now_ns))
     return memory.models.rows(), ignored
+
+
+def _servers(health: Health) -> tuple[PartHealth, ...]:
+    """Return how each model server that is followed is, once all were asked; ``servers`` alone where none can be."""
+    until = time.monotonic() + _SERVERS_S
+    while True:
+        found = [each for each in health.read() if each.name.partition(":")[0] in {"server", "servers"}]
+        if time.monotonic() > until or all(each.state is not HealthState.STARTING for each in found):
+            return tuple(replace(each, name=each.name.removeprefix("server:")) for each in found)
+        time.sleep(0.01)
 
 
 def _models_as_text(models: tuple[ModelStatus, ...], ignored: Ignored) -> Iterator[str]:
@@ -98,6 +115,7 @@ def _as_json(
     models: tuple[ModelStatus, ...],
     ignored: Ignored,
     roles: tuple[Role, ...],
+    servers: tuple[PartHealth, ...],
 ) -> str:
     found: dict[str, Any] = {
         "worker_version": __version__,
@@ -108,6 +126,7 @@ def _as_json(
         "absent": {kind.value: why for kind, why in absent.items()},
         "models": [vars(each) | {"notes": ignored.get(each.model_id, ())} for each in models],
         "refused_roles": [{"name": each.name, "reason": each.refused} for each in roles],
+        "servers": [vars(each) for each in servers],
     }
     return orjson.dumps(found).decode()
 

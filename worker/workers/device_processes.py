@@ -23,7 +23,11 @@ class DeviceProcesses:
             return None
         try:
             found = backend.processes(device_id, tuple(psutil.pids()))
-        except DeviceUnavailableError:
+        except (
+            DeviceUnavailableError,
+            OSError,
+            IndexError,
+        ):  # the last two: where there is no /proc, or an empty one
             return None
         if found is None:
             return None

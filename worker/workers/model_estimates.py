@@ -3,7 +3,6 @@
 One model at a time, each in a thread of its own, which is left behind where its storage does not answer.
 """
 
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -43,27 +42,30 @@ class ModelEstimates:
         self._manager = manager
         self._patience_s = patience_s
         self._launches = launches or EngineLaunches()
-        # All mutable state: set while nothing is being read, and how many threads hang.
+        # All mutable state: set while nothing is being read, and what was not read in time, each set once it is over.
         self._done = SureEvent()
         self._done.set()
-        self._hung = 0
+        self._late: list[SureEvent] = []
 
     def read(self, entries: Iterable[ModelEntry]) -> None:
         """Read all of them, here."""
         for entry in tuple(entries):
             if entry.spec.refused is None and entry.spec.loader not in {AUTO_LOADER, *_WITH_HEADER}:
                 continue
-            if self._hung >= _MAX_HUNG:
+            if self._hanging() >= _MAX_HUNG:
                 entry.state_reason = "it was not looked at: the storage of other models does not answer"
                 continue
+            found = list[bool]()
             try:
-                is_read = start_thread(partial(self._read_one, entry), "estimate")
+                is_read = start_thread(partial(self._read_one, entry, found), "estimate")
             except OutOfMemoryError as error:
                 self._found(entry, None, error.message)
                 continue
             if not is_read.wait(self._patience_s):
-                self._hung += 1
-                self._found(entry, None, f"its storage has not answered for {self._patience_s:g} s")
+                with self._manager.lock:
+                    self._late.append(is_read)
+                    if not found:  # else it came just now
+                        self._found(entry, None, f"its storage has not answered for {self._patience_s:g} s")
 
     def begin(self, entries: Iterable[ModelEntry], then: Callable[[], None]) -> None:
         """Read all of them beside, and go on with ``then``, which is not waited for."""
@@ -86,8 +88,15 @@ class ModelEstimates:
         """Wait until all were read. False if that takes longer."""
         return self._done.wait(timeout_s)
 
-    def _read_one(self, entry: ModelEntry) -> None:
-        spec, began = entry.spec, time.monotonic()
+    def _hanging(self) -> int:
+        """Count what is being read yet, though it was given up."""
+        with self._manager.lock:
+            self._late = [each for each in self._late if not each.is_set()]
+            return len(self._late)
+
+    def _read_one(self, entry: ModelEntry, found: list[bool]) -> None:
+        """Find out, and note it; ``found`` has something in it from then on."""
+        spec = entry.spec
         known, size, reason, location = spec, None, None, None
         try:
             location = location_of(spec)
@@ -101,12 +110,12 @@ class ModelEstimates:
             size, reason = None, reason_of(error)
         except Exception as error:  # noqa: BLE001 - whatever it is: that model has no estimate, and all others have
             size, reason = None, f"reading it failed: {type(error).__name__}: {error}"
-        if time.monotonic() - began > self._patience_s:
-            self._hung = max(0, self._hung - 1)
-        if entry.spec is spec:
-            self._found(entry, size, reason)
-            entry.file_location = location
-            entry.loader = entry.loader if known.loader == AUTO_LOADER else known.loader
+        with self._manager.lock:
+            found.append(True)
+            if entry.spec is spec:
+                self._found(entry, size, reason)
+                entry.file_location = location
+                entry.loader = entry.loader if known.loader == AUTO_LOADER else known.loader
 
     def _size_of(
         self, spec: ModelSpec, loader: FileLoader | ObjectLoader | EngineLoader

@@ -22,6 +22,12 @@ internal static class MemoryWorkerLog
     private static readonly Action<ILogger, string, Exception?> HandlerFailedMessage = LoggerMessage.Define<string>(
         LogLevel.Error, new EventId(6, "WorkerHandlerFailed"), "A handler of the memory worker's {Event} threw");
 
+    private static readonly Action<ILogger, string, Exception?> ConsumerThrewMessage = LoggerMessage.Define<string>(
+        LogLevel.Error, new EventId(7, "ConsumerThrew"), "The memory consumer {Consumer} threw");
+
+    private static readonly Action<ILogger, string, string, Exception?> ConsumerLeftOutMessage = LoggerMessage.Define<string, string>(
+        LogLevel.Warning, new EventId(8, "ConsumerLeftOut"), "Room is made without {Consumer} until the memory worker takes it: {Reason}");
+
     private static readonly Dictionary<WorkerLogLevel, Action<ILogger, int, string, Exception?>> LineMessages = new()
     {
         [WorkerLogLevel.Debug] = Line(LogLevel.Debug),
@@ -45,6 +51,19 @@ internal static class MemoryWorkerLog
 
     public static void HandlerFailed(this ILogger logger, WorkerHandlerFailedEventArgs failed) =>
         HandlerFailedMessage(logger, failed.Handler, failed.Exception);
+
+    /// <summary>Tells a consumer's own fault from a worker that refuses it, or can't be had: only the former is one of this host's code.</summary>
+    public static void ConsumerFailed(this ILogger logger, WorkerHandlerFailedEventArgs failed)
+    {
+        if (failed.Exception is WorkerException problem)
+        {
+            ConsumerLeftOutMessage(logger, failed.Handler, problem.Summary, null);
+        }
+        else
+        {
+            ConsumerThrewMessage(logger, failed.Handler, failed.Exception);
+        }
+    }
 
     /// <summary>Passes a line of the worker's on, in a scope that has its request and the trace of the call that made it.</summary>
     public static void WorkerSaid(this ILogger logger, WorkerLogEntry entry)

@@ -50,7 +50,14 @@ def test_it_does_not_fill_up_again(seen: dict[str, Any]) -> None:
 def test_one_that_throws_holds_up_no_other(seen: dict[str, Any]) -> None:
     """It is asked, as the cheapest, and answers for nothing; that is logged, and the others give what is needed."""
     assert "stubborn 0 0" in seen["released"]
-    assert "A handler of the memory worker's stubborn threw" in seen["log"]
+    assert "The memory consumer stubborn threw" in seen["log"]
+
+
+def test_one_that_the_worker_refuses_threw_nothing(seen: dict[str, Any]) -> None:
+    """The log says which, and why, in a line: nothing of the host's own code is at fault."""
+    assert "Room is made without model:mine until the memory worker takes it: " in seen["log"]
+    assert "model:mine threw" not in seen["log"]
+    assert "WorkerRequestException" not in seen["log"]
 
 
 def test_the_next_worker_knows_it(seen: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Weights that stay in their file: the same bytes, held against whoever writes to it, and given back as measured."""
 
+import gc
 import json
 import mmap
 import os
@@ -102,6 +103,7 @@ def test_mapped_weights_are_the_files_own_bytes_and_count_like_any(
 ):
     """A mapped model is in the ledger, the readings and the admission by its bytes, and unloading returns them."""
     machine = make(placement=placement)
+    gc.collect()  # what earlier tests left behind must not be closed in between
     descriptors = psutil.Process().num_fds()
     free = cpu(machine).readings("cpu").free_bytes
     loaded = machine.load("m")

@@ -64,17 +64,19 @@ def test_events_are_in_the_table() -> None:
 
 
 def test_errors_are_the_workers_own() -> None:
-    """A refusal is raised as the class that the worker raised, with its details and what was done."""
+    """A refusal is raised as the class that the worker raised, with its details, what was done, and whether to try again."""
     body = {
         "code": "out_of_memory",
         "message": "no",
         "executed": "yes",
-        "retryable": True,
+        "retryable": False,  # it could never fit, while most of that code may later
         "details": {"a": 1},
     }
     error = error_of(body)
     assert type(error) is OutOfMemoryError
     assert (error.message, error.executed, error.details) == ("no", Executed.YES, {"a": 1})
+    assert error.retryable is False
+    assert error_of({**body, "retryable": "perhaps"}).retryable is True
     errors = [{"path": "data.x", "message": "wrong"}]
     invalid = error_of({"code": "invalid_request", "message": "m", "details": {"errors": errors}})
     assert type(invalid) is InvalidRequestError

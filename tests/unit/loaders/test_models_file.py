@@ -12,6 +12,7 @@ import yaml
 from protocol.model_config import models_schema
 from tests.e2e.process import ROOT
 from worker.core.models import ModelSpec, Placement, Role
+from worker.loaders.marked_yaml import MarkedYaml
 from worker.loaders.models_file import ModelConfigError, declared_models, read_models
 
 GOOD = """\
@@ -197,3 +198,24 @@ def test_the_file_that_the_documentation_shows_is_read(tmp_path, monkeypatch):
         and specs["small"].preload
         and dict(specs["reranker"].params) == {"n_ctx": 8192}
     )
+
+
+class Counted(list):
+    """A list that counts how often it was gone through."""
+
+    walks = 0
+
+    def __iter__(self):
+        self.walks += 1
+        return super().__iter__()
+
+
+def test_places_in_a_long_file_are_found_without_a_walk(tmp_path):
+    """Each key of each of thousands of models is asked for: the list of all of them was gone through each time."""
+    file = tmp_path / "models.yaml"
+    file.write_text("models:\n" + "".join(f"  m{number}: {{path: a}}\n" for number in range(50)))
+    document = MarkedYaml(file)
+    ((_, models),) = document._root.value
+    models.value = Counted(models.value)
+    assert [document.line("models", f"m{number}", "path") for number in range(50)] == list(range(2, 52))
+    assert models.value.walks == 1

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from protocol.results import AllocateResult
+from protocol.vocabulary import HealthState
 from tests.rigs.gguf_models import write_llama
 from tests.rigs.llama_cpp import LlamaSwap, llama_cpp
 from tests.rigs.model_servers import OllamaStandIn, serving
@@ -343,6 +344,22 @@ def test_that_one_stays_asleep_is_said_at_the_end(capfd: pytest.CaptureFixture[s
     up.server.asleep = "POST /wake_up wakes it"
     up.watch.end()
     assert "POST /wake_up wakes it" in capfd.readouterr().err
+
+
+def test_one_that_was_not_asked_yet_is_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is wrong with it so far: who waits for its first answer can tell that from one that has not answered."""
+    monkeypatch.setattr(watch, "start_thread", lambda *_: None)
+    machine = Machine(tmp_path)
+    consumers = machine.memory.consumers
+    models = ModelManager(machine.manager, machine.clock, None)
+    servers = Servers(
+        machine.core, models, ExternalWorker(machine.core, models, consumers.questions), consumers
+    )
+    servers.follow((ServerSpec("mine", "ollama", "http://127.0.0.1:9"),), HOST)
+    assert [each.state for each in servers.health()] == [HealthState.STARTING]
+    servers._watches[0].look()
+    assert [each.state for each in servers.health()] == [HealthState.DEGRADED]
+    machine.close()
 
 
 def test_one_that_no_thread_can_follow_is_left_out(

@@ -131,10 +131,11 @@ def test_what_the_process_grew_by_is_its_devices(tmp_path: Path) -> None:
     with isolated(clock=SystemClock()) as backend:
         machine = Machine(tmp_path, apart=(backend,), models=(model,), clock=SystemClock())
         machine.process_bytes = lambda: SystemMemory().read().process_rss_bytes
-        for _ in range(3):
+        for turn in range(4):
             machine.allocate("sim:0", 8 * MIB)
             loaded = machine.load("m")
-            assert abs(loaded.measured_process_bytes - 8 * MIB) < MIB
+            # The first brings the process's own threads and modules for it: half of a MiB, or more where several begin at once.
+            assert turn == 0 or abs(loaded.measured_process_bytes - 8 * MIB) < MIB
             machine.memory.models.unload("m", UnloadMode.UNLOAD, machine.token())
         machine.close()
 

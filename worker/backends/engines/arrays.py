@@ -40,7 +40,7 @@ class Segment:
         if sys.platform == "win32":
             return cls(mmap.mmap(-1, size, tagname=name), place)
         with ExitStack() as undo:
-            fd = file_in_memory(name)
+            fd = file_in_memory(name) if os.path.isdir("/proc/self/fd") else None  # noqa: PTH112 - as below
             if fd is not None:
                 path = f"/proc/{os.getpid()}/fd/{fd}"
             else:

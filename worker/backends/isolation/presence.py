@@ -18,6 +18,10 @@ from worker.core.sure_lock import SureCondition, SureRLock
 _LOOK_AGAIN_S = 0.05
 """Who waits for the process exclusively checks this often whether that was cancelled."""
 
+_DRAINED_S = 0.02
+"""So long may those who come be kept waiting for those who are there to leave: always somebody is, where many make short calls. Not
+until they do, for a copy may take long, and work in the process may ask for what needs the process again."""
+
 
 class Presence:
     """One process at a time. Thread-safe; ``describe`` completes what is said of a device."""
@@ -32,10 +36,11 @@ class Presence:
         """Held from a change until it is told of, so that changes are told of in the order in which they came."""
         self.on_change: OnChange = lambda _: None
         # All mutable state: the devices, their process, who uses it, who waits for its last user, and whether it is
-        # being replaced. Who uses it is noted without the lock: an entry is added or removed at one stroke.
+        # being replaced, or waited for by who may replace it. Who uses it is noted without the lock: an entry is added or removed at one stroke.
         self.devices = tuple(replace(each, state=DeviceState.PROBING) for each in expected)
         self.child: ChildProcess | None = None
         self.replacing = False
+        self._draining = False
         self._awaited = 0
         self._users: list[str | None] = []
         self._closed = False
@@ -158,7 +163,8 @@ class Presence:
                     token.check()
                 self.changed.wait(_LOOK_AGAIN_S)
             child = self.child
-            if child is None or self.replacing or device_id in self.unusable:
+            replaced = self.replacing and not self._draining
+            if child is None or replaced or device_id in self.unusable:
                 raise self.unavailable(device_id)
             self._users.append(device_id)
             return child
@@ -171,7 +177,7 @@ class Presence:
             try:
                 while self.replacing or not self._claim():
                     token.check()
-                    self.changed.wait(_LOOK_AGAIN_S)
+                    self.changed.wait_for(lambda: not (self._users or self.replacing), _LOOK_AGAIN_S)
             finally:
                 self._awaited -= 1
         try:
@@ -185,9 +191,14 @@ class Presence:
                 self.changed.notify_all()
 
     def _claim(self) -> bool:
-        """Have new users wait, unless somebody uses the process: whoever comes notes that first, and then looks."""
-        self.replacing = True
-        self.replacing = not self._users
+        """Have new users wait, unless somebody still uses the process in a moment: whoever comes notes that first, and then looks."""
+        self.replacing = self._draining = True
+        try:
+            self.changed.wait_for(lambda: not self._users, _DRAINED_S)
+        finally:
+            self._draining = False
+            self.replacing = not self._users
+            self.changed.notify_all()
         return self.replacing
 
     def give_up(self) -> None:

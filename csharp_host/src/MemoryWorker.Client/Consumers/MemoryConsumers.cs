@@ -54,7 +54,10 @@ public sealed class MemoryConsumers : IAsyncDisposable
         }
     }
 
-    /// <summary>Raised when a consumer threw, or the worker refused one; it is tried again with the next renewal.</summary>
+    /// <summary>
+    /// Raised when a consumer threw, or, with a <see cref="WorkerException"/>, the worker refused one or could not be had; it is
+    /// tried again with the next renewal. The handler is the consumer's id.
+    /// </summary>
     public event EventHandler<WorkerHandlerFailedEventArgs>? Failed;
 
     /// <summary>Registers the consumers and listens for what they are asked; once. Starts the worker if none runs.</summary>
@@ -111,7 +114,7 @@ public sealed class MemoryConsumers : IAsyncDisposable
         EventName[] events = [EventName.MemoryReleaseRequested, EventName.MemoryConsumerLimitChanged];
         while (!_stopping.IsCancellationRequested)
         {
-            await TryAsync("events", ReadAsync).ConfigureAwait(false);
+            await TryAsync("this host's consumers", ReadAsync).ConfigureAwait(false);
             // The breaker is open, or the worker is older and has no such events.
             await Task.Delay(_lease / RenewalsPerLease, _clock, _stopping.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }

@@ -12,7 +12,7 @@ internal sealed class MemoryConsumersHostedService : IHostedService
     public MemoryConsumersHostedService(MemoryConsumers consumers, ILogger logger)
     {
         _consumers = consumers;
-        _consumers.Failed += (_, failed) => logger.HandlerFailed(failed);
+        _consumers.Failed += (_, failed) => logger.ConsumerFailed(failed);
     }
 
     public Task StartAsync(CancellationToken cancellationToken)

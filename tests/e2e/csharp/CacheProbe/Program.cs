@@ -29,6 +29,7 @@ builder.Services.AddMemoryWorker(configure: options =>
 builder.Services.AddMemoryCacheConsumer(
     "responses", new MemoryCacheConsumerOptions { RebuildTime = TimeSpan.FromMilliseconds(2), FloorBytes = 64 << 20 });
 builder.Services.AddMemoryConsumer<Stubborn>();
+builder.Services.AddMemoryConsumer<Misnamed>();
 using var host = builder.Build();
 var cache = host.Services.GetRequiredService<IMemoryCache>();
 var cacheOptions = host.Services.GetRequiredService<IOptions<MemoryCacheOptions>>().Value;
@@ -128,6 +129,16 @@ static long Rss()
 {
     using var own = Process.GetCurrentProcess();
     return own.WorkingSet64;
+}
+
+/// <summary>Has a name that the worker keeps for its own.</summary>
+internal sealed class Misnamed : IMemoryConsumer
+{
+    public string Id => "model:mine";
+
+    public MemoryHolding Describe() => new() { HeldBytes = 0 };
+
+    public ValueTask<long> ReleaseAsync(MemoryReleaseRequest request, CancellationToken cancellationToken) => new(0);
 }
 
 /// <summary>Cheaper than everything else, and throws when it is asked.</summary>

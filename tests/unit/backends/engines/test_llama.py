@@ -1,5 +1,6 @@
 """What llama.cpp says of a file on stderr, as its session gathers it."""
 
+import gc
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +19,7 @@ def test_no_descriptor_is_kept_where_there_is_no_place_for_what_is_said(
 ) -> None:
     """A process that loads again and again with a full or missing folder for temporary files would have none left."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    gc.collect()  # what earlier tests left behind must not be closed in between
     before = psutil.Process().num_fds()
     with pytest.raises(FileNotFoundError), _complaints([]):
         raise AssertionError

@@ -7,6 +7,7 @@ import pytest
 
 from protocol.vocabulary import DeviceKind, DeviceState, Executed
 from tests.unit.isolation import never
+from worker.backends.isolation import presence as presence_module
 from worker.backends.isolation.child_process import ChildProcess
 from worker.backends.isolation.presence import Presence
 from worker.core.cancellation import CancelToken
@@ -52,6 +53,56 @@ def test_a_process_in_use_is_not_replaced() -> None:
         assert not replaced.wait(0.1)
     assert replaced.wait(30)
     replacing.join()
+
+
+def test_those_who_come_wait_for_those_who_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where always somebody uses it, whoever is to replace it has it all the same; a question that waits for no one is let in."""
+    monkeypatch.setattr(presence_module, "_DRAINED_S", 30.0)
+    presence, _ = present()
+    presence.enter("sim:0")
+    order: list[str] = []
+
+    def replace() -> None:
+        with presence.exclusive(never()):
+            order.append("replaced")
+
+    def use() -> None:
+        with presence.using("sim:0", Executed.NO):
+            order.append("used")
+
+    replacing, using = threading.Thread(target=replace), threading.Thread(target=use)
+    replacing.start()
+    with presence.changed:
+        assert presence.changed.wait_for(lambda: presence._draining, 30)
+    using.start()
+    with presence.using("sim:0", Executed.NO, waits=False):
+        pass
+    presence.leave()
+    replacing.join(30)
+    using.join(30)
+    assert order == ["replaced", "used"]
+
+
+def test_those_who_come_do_not_wait_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who uses it for long, and needs it again meanwhile, is not waited for by whom it would wait for."""
+    monkeypatch.setattr(presence_module, "_DRAINED_S", 0.0)
+    presence, _ = present()
+    presence.enter("sim:0")
+    replaced = threading.Event()
+
+    def replace() -> None:
+        with presence.exclusive(never()):
+            replaced.set()
+
+    replacing = threading.Thread(target=replace)
+    replacing.start()
+    with presence.changed:
+        assert presence.changed.wait_for(lambda: presence._awaited, 30)
+    with presence.using("sim:0", Executed.NO):
+        assert not replaced.is_set()
+    presence.leave()
+    replacing.join(30)
+    assert replaced.is_set()
 
 
 def test_whoever_comes_while_it_is_replaced() -> None:
