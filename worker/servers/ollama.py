@@ -1,5 +1,6 @@
 """Ollama: ``/api/ps`` says what is loaded and how much of it is on the GPU, ``keep_alive: 0`` unloads a model."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from worker.servers.http import Http
 
 UNLOAD_S = 10.0
 _STILL_S = 0.1
-"""Less than two looks are apart, and more than asking takes."""
+"""Less than two looks are apart."""
 _SKEW_S = 1.0
 """``expires_at`` is of the server's clock, and so long past only while the model is in use."""
 
@@ -20,7 +21,9 @@ class _Expiry(Record):
 
     said: str
     left_s: float
-    """From when that was said."""
+    """From when that was heard."""
+    took_s: float
+    """For how long it was asked: it was said at any time of that."""
     seen_at: datetime
     used: str
     """What was said when it was last idle: changes with each use."""
@@ -44,7 +47,10 @@ class Ollama:
     def look(self) -> Seen:
         """Ask what is loaded."""
         found, expiries = [], dict[str, _Expiry]()
-        for row in rows(self._http.get("/api/ps"), "models"):
+        asked = time.monotonic()
+        said = rows(self._http.get("/api/ps"), "models")
+        took_s = time.monotonic() - asked
+        for row in said:
             name, size, on_gpu = (
                 name_of(row, "name", "model"),
                 bytes_of(row.get("size")),
@@ -54,7 +60,7 @@ class Ollama:
                 continue
             here = None if size is None or on_gpu is None else size - min(size, on_gpu)
             size_here = here if self._on_host else on_gpu
-            expiry = _read(row.get("expires_at"), self._expiries.get(name), _now())
+            expiry = _read(row.get("expires_at"), self._expiries.get(name), _now(), took_s)
             if expiry is None:
                 found.append(Served(name, size_here))
                 continue
@@ -86,7 +92,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _read(said: Any, before: _Expiry | None, now: datetime) -> _Expiry | None:
+def _read(said: Any, before: _Expiry | None, now: datetime, took_s: float) -> _Expiry | None:
     """Read when a model expires, and whether it is in use; None where that is not told."""
     try:
         left_s = (datetime.fromisoformat(said) - now) / timedelta(seconds=1)
@@ -94,9 +100,9 @@ def _read(said: Any, before: _Expiry | None, now: datetime) -> _Expiry | None:
         return None
     is_past = left_s < -_SKEW_S  # 1
     if before is None or said == before.said:  # 3
-        return _Expiry(said, left_s, now, before.used if before is not None else said, is_past)
+        return _Expiry(said, left_s, took_s, now, before.used if before is not None else said, is_past)
     if not is_past and abs((now - before.seen_at) / timedelta(seconds=1)) < _STILL_S:  # too soon to tell
         return before
-    is_moving = abs(left_s - before.left_s) < _STILL_S / 2  # 2
+    is_moving = abs(left_s - before.left_s) < _STILL_S / 2 + max(took_s, before.took_s)  # 2
     busy = is_past or is_moving
-    return _Expiry(said, left_s, now, before.used if busy else said, busy)
+    return _Expiry(said, left_s, took_s, now, before.used if busy else said, busy)

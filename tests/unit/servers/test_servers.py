@@ -125,8 +125,25 @@ def test_ollama_is_in_use_while_its_timer_stands(opened: Open, monkeypatch: pyte
 )
 def test_ollama_says_nonsense_of_when_a_model_expires(said: object) -> None:
     """Then it is not known to be in use, and no look fails."""
-    found = ollama._read(said, None, datetime.now(UTC))
+    found = ollama._read(said, None, datetime.now(UTC), 0.0)
     assert found is None or not found.busy
+
+
+def test_ollama_that_is_asked_for_long_is_in_use_all_the_same() -> None:
+    """As on a busy machine: when it said what it said is known no better, and a model that may be loading is not asked to go."""
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def looked(before: ollama._Expiry | None, said_s: float, heard_s: float, took_s: float) -> ollama._Expiry:
+        expires, now = (start + timedelta(seconds=each) for each in (said_s + 300, heard_s))
+        found = ollama._read(expires.isoformat(), before, now, took_s)
+        assert found is not None
+        return found
+
+    first = looked(None, 0.0, 0.0, 0.001)
+    late = looked(first, 1.0, 1.3, 0.4)
+    assert late.busy
+    assert looked(late, 2.0, 2.0, 0.001).busy
+    assert not looked(first, 0.5, 1.0, 0.001).busy  # it was used in between
 
 
 def test_comfyui(opened: Open) -> None:
