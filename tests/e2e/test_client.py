@@ -356,11 +356,11 @@ def test_figures_at_once_and_again(memory: Client) -> None:
         assert (sim.allocated_bytes, sim.pressure_level) == (60 * MIB, PressureLevel.HIGH)
         with memory.events(EventName.FIGURES, figures_every_ms=1000) as often:
             assert [often.get(PATIENCE_SECONDS).data.skipped for _ in range(2)] == [0, 0]
-            assert seldom.get(PATIENCE_SECONDS).data.uptime_ms > first.data.uptime_ms
-        with pytest.raises(TimeoutError):
-            happened.get(0)
+            assert seldom.get(PATIENCE_SECONDS).sequence > first.sequence
         with pytest.raises(InvalidRequestError, match="figures_every_ms"):
             memory.events(EventName.FIGURES, figures_every_ms=999)
+    # The machine's own memory may be short just now, which is told.
+    assert EventName.FIGURES not in {each.name for each in happened}
 
 
 def test_a_call_cancelled_by_its_own_progress(memory: Client) -> None:
