@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.process import MIB
+from tests.e2e.process import MIB, eventually
 from worker.telemetry.page_lists import page_list_bytes
 from worker.telemetry.system import SystemMemory
 
@@ -62,9 +62,13 @@ def test_of_another_machine(tmp_path: Path, text: str, total: int) -> None:
     not os.access("/proc/zoneinfo", os.R_OK), reason="the system does not say what is in the lists"
 )
 def test_what_is_given_back_shows_at_once() -> None:
-    """Of 256 MiB that are unmapped, most shows in the next reading; other processes take and give, too: the median of nine."""
-    reader, shown = SystemMemory(), list[int]()
-    for _ in range(9):
+    """Of 256 MiB that are unmapped, most shows in the next reading, where without the lists a tenth does.
+
+    Other processes take and give, too: it is the median of nine, and looked for again where they did much.
+    """
+    reader = SystemMemory()
+
+    def shown_bytes() -> int:
         with mmap.mmap(-1, 256 * MIB) as block:
             for offset in range(0, len(block), PAGE):
                 block[offset] = 1
@@ -72,5 +76,6 @@ def test_what_is_given_back_shows_at_once() -> None:
         after = reader.read().free_bytes
         assert before is not None
         assert after is not None
-        shown.append(after - before)
-    assert statistics.median(shown) >= 200 * MIB, shown
+        return after - before
+
+    eventually(lambda: statistics.median(shown_bytes() for _ in range(9)) > 128 * MIB, "most of it")
