@@ -70,7 +70,8 @@ def test_a_device_goes_on_while_its_process_waits_for_a_share(started: Worker, s
     started.call("memory.unload_model", {"model_id": "here"})
     assert started.call("worker.cancel", {"request_id": load})["found"]
     error = started.reply(load)["error"]
-    assert (error["code"], error["executed"]) == ("cancelled", "no")
+    assert error["code"] == "cancelled"
+    assert error["executed"] in {"no", "unknown"}  # unknown where it is answered for: after half a second
     held = eventually(lambda: device(started)["unattributed_bytes"], "what hangs is told")
     assert held >= SIZE
     seen = device(started)
