@@ -227,7 +227,7 @@ def test_without_a_thread_for_its_answers_no_worker_stays(monkeypatch: pytest.Mo
     monkeypatch.setattr(threading.Thread, "start", refused)
     with pytest.raises(WorkerExitedError, match="can't start new thread"):
         connect()
-    assert set(psutil.Process().children()) == before
+    assert set(psutil.Process().children()) <= before
 
 
 DYING = """
