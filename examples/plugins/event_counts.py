@@ -1,6 +1,6 @@
 """Counts what is in a file that is larger than memory, window by window, and goes on with what was added since.
 
-EVENTS_FILE=events.jsonl python -m worker --plugin examples.plugins.event_counts
+EVENTS_FILE=events.jsonl python -m memory_worker --plugin examples.plugins.event_counts
 
 {"request_id": "1", "action": "events.count", "data": {"field": "kind"}}
 """

@@ -227,7 +227,7 @@ def test_without_a_thread_for_its_answers_no_worker_stays(monkeypatch: pytest.Mo
     monkeypatch.setattr(threading.Thread, "start", refused)
     with pytest.raises(WorkerExitedError, match="can't start new thread"):
         connect()
-    assert set(psutil.Process().children()) == before
+    assert set(psutil.Process().children()) <= before
 
 
 DYING = """
@@ -340,9 +340,11 @@ def test_a_refusal_is_found_in_the_workers_log(caplog: pytest.LogCaptureFixture)
     (line,) = [
         vars(each)
         for each in caplog.records
-        if '"refused"' in each.message and vars(each)["request_id"] == refused.value.request_id
+        if each.message.startswith("refused, ") and vars(each)["request_id"] == refused.value.request_id
     ]
     assert (line["levelname"], line["traceparent"]) == ("DEBUG", traceparent)
+    assert "action memory.allocate, code out_of_memory, reason " in line["message"]
+    assert line["fields"]["code"] == "out_of_memory"
 
 
 def test_figures_at_once_and_again(memory: Client) -> None:
@@ -354,11 +356,11 @@ def test_figures_at_once_and_again(memory: Client) -> None:
         assert (sim.allocated_bytes, sim.pressure_level) == (60 * MIB, PressureLevel.HIGH)
         with memory.events(EventName.FIGURES, figures_every_ms=1000) as often:
             assert [often.get(PATIENCE_SECONDS).data.skipped for _ in range(2)] == [0, 0]
-            assert seldom.get(PATIENCE_SECONDS).data.uptime_ms > first.data.uptime_ms
-        with pytest.raises(TimeoutError):
-            happened.get(0)
+            assert seldom.get(PATIENCE_SECONDS).sequence > first.sequence
         with pytest.raises(InvalidRequestError, match="figures_every_ms"):
             memory.events(EventName.FIGURES, figures_every_ms=999)
+    # The machine's own memory may be short just now, which is told.
+    assert EventName.FIGURES not in {each.name for each in happened}
 
 
 def test_a_call_cancelled_by_its_own_progress(memory: Client) -> None:

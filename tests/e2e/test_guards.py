@@ -14,7 +14,7 @@ import orjson
 import psutil
 import pytest
 
-from tests.e2e.process import MIB, ROOT, Worker, eventually, line, worker
+from tests.e2e.process import MIB, ROOT, Worker, eventually, gone, line, worker
 from tests.rigs.odd_plugin import ODD
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals, limits and descriptors as on POSIX")
@@ -120,14 +120,9 @@ def test_a_device_whose_process_hangs_holds_up_no_other() -> None:
             lambda: len(started.call("memory.get_allocations", {"device_id": "cpu"})["allocations"]) == 2,
             "the lease",
         )
-        assert gone_after(child, started)
-
-
-def gone_after(child: int, started: Worker) -> bool:
-    """End the worker, and tell whether its hung child went with it."""
-    started.terminate()
-    assert started.exit_code() == 0
-    return not Path(f"/proc/{child}").exists()
+        started.terminate()
+        assert started.exit_code() == 0
+        eventually(lambda: gone(child), "its hung child goes with it")
 
 
 def test_a_stderr_that_nobody_reads_stops_nothing() -> None:

@@ -141,7 +141,7 @@ class FleetHost:
     def close(self) -> None:
         try:
             self.gateway.close_input()
-            assert self.gateway.exit_code(20) == 0
+            assert self.gateway.exit_code(START_SECONDS) == 0
         finally:
             for each in (self.gateway, *self._spare):
                 each.__exit__()

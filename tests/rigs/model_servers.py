@@ -59,6 +59,8 @@ class OllamaStandIn(StandIn):
 
     ahead_s = 0.0
     """By how much its clock, and that of who asks, are ahead."""
+    stands_at: datetime | None = None
+    """Where its clock stands but for that; None where it goes."""
 
     def __init__(self, models: dict[str, int]) -> None:
         super().__init__(models)
@@ -99,7 +101,10 @@ class OllamaStandIn(StandIn):
         # Nanoseconds, and the zone of the machine, as Go writes them.
         zone = timezone(timedelta(hours=-7))
         return (
-            (datetime.now(zone) + timedelta(seconds=self.ahead_s + after_s))
+            (
+                (self.stands_at or datetime.now(zone)).astimezone(zone)
+                + timedelta(seconds=self.ahead_s + after_s)
+            )
             .isoformat()
             .replace("-07:00", "123-07:00")
         )

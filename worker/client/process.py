@@ -17,14 +17,18 @@ import orjson
 from protocol.vocabulary import Executed
 from worker.client.calls import WorkerExitedError
 from worker.core.exit_codes import ending
+from worker.core.text import printable
 
 _LONGEST_POLL_MS = 2**31 - 1
 _LAST_WORDS = 20
 """Lines of the worker's log that an error about its end quotes."""
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
+_APART = {"time", "level", "message"}
+"""Fields of a line that a record of ``logging`` has in its own way."""
+
 log = logging.getLogger("memory_worker")
-"""Gets every line that workers write to stderr, at its own level; its records have ``request_id`` and ``traceparent``."""
+"""Gets every line that workers write to stderr, at its own level; its records have ``request_id``, ``traceparent`` and ``fields``."""
 
 
 class WorkerProcess:
@@ -158,10 +162,12 @@ class WorkerProcess:
             return
         with stderr:
             for raw in iter(stderr.readline, b""):
-                text = raw.decode("utf-8", "replace").rstrip()
+                level, text, about = _read(raw)
                 self._last_words.append(text)
-                level, about = _read(raw)
-                log.log(level, "%s", text, extra=about)
+                with contextlib.suppress(
+                    Exception
+                ):  # of a filter of the host's: the next lines are read all the same
+                    log.log(level, "%s", text, extra=about)
 
 
 _STARTED = weakref.WeakSet[WorkerProcess]()
@@ -190,12 +196,25 @@ def default_command() -> tuple[str, ...]:
     return (sys.executable, "-m", "memory_worker")
 
 
-def _read(raw: bytes) -> tuple[int, dict[str, Any]]:
-    """Return a line's level, and the request that it is about."""
+def _read(raw: bytes) -> tuple[int, str, dict[str, Any]]:
+    """Return a line's level, what it says in a sentence, and what a record of it has besides: its request, and all its fields."""
     try:
         found = orjson.loads(raw)
     except orjson.JSONDecodeError:
         found = None
-    known = found if isinstance(found, dict) else {"level": "warning"}
-    level = _LEVELS.get(str(known.get("level")), logging.INFO)
-    return level, {name: known.get(name) for name in ("request_id", "traceparent")}
+    if not isinstance(found, dict) or "message" not in found:
+        found = {"level": "warning", "message": raw.decode("utf-8", "replace").rstrip()}
+    others = (
+        f"{name} {_told(name, value)}"
+        for name, value in found.items()
+        if name not in _APART and value is not None
+    )
+    about = {name: found.get(name) for name in ("request_id", "traceparent")}
+    level = _LEVELS.get(str(found.get("level")), logging.INFO)
+    return level, ", ".join((_told("message", found["message"]), *others)), {**about, "fields": found}
+
+
+def _told(name: str, value: Any) -> str:
+    """Return a field as text. Names in it are anybody's: only a traceback has lines of its own."""
+    lines = str(value).rstrip().split("\n") if name == "traceback" else [str(value)]
+    return "\n".join(map(printable, lines))

@@ -152,7 +152,10 @@ class DecisionLog:
         self._line(note)
 
     def _begin(self) -> None:
-        """Turn the file over if it is full, and write a new one's first line."""
+        """Turn the file over if it is full, or was by another program, and write a new one's first line."""
+        if not self._waiting and self._sink.is_file and not self._sink.is_whole(self._written):
+            self._sink.begin_anew()
+            self._written = 0
         if self._written > self._max_bytes and self._sink.is_file:
             self._flush()
             self._sink.turn_over()

@@ -14,12 +14,14 @@ from worker.core.paths import shown
 _LOOK_AGAIN_S = 0.2
 """How often whoever waits for a pipe's reader looks whether it is to wait on."""
 PRIVATE = 0o600
+_WRITTEN = os.O_WRONLY | os.O_APPEND
+"""At its end wherever that is: in a file that another program cut short, what comes next would leave zeros before it."""
 
 
 def create(path: Path, mode: int = PRIVATE) -> int:
     """Make a file and open it. OSError where something is there already, be it a link to somewhere else."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags, mode)
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, _WRITTEN | os.O_CREAT | os.O_EXCL | flags, mode)
     if sys.platform != "win32":
         os.fchmod(descriptor, mode)
     return descriptor
@@ -56,7 +58,7 @@ class Sink:
     """
 
     def __init__(self, path: Path, begins: bytes) -> None:
-        self._path, self._earlier = path, path.with_name(path.name + ".1")
+        self._path, self._earlier, self._begins = path, path.with_name(path.name + ".1"), begins
         if (
             self._earlier.is_file() and not self._earlier.is_symlink()
         ):  # a link is replaced, and not what it leads to
@@ -81,6 +83,16 @@ class Sink:
         self._descriptor = -1
         self._path.replace(self._earlier)
         self._descriptor = _locked(create(self._path), self._path)
+
+    def is_whole(self, size_bytes: int) -> bool:
+        """Tell whether so much as was written is there yet, by its name: what turns logs over moves them, or cuts them short."""
+        return os.fstat(self._descriptor).st_size >= size_bytes and _is_there(self._descriptor, self._path)
+
+    def begin_anew(self) -> None:
+        """Begin a new file where the one that was written is not whole any more. Errors as at first."""
+        os.close(self._descriptor)
+        self._descriptor = -1
+        self._descriptor = _open(self._path, self._begins)
 
     def close(self) -> None:
         """Close it."""
@@ -132,7 +144,7 @@ def _open(path: Path, begins: bytes) -> int:
 def _replaced(path: Path) -> int:
     """Take the place of a file: who has it open, or could read it by its mode, does not get at the new one."""
     if sys.platform == "win32":  # a file that somebody has open can't be removed there
-        return os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_BINARY)
+        return os.open(path, _WRITTEN | os.O_TRUNC | os.O_BINARY)
     before = _locked(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK), path)
     try:
         path.unlink()

@@ -86,9 +86,10 @@ class Directory:
             tuple(event for number, event in self._events if number > known.event),
         )
 
-    async def leave(self, gateway: str) -> None:
-        """Forget a gateway that ends in order."""
+    async def leave(self, gateway: str) -> bool:
+        """Forget a gateway that ends in order. Returns whether it was the last one."""
         self._gateways.pop(gateway, None)
+        return self._gateways_now() == ()
 
     # ---- inside ----
 

@@ -18,7 +18,8 @@ from worker.fleet.conditions import Condition, condition
 from worker.fleet.freeing import Freeing
 from worker.fleet.holdings import LATEST
 from worker.fleet.known import KnownNode
-from worker.fleet.links import LOST, PROCESS_LOST, Link, unwaited, why_of
+from worker.fleet.leaving import leave
+from worker.fleet.links import LOST, PROCESS_LOST, Link, why_of
 from worker.fleet.losses import Lost, OnLost
 from worker.fleet.machines import Machines
 from worker.fleet.names import in_order, joined, split
@@ -265,15 +266,11 @@ class Roster:
             self._on_lost(node_id, why, known.view(), before or known.incarnation + LATEST)
 
     def close(self, patience: float) -> None:
-        """Have every node free what this gateway has there, and leave."""
+        """Have every node free what this gateway has there, and leave, in so many seconds at most."""
         with self._changed:
             self._closed = True
             hanging = [self._links[each] for each in self.silence.nodes() if each not in self._lost]
-        for link in hanging:
-            link.leave()  # once it is there again
-        refs = [link.leave() for link in self.reachable()]
-        refs.append(unwaited(self.directory.leave.remote(self.gateway), "leaving the directory"))
-        ray.wait(refs, num_returns=len(refs), timeout=patience)
+        leave(self.reachable(), hanging, self.directory, self.gateway, patience)
 
     # ---- following ----
 

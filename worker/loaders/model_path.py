@@ -240,10 +240,10 @@ def _chosen(spec: ModelSpec, names: list[str]) -> list[str]:
         if whole is not None:
             return [whole]
         named = [name for name in indexes if name.endswith(f"{suffix}{_INDEX}")]
-        if named and any(name.endswith(suffix) for name in names):
+        if named and any(name.lower().endswith(suffix) for name in names):
             return [_one_index(spec, named)]
     for suffix in suffixes:
-        found = [name for name in names if name.endswith(suffix)]
+        found = [name for name in names if name.lower().endswith(suffix)]  # as Windows has them the same
         shards = [name for name in found if _OF.search(name)]
         if shards:
             return _one_set(spec, shards)

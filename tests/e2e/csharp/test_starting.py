@@ -184,7 +184,7 @@ def test_the_breaker_opens_and_closes(fake: Make, tmp_path: Path) -> None:
     from MemoryWorker.Client import WorkerStartException
 
     flag = tmp_path / "works"
-    service = fake("--only-if", str(flag), max_restarts=2, break_ms=1500)
+    service = fake("--only-if", str(flag), max_restarts=2, break_ms=5000)
     failed = Watched(service, "WorkerStartFailed")
     with pytest.raises(WorkerStartException, match="exit code 7"):
         ask(service, "fake.echo")

@@ -39,7 +39,7 @@ def shared_gateway(cluster: FleetCluster, models: Path, socket: Path) -> Iterato
         )
         yield gateway
         gateway.close_input()
-        assert gateway.exit_code(20) == 0
+        assert gateway.exit_code(START_SECONDS) == 0
 
 
 @pytest.fixture

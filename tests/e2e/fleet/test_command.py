@@ -27,7 +27,7 @@ def test_it_starts_ray_and_ends_with_its_input(tmp_path: Path) -> None:
         assert sum(each["budget_bytes"] for each in devices) <= devices[0]["total_bytes"]
         family = psutil.Process(started.pid).children(recursive=True)
         started.close_input()
-        assert started.exit_code(20) == 0
+        assert started.exit_code(START_SECONDS) == 0
         eventually(lambda: all(gone(each.pid) for each in family), "the end of all that it started")
         assert all(isinstance(json.loads(each), dict) for each in started.stderr().splitlines())
     assert sorted(each.name for each in tmp_path.iterdir()) == ["run.node-1.jsonl", "run.node-2.jsonl"]
@@ -78,7 +78,7 @@ def test_it_serves_as_soon_as_its_own_node_is_there(tmp_path: Path) -> None:
         asked = started.send("memory.clear", {"clear_type": "all", "force": True})
         family = psutil.Process(started.pid).children(recursive=True)
         started.close_input()
-        assert started.exit_code(20) == 0
+        assert started.exit_code(START_SECONDS) == 0
         assert started.reply(asked)["data"]["allocations_freed"] == 3
         eventually(lambda: all(gone(each.pid) for each in family), "the end of all that it started")
 

@@ -1,6 +1,7 @@
 """Work in pieces: by as many threads as there are processors for, each piece once, and none left running."""
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -8,6 +9,7 @@ from worker.backends import pieces
 from worker.backends.pieces import PARALLEL_FROM_BYTES, take_turns, threads_for
 from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError
+from worker.core.sure_lock import SureEvent
 
 TOKEN = CancelToken(lambda: 0)
 
@@ -54,9 +56,15 @@ def test_threads_that_are_not_to_be_had(monkeypatch: pytest.MonkeyPatch, started
     assert sorted(taken) == list(range(9))
 
 
-def test_a_piece_that_fails() -> None:
+def test_a_piece_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its error is raised once all threads have ended; no piece is begun after it."""
-    before = threading.active_count()
+    start, helpers = pieces.start_thread, list[SureEvent]()
+
+    def started(run: Callable[[], object], name: str) -> SureEvent:
+        helpers.append(start(run, name))
+        return helpers[-1]
+
+    monkeypatch.setattr(pieces, "start_thread", started)
     all_four = threading.Barrier(4, timeout=30)
     taken: list[int] = []
 
@@ -72,4 +80,4 @@ def test_a_piece_that_fails() -> None:
     with pytest.raises(ValueError, match="1"):
         take_turns(range(4), work, TOKEN, threads=4)
     assert sorted(taken) == [0, 1, 2, 3]
-    assert threading.active_count() == before
+    assert [each.is_set() for each in helpers] == [True] * 3

@@ -38,3 +38,19 @@ def test_all_else_is_as_it_is(value: Any) -> None:
     assert json_of(value) == orjson.dumps(value)
     with pytest.raises(TypeError):
         json_of(object())
+
+
+def test_numbers_of_other_libraries() -> None:
+    """A product of sizes is numpy's where one factor is: it is the number that it is, and what is none of JSON's is refused as Python's own."""
+    numpy = pytest.importorskip("numpy")
+    sizes = {
+        "bytes": numpy.prod([3, 4], dtype=numpy.int64),
+        "share": numpy.float32(0.5),
+        "more": [numpy.float64(1.5)],
+    }
+    assert json_of(sizes) == b'{"bytes":12,"share":0.5,"more":[1.5]}'
+    with pytest.raises(ValueError, match="nan at share"):
+        json_of({"share": numpy.float32("nan")})
+    for other in (numpy.arange(2), numpy.array(["a"])):
+        with pytest.raises(TypeError):
+            json_of(other)

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import orjson
 import pytest
@@ -90,9 +89,7 @@ def test_no_caller_waits_for_a_stderr_that_is_not_read() -> None:
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stderr is not None
-        started = time.monotonic()
         assert os.read(process.stdout.fileno(), 4) == b"done"
-        assert time.monotonic() - started < 20
         process.stdin.write(b".")
         process.stdin.close()
         lines = [orjson.loads(line) for line in process.stderr]

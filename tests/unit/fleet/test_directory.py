@@ -85,10 +85,11 @@ def test_who_does_not_ask_is_gone() -> None:
         directory = Directory(clock)
         await directory.follow("g", Since(), 0)
         assert (await directory.tell(Told("n", view(1)))).gateways is None
+        assert not await directory.leave("nobody")
         clock.now = GATEWAY_SECONDS
         await directory.follow("h", Since(), 0)
         assert (await directory.tell(Told("n", replace(view(2))))).gateways == ("h",)
-        await directory.leave("h")
+        assert await directory.leave("h")
         assert (await directory.tell(Told("n", view(3)))).gateways == ()
 
     asyncio.run(run())

@@ -79,7 +79,11 @@ class Ollama:
         made, self.server = opened("ollama")
         assert isinstance(made, OllamaStandIn)
         self.made = made
-        monkeypatch.setattr(ollama, "_now", lambda: datetime.now(UTC) + timedelta(seconds=made.ahead_s))
+        made.stands_at = start = datetime(2026, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
+        for name in made.sizes:
+            made.use(name)
+        monkeypatch.setattr(ollama, "_now", lambda: start + timedelta(seconds=made.ahead_s))
+        monkeypatch.setattr(ollama, "time", SimpleNamespace(monotonic=lambda: made.ahead_s))
 
     def later(self, seconds: float) -> Served:
         """Look at it after a time."""
