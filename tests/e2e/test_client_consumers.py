@@ -28,7 +28,7 @@ class Tiles:
 
     def holding(self) -> Holding:
         held = len(self._held) * MIB
-        return Holding(held, ((held, 5.0),) if held else ())
+        return Holding(held, ((held, 5.0),))  # of 0 bytes while it is empty
 
     def release(self, size_bytes: int) -> int:
         for allocation_id in (going := self._held[: -(-size_bytes // MIB)]):

@@ -64,5 +64,5 @@ def test_a_forked_process_has_no_worker() -> None:
         command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=3 * PATIENCE_SECONDS
     )
     assert done.returncode == 0, done.stderr
-    assert '"reason":"end of input"' in done.stdout
+    assert "ending, reason end of input" in done.stdout
     assert "SIGTERM" not in done.stdout

@@ -157,7 +157,10 @@ def test_doctor_asks_each_server_once(tmp_path: Path) -> None:
     assert "server up  answers\n" in done.stdout
     assert "server down  nothing answers there\n" in done.stdout
     assert "model up/idle  " in done.stdout
-    assert {each["name"]: each["state"] for each in told["servers"]} == {"up": "ok", "down": "degraded"}
+    assert {each["name"]: each["state"] for each in told["servers"]} == {
+        "server:up": "ok",
+        "server:down": "degraded",
+    }
 
 
 def test_a_broker(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class Holding(Record):
 
     held_bytes: int
     offers: tuple[tuple[int, float], ...] = ()
-    """Bytes that could go, and in how many milliseconds they are made again; cheapest per byte first. Part of one may be asked for."""
+    """Bytes that could go, and in how many milliseconds they are made again; cheapest per byte first. Part of one may be asked for; one of 0 is none."""
     floor_bytes: int = 0
     """What it can't do without."""
     hits: int | None = None
@@ -123,7 +123,7 @@ class _Kept:
             device_id=cache.device_id,
             held_bytes=held.held_bytes,
             floor_bytes=held.floor_bytes,
-            offers=[{"bytes": size, "cost_ms": cost_ms} for size, cost_ms in held.offers],
+            offers=[{"bytes": size, "cost_ms": cost_ms} for size, cost_ms in held.offers if size > 0],
             hits=held.hits,
             misses=held.misses,
             saved_ms=held.saved_ms,

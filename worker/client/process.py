@@ -164,7 +164,10 @@ class WorkerProcess:
             for raw in iter(stderr.readline, b""):
                 level, text, about = _read(raw)
                 self._last_words.append(text)
-                log.log(level, "%s", text, extra=about)
+                with contextlib.suppress(
+                    Exception
+                ):  # of a filter of the host's: the next lines are read all the same
+                    log.log(level, "%s", text, extra=about)
 
 
 _STARTED = weakref.WeakSet[WorkerProcess]()

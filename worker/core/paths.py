@@ -22,6 +22,8 @@ _NOT_OPENED = {
     errno.ENAMETOOLONG: "its path is longer than the system takes: correct it, or move the file",
 }
 """What the system has against opening a file, and what to do."""
+_CANT_RESOLVE = 1921
+"""Windows' own for links that go round: ERROR_CANT_RESOLVE_FILENAME."""
 
 
 def shown(path: Path) -> str:
@@ -53,6 +55,28 @@ def said_of(error: OSError, doing: str = "read") -> str:
         return short.message
     said = _NOT_OPENED.get(error.errno or 0, f"it can't be {{}}: {error.strerror}; see to its disk, or share")
     return said.format(doing)
+
+
+def exists(path: Path) -> bool:
+    """Tell whether a path leads to something. OSError where that can't be told, of which ``Path.exists`` says no from Python 3.14 on."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def resolved(path: Path) -> Path:
+    """Follow all links, as far as there is something. OSError for links that go round; ValueError for a character that no path has.
+
+    ``Path.resolve`` raises something else for such links before Python 3.13, and nothing from then on.
+    """
+    try:
+        return Path(os.path.realpath(path, strict=True))
+    except OSError as error:
+        if error.errno == errno.ELOOP or getattr(error, "winerror", None) == _CANT_RESOLVE:
+            raise
+    return Path(os.path.realpath(path))
 
 
 def make_folder(folder: Path) -> str | None:

@@ -5,7 +5,6 @@ a snapshot of a hub cache (``models--*/snapshots/*``) stands for its ``models--*
 ``blobs`` are followed, and no others.
 """
 
-import errno
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from posixpath import normpath
 from protocol.record import Record
 from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec
-from worker.core.paths import said_of
+from worker.core.paths import exists, resolved, said_of
 from worker.loaders.base import load_failed, reading
 
 _OPEN_FLAGS = (
@@ -73,13 +72,12 @@ def confined(path: Path, root: Path) -> Path:
     """
     root = root.resolve()
     try:
-        real = (root / path).resolve()
+        real = resolved(root / path)
     except ValueError as error:
         message = "its path has a character that no path can have: correct it"
         raise ValueError(message) from error
-    except (OSError, RuntimeError) as error:  # RuntimeError: what Python before 3.13 makes of a circle
-        loops = OSError(errno.ELOOP, os.strerror(errno.ELOOP)) if isinstance(error, RuntimeError) else error
-        message = f"it can't be followed: {said_of(loops)}"
+    except OSError as error:
+        message = f"it can't be followed: {said_of(error)}"
         raise ValueError(message) from error
     cache = root.parent.parent
     is_snapshot = root.parent.name == "snapshots" and cache.name.startswith("models--")
@@ -179,7 +177,7 @@ def _confined(spec: ModelSpec, path: Path | None) -> Path:
 
 def check_link(spec: ModelSpec, path: Path, real: Path) -> None:
     """See that a path below the model root, where it is a link, leads to something. ModelLoadFailedError."""
-    if spec.model_root is not None and (spec.model_root / path).is_symlink() and not real.exists():
+    if spec.model_root is not None and (spec.model_root / path).is_symlink() and not exists(real):
         raise load_failed(spec, _nowhere(real))
 
 
@@ -242,10 +240,10 @@ def _chosen(spec: ModelSpec, names: list[str]) -> list[str]:
         if whole is not None:
             return [whole]
         named = [name for name in indexes if name.endswith(f"{suffix}{_INDEX}")]
-        if named and any(name.endswith(suffix) for name in names):
+        if named and any(name.lower().endswith(suffix) for name in names):
             return [_one_index(spec, named)]
     for suffix in suffixes:
-        found = [name for name in names if name.endswith(suffix)]
+        found = [name for name in names if name.lower().endswith(suffix)]  # as Windows has them the same
         shards = [name for name in found if _OF.search(name)]
         if shards:
             return _one_set(spec, shards)
@@ -324,7 +322,7 @@ def _indexed(spec: ModelSpec, real: Path, declared: Path) -> ModelFiles:
     shards = tuple(declared.parent / name for name in names)
     found = tuple(_confined(spec, each) for each in shards)
     for shard, where in zip(shards, found, strict=True):
-        if not where.exists():
+        if not exists(where):
             raise load_failed(spec, f"its index names {shard.name}, which is not there: download it")
     return ModelFiles(found, (declared, *shards), weight_map)
 

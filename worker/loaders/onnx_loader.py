@@ -7,6 +7,7 @@ from pathlib import Path
 
 from worker.backends.engines.base import EngineLaunch
 from worker.core.models import ModelSpec
+from worker.core.paths import exists
 from worker.loaders.base import load_failed, naming, reading
 from worker.loaders.file_kind import HEAD_BYTES, check_kind, head_of, not_a_model
 from worker.loaders.model_path import check_link, confined, model_files, open_file
@@ -80,7 +81,7 @@ def _external(spec: ModelSpec, header: OnnxHeader, declared: Path) -> tuple[Path
             raise load_failed(spec, f"it has weights in {each.location!r}: {error}") from error
         with naming(spec, each.location), reading(spec):
             check_link(spec, declared.parent / location, real)
-            there = real.exists()
+            there = exists(real)
         if not there:
             raise load_failed(spec, f"its weights are in {each.location!r}, which is not there: download it")
         with naming(spec, each.location):

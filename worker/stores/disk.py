@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from worker.core.paths import exists
 from worker.plugins import OutOfMemoryError, UnsupportedError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -54,11 +55,7 @@ def gone(folder: Path) -> OutOfMemoryError:
 def is_there(path: Path) -> bool:
     """Tell whether there is a file. What ``refusal`` says where that can't be told."""
     with errors_of(path):
-        try:
-            path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return True
+        return exists(path)
 
 
 def device_of(path: Path) -> int | None:

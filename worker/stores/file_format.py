@@ -10,7 +10,7 @@ import orjson
 
 from worker.plugins import UnsupportedError
 from worker.stores.base import MAKING
-from worker.stores.disk import errors_of
+from worker.stores.disk import errors_of, is_there
 
 FORMAT = 2
 """Of the tables below, and of what is in them. A file of a later one is refused, and stays as it is; vectors of the first are renewed."""
@@ -42,7 +42,7 @@ def described(path: Path) -> tuple[dict[str, Any], int]:
 
 def connected(path: Path, about: dict[str, str]) -> sqlite3.Connection:
     """Return a connection to a store's file, which is made where there is none, or an unfinished one."""
-    if not path.exists() or _cut_short(path):
+    if not is_there(path) or _cut_short(path):
         _make(path, about)
     connection = _reached(path)
     try:

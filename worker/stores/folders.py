@@ -9,7 +9,7 @@ from typing import NamedTuple
 import orjson
 
 from worker.core.cancellation import CancelToken
-from worker.core.paths import printable, said_of
+from worker.core.paths import printable, resolved, said_of
 from worker.plugins import InvalidRequestError, LoadedFolder, UnsupportedError
 from worker.stores.base import Choice, Content, Embed, FolderRequest, Item, Store
 from worker.stores.documents import DocumentStore
@@ -22,8 +22,6 @@ CHUNK_BYTES_MIN, CHUNK_BYTES_MAX = 64, 1_048_576
 """As the protocol has it."""
 _BATCH = 32
 """Pieces that are embedded together."""
-_NO_PATH = (OSError, RuntimeError, ValueError)
-"""What is raised for links that go round, and for a character that no path can have."""
 _SEPARATOR = "//"
 """Between a file's name and a piece's number: in no name are there two of them together."""
 
@@ -108,8 +106,8 @@ class FolderLoader:
             raise UnsupportedError("no folder may be read: start the worker with --documents-root FOLDER")
         root = self._root.resolve()
         try:
-            found = (root / folder).resolve()
-        except _NO_PATH:
+            found = resolved(root / folder)
+        except (OSError, ValueError):  # links that go round, a character that no path can have
             found = None
         if found is not None and not found.is_relative_to(root):
             raise InvalidRequestError.at(
@@ -241,9 +239,8 @@ def _files(
             except UnicodeEncodeError:
                 refused.append((printable(name), "its name is no text in UTF-8"))
                 continue
-            except (OSError, RuntimeError) as error:
-                why = said_of(error, "read") if isinstance(error, OSError) else "its links go round"
-                refused.append((name, why))
+            except OSError as error:
+                refused.append((name, said_of(error, "read")))
                 continue
             if not path.is_file():
                 refused.append((name, "it is no file"))

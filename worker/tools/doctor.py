@@ -4,7 +4,6 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, TextIO
 
 import orjson
@@ -67,7 +66,10 @@ def examine(arguments: Arguments, out: TextIO) -> int:
         code = put(out, _as_json(devices, notes, absent, default, models, ignored, roles, servers))
     else:
         text = (*_as_text(devices, notes, absent, default), *_models_as_text(models, ignored))
-        text += tuple(f"\n{printable(f'server {each.name}  {each.reason or _ANSWERS}')}" for each in servers)
+        text += tuple(
+            "\n" + printable(f"{each.name.replace(':', ' ', 1)}  {each.reason or _ANSWERS}")
+            for each in servers
+        )
         text += tuple(f"\n{printable(f'role {each.name}  {each.refused}')}" for each in roles)
         code = put(out, "\n".join(text))
     return code or int(bool(roles) or any(each.state_reason is not None for each in models))
@@ -92,7 +94,7 @@ def _servers(health: Health) -> tuple[PartHealth, ...]:
     while True:
         found = [each for each in health.read() if each.name.partition(":")[0] in {"server", "servers"}]
         if time.monotonic() > until or all(each.state is not HealthState.STARTING for each in found):
-            return tuple(replace(each, name=each.name.removeprefix("server:")) for each in found)
+            return tuple(found)
         time.sleep(0.01)
 
 

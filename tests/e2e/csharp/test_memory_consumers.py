@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.csharp.clock import standing
-from tests.e2e.csharp.host import REPOSITORY, run_probe, until, wait
+from tests.e2e.csharp.host import REPOSITORY, make, run_probe, until, wait
 from tests.e2e.csharp.in_memory import TESTING
 from tests.rigs.dotnet.fixtures import Load
 from tests.rigs.dotnet.toolchain import Toolchain
@@ -142,6 +142,39 @@ def test_renewals(load: Load) -> None:
     until(lambda: made() >= 6)
     assert made() == 6  # none of the thousand is left
     held.Dispose()
+    wait(consumers.DisposeAsync())
+    wait(worker.DisposeAsync())
+
+
+def test_an_offer_of_nothing_is_none(load: Load) -> None:
+    """An empty cache that offers all it holds is registered, and not refused."""
+    load(HOSTING, TESTING)
+    import System
+    from MemoryWorker.Client import IMemoryConsumer, MemoryConsumers, MemoryHolding, MemoryOffer
+    from MemoryWorker.Testing import InMemoryWorker
+
+    class Empty(IMemoryConsumer):  # type: ignore[misc]  # a type of .NET's
+        __namespace__ = "Tests.Consumers"
+
+        def get_Id(self) -> str:
+            return "empty"
+
+        def Describe(self) -> Any:
+            offers = System.Array[MemoryOffer]([MemoryOffer(0, System.TimeSpan.FromSeconds(1))])
+            return make(MemoryHolding, HeldBytes=0, Offers=offers)
+
+    worker = InMemoryWorker(None, None, None)
+    failed: list[str] = []
+    consumers = MemoryConsumers(worker.Memory, worker, System.Array[IMemoryConsumer]([Empty()]), None, None)
+    consumers.Failed += lambda _, args: failed.append(args.Exception.Message)
+    consumers.Start()
+    until(
+        lambda: (
+            failed
+            or any(one.ConsumerId == "empty" for one in wait(worker.Memory.GetConsumersAsync()).Consumers)
+        )
+    )
+    assert failed == []
     wait(consumers.DisposeAsync())
     wait(worker.DisposeAsync())
 

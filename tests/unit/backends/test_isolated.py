@@ -27,7 +27,7 @@ from tests.unit.isolation import (
     wait_for_another,
 )
 from worker.backends.isolated import IsolatedBackend
-from worker.backends.isolation import answers, asking
+from worker.backends.isolation import asking, reader
 from worker.backends.isolation.slots import SLOTS
 from worker.core.cancellation import CancelToken
 from worker.core.errors import (
@@ -81,7 +81,7 @@ def test_a_copy_holds_up_nobody() -> None:
 
 def test_answers_that_a_thread_of_its_own_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a pipe can't be waited for with a time limit, everything is as it is elsewhere."""
-    monkeypatch.setattr(answers, "READS_ALONE", True)
+    monkeypatch.setattr(reader, "READS_ALONE", True)
     with isolated(clock=NoDelay()) as backend:
         backend.probe()
         expected = fill(backend, "a", 20 * MIB, 1)

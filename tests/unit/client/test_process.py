@@ -1,6 +1,7 @@
 """A worker's process, as its client has it."""
 
 import json
+import logging
 import sys
 import threading
 from contextlib import suppress
@@ -8,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from tests.e2e.process import PATIENCE_SECONDS, eventually, gone
-from worker.client.process import WorkerProcess
+from worker.client.process import WorkerProcess, log
 
 
 def test_a_worker_that_reads_nothing_is_ended_all_the_same() -> None:
@@ -86,3 +87,23 @@ def test_a_line_of_its_log_is_a_sentence(caplog: pytest.LogCaptureFixture) -> No
     assert (said.levelname, vars(said)["fields"]["owner"]) == ("ERROR", "a\n\x1b[2Jb")
     assert (plain.message, plain.levelname) == ("of a library", "WARNING")
     assert said.message in quoted
+
+
+def test_a_filter_that_fails_ends_no_reading() -> None:
+    """What the host's own logging raises loses that line: the process can write on, and its last words are known."""
+    talks = [
+        sys.executable,
+        "-c",
+        "import sys; [print(each, file=sys.stderr, flush=True) for each in range(5)]",
+    ]
+
+    def fails(_: logging.LogRecord) -> bool:
+        raise ValueError
+
+    log.addFilter(fails)
+    try:
+        process = WorkerProcess(talks, lambda _: None, lambda: None)
+        said = process.obituary(PATIENCE_SECONDS)
+    finally:
+        log.removeFilter(fails)
+    assert said.split()[-5:] == [*"01234"]

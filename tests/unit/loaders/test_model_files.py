@@ -95,6 +95,13 @@ def test_shards_of_several_models_in_a_folder_are_told(tmp_path):
     assert len(loaded(whole)) == 6
 
 
+def test_a_suffix_in_capitals_is_one(tmp_path):
+    """As some tools write it, on file systems where that is the same."""
+    (tmp_path / "m").mkdir()
+    save_file({"w": torch.ones(4)}, tmp_path / "m" / "W.SAFETENSORS")
+    assert loaded(spec(tmp_path / "m", root=tmp_path)).keys() == {"w"}
+
+
 def test_a_variant_has_an_index_of_its_own_name(tmp_path):
     """``*.index.fp16.json`` is an index like any other, and a file is the same by whatever path an index names it."""
     shards(tmp_path)

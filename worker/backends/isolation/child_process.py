@@ -82,7 +82,7 @@ class ChildProcess:
         except BaseException:
             self._process.kill()
             self._process.wait()
-            self.answers.stop_waiting()
+            self.answers.reader.stop_waiting()
             raise
 
     # ---- calling ----
@@ -107,7 +107,7 @@ class ChildProcess:
 
     def figures(self, device_id: str) -> Dated | None:
         """Return a device's figures on the page; None where something was changed since. Never waits."""
-        changed = self.answers.changed
+        changed = self.answers.reader.changed
         found = self.page.read(device_id)
         return None if found is None or found.changes < changed else found
 
@@ -138,7 +138,7 @@ class ChildProcess:
     def _watch(self) -> None:
         """Wait for its end, which no caller that waits for an answer may be there to see."""
         self._process.wait()
-        self.answers.stop_waiting()
+        self.answers.reader.stop_waiting()
         self._ended()
 
     def _listen(self) -> None:

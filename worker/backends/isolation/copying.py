@@ -135,7 +135,7 @@ class _UnderWay:
                 self._finish_oldest()
             else:  # the answers that free them may be there, and no caller waits for them any more
                 self._token.check()
-                self._child.answers.read_what_came()
+                self._child.answers.reader.read_what_came()
 
     def begin(self, slot: int | None, arrived: Callable[[], None], do: str, *arguments: Any) -> Call:
         """Send a piece on its way; ``arrived`` is called once the device is done with it, and with its slot."""

@@ -35,7 +35,9 @@ internal sealed class RegisteredConsumer(IMemoryConsumer consumer)
                 DeviceId = holding.DeviceId,
                 HeldBytes = holding.HeldBytes,
                 FloorBytes = holding.FloorBytes,
-                Offers = [.. holding.Offers.Select(one => new ConsumerOffer { Bytes = one.Bytes, CostMs = one.Cost.TotalMilliseconds })],
+                Offers = [.. from one in holding.Offers
+                             where one.Bytes > 0 // An empty cache's whole is nothing.
+                             select new ConsumerOffer { Bytes = one.Bytes, CostMs = one.Cost.TotalMilliseconds }],
                 Hits = holding.Hits,
                 Misses = holding.Misses,
                 SavedMs = holding.Saved?.TotalMilliseconds,

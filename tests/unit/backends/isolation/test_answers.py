@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.isolation import never
 from worker.backends.isolation import answers as module
+from worker.backends.isolation import reader
 from worker.backends.isolation.answers import Answers
 from worker.backends.isolation.call import Call
 from worker.backends.isolation.endings import EndedError, Ending
@@ -55,7 +56,7 @@ class Peer:
 
     def at_rest(self) -> bool:
         """Tell whether nothing is left of any call."""
-        return not self.answers._calls and bool(self.answers._right)
+        return not self.answers.reader.calls and bool(self.answers.reader.right)
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def peer() -> Iterator[Peer]:
     made.ours.close_output()
     made.thread.join()
     made.theirs.close()
-    made.answers.stop_waiting()
+    made.answers.reader.stop_waiting()
     if made.answers._end is None:
         made.answers.end(Ending("over", ran_out=False))
     made.ours.close()
@@ -152,7 +153,7 @@ def test_a_process_that_does_not_answer_is_ended(peer: Peer, monkeypatch: pytest
 
     def hanging(why: str) -> None:
         peer.hanging.append(why)
-        peer.answers.stop_waiting()
+        peer.answers.reader.stop_waiting()
         peer.answers.end(Ending("killed", ran_out=False))
 
     peer.answers._on_hanging = hanging
@@ -168,18 +169,18 @@ def test_a_process_that_does_not_answer_is_ended(peer: Peer, monkeypatch: pytest
 def test_what_is_no_answer(peer: Peer, noise: bytes) -> None:
     """It is told of, so that the process is ended; nothing is read from then on, and the call hears of the end."""
     broken = threading.Thread(target=lambda: peer.answers.end(Ending("noise", ran_out=False)))
-    peer.answers._on_broken = broken.start
+    peer.answers.reader._on_broken = broken.start
     with pytest.raises(EndedError, match="noise"):
         peer.call(lambda _: noise)
     broken.join()
-    assert not peer.answers._more
+    assert not peer.answers.reader.more
 
 
 def test_an_end_in_the_middle_of_a_call(peer: Peer) -> None:
     """Whoever waits hears how it ended, and so does whoever calls afterwards."""
 
     def end() -> None:
-        peer.answers.stop_waiting()
+        peer.answers.reader.stop_waiting()
         peer.answers.end(Ending("gone", ran_out=False))
 
     ending = threading.Thread(target=end)
@@ -199,7 +200,7 @@ def test_an_end_in_the_middle_of_a_call(peer: Peer) -> None:
 def test_an_end_whose_pipe_another_process_holds(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits reads no more once it is seen, however long there is no end of what could be read."""
     monkeypatch.setattr(module, "_AT_ONCE_S", 0.0)
-    monkeypatch.setattr(module, "_LAST_LOOKS", 10**9)
+    monkeypatch.setattr(reader, "_LAST_LOOKS", 10**9)
     heard: SimpleQueue[str] = SimpleQueue()
 
     def call() -> None:
@@ -213,7 +214,7 @@ def test_an_end_whose_pipe_another_process_holds(peer: Peer, monkeypatch: pytest
         each.start()
     for _ in callers:
         peer.heard.get()
-    peer.answers.stop_waiting()
+    peer.answers.reader.stop_waiting()
     ending = threading.Thread(target=lambda: peer.answers.end(Ending("gone", ran_out=False)), daemon=True)
     ending.start()
     assert [heard.get(timeout=30) for _ in callers] == ["gone"] * 3
@@ -251,10 +252,10 @@ def test_many_at_once(peer: Peer) -> None:
 def test_what_changes_a_device_is_counted_by_messages(peer: Peer) -> None:
     """Both ends count alike, so that figures tell whether they are of after a change."""
     peer.call(lambda number: [[99, None, None, [1, 2]], [number, 1]])
-    assert peer.answers.changed == peer.theirs.sent == 2
+    assert peer.answers.reader.changed == peer.theirs.sent == 2
     peer.says.put(lambda number: [[number, []]])
     peer.answers.call("readings", ("d",))
-    assert (peer.answers.changed, peer.theirs.sent) == (2, 3)
+    assert (peer.answers.reader.changed, peer.theirs.sent) == (2, 3)
     with pytest.raises(OutOfMemoryError):
         peer.call(out_of_memory, token=never())
-    assert peer.answers.changed == peer.theirs.sent == 4
+    assert peer.answers.reader.changed == peer.theirs.sent == 4

@@ -272,8 +272,8 @@ def test_a_call_that_no_message_can_hold_is_none(pipe: FramePipe) -> None:
         answers.begin("work", (complex(1, 2),))
     with pytest.raises(TypeError, match="complex"):
         answers.call("work", (complex(1, 2),))
-    assert answers._calls == {}
-    assert answers._right
+    assert answers.reader.calls == {}
+    assert answers.reader.right
 
 
 def test_a_first_process_that_is_slow_is_given_more_time(
