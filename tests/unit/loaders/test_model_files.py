@@ -1,11 +1,8 @@
-"""Models as they lie on disk: in shards, in a folder, in a hub's cache, and what only looks like one."""
+"""Models as they lie on disk: in shards, in a folder, in a hub's cache."""
 
-import codecs
 import errno
-import gzip
 import json
 import os
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -14,32 +11,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 from safetensors.torch import save_file
 
-from worker.core.cancellation import CancelToken
+from tests.unit.loaders.declared import NO_MODELS, loaded, refused, spec
 from worker.core.errors import ModelLoadFailedError
-from worker.core.models import AUTO_LOADER, ModelSpec
 from worker.loaders.model_path import identity_of, model_files
-from worker.loaders.placing import place
 from worker.loaders.registry import inferred, loader_of
-from worker.loaders.tensors import as_tensors
-
-
-def spec(path: Path, loader: str = AUTO_LOADER, **more) -> ModelSpec:
-    return ModelSpec("m", loader, path, more.pop("root", path.parent), **more)
-
-
-def loaded(wanted: ModelSpec) -> dict:
-    file = loader_of(wanted).open(wanted)
-    block = bytearray(file.total_bytes)
-    place(file, memoryview(block), CancelToken(lambda: 0))
-    file.close()
-    assert loader_of(wanted).estimate(wanted) == file.total_bytes
-    return as_tensors(memoryview(block), file.tensors)
-
-
-def refused(wanted: ModelSpec) -> str:
-    with pytest.raises(ModelLoadFailedError) as caught:
-        loader_of(wanted).open(wanted)
-    return caught.value.details["cause"]
 
 
 def shards(folder: Path, kind: str = "safetensors") -> dict:
@@ -250,84 +225,6 @@ def test_a_loader_is_known_by_what_the_file_holds(tmp_path):
     with pytest.raises(ModelLoadFailedError, match="it is text, not a model, and begins 'some text or other"):
         loader_of(spec(tmp_path / "e"))
     assert "by its contents it is for the loader safetensors" in refused(spec(tmp_path / "a.pt", "torch"))
-
-
-NO_MODELS = {
-    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "Git LFS pointer"),
-    "a page": (b"\n<!DOCTYPE html><html>", "web page (HTML)"),
-    "an error": (b"<?xml version='1.0'?><Error>", "XML text"),
-    "nothing": (b"", "it is empty"),
-    "reserved": (bytes(5000), "was reserved, and not downloaded yet"),
-    "gzip": (gzip.compress(b"x" * 100), "a gzip archive; unpack it"),
-    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(600), "an HDF5 file"),
-    "an older ggml": (b"lmgg" + bytes(600), "a model in a format before GGUF"),
-    "an older llama": (b"tjgg\3\0\0\0" + bytes(600), "a model in a format before GGUF"),
-    "half a zip": (b"PK\3\4" + b"x" * 600, "it is cut short"),
-    "an annexed file": (b"/annex/objects/SHA256E-s9--ab.safetensors\n", "a pointer of git-annex"),
-    "a link's text": (
-        b"../.git/annex/objects/aa/bb/SHA256E-s9--ab/SHA256E-s9--ab\n",
-        "a pointer of git-annex",
-    ),
-    "a xet file": (b"# xet version 0\nfilesize = 9\nhash = 'ab'\n", "a Xet pointer"),
-    "a marked page": (codecs.BOM_UTF8 + b"<html><body>", "web page (HTML)"),
-    "a wide page": ("<!DOCTYPE html><html>".encode("utf-16"), "web page (HTML)"),
-    "a marked pointer": (
-        codecs.BOM_UTF8 + b"version https://git-lfs.github.com/spec/v1\n",
-        "Git LFS pointer",
-    ),
-    "French": ("Accès refusé, et le texte est long. ".encode() * 300, "begins 'Accès refusé, et"),
-    "Japanese": ("アクセスが拒否されました".encode() * 200, "begins 'アクセス"),
-}
-
-
-def test_half_a_download_is_said_to_be_one(tmp_path):
-    """Wherever it broke off: in the header, in the tensors, in torch's formats; and what to do is said."""
-    save_file({f"tensor {index}": torch.ones(9) for index in range(20)}, tmp_path / "a.safetensors")
-    torch.save({"w": torch.ones(999)}, tmp_path / "zip.pt")
-    torch.save({"w": torch.ones(999)}, tmp_path / "older.pt", _use_new_zipfile_serialization=False)
-    for name in ("a.safetensors", "zip.pt", "older.pt"):
-        whole = (tmp_path / name).read_bytes()
-        for size in (1, 4, 8, len(whole) // 10, len(whole) // 2, len(whole) - 9):
-            (tmp_path / "part").write_bytes(whole[:size])
-            assert "download it again" in refused(spec(tmp_path / "part")), (name, size)
-
-
-@pytest.mark.parametrize("loader", ["safetensors", AUTO_LOADER])
-def test_a_download_of_aria2_that_is_not_over_is_said_to_be_one(tmp_path, loader):
-    """Its file has its header and its whole length long before the weights between are there."""
-    path = tmp_path / "m.safetensors"
-    save_file({"w": torch.ones(99)}, path)
-    unfinished = tmp_path / "m.safetensors.aria2"
-    unfinished.write_bytes(b"\0\1")
-    wanted = spec(path, loader)
-    with pytest.raises(ModelLoadFailedError, match="its download by aria2 is not over: m.safetensors.aria2"):
-        loader_of(wanted).open(wanted)
-    unfinished.unlink()
-    assert loaded(wanted).keys() == {"w"}
-    longest = tmp_path / ("m" * 243 + ".safetensors")  # to which nothing can be beside
-    path.replace(longest)
-    assert loaded(spec(longest, loader)).keys() == {"w"}
-
-
-@pytest.mark.parametrize("loader", ["safetensors", "torch", AUTO_LOADER])
-@pytest.mark.parametrize("name", NO_MODELS)
-def test_what_is_no_model_is_said_in_words(tmp_path, name, loader):
-    """A pointer, a page, an empty file or another archive is named for what it is, with what to do."""
-    content, told = NO_MODELS[name]
-    path = tmp_path / "m.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(ModelLoadFailedError) as caught:
-        loader_of(spec(path, loader)).open(spec(path, loader))
-    cause = caught.value.details["cause"]
-    assert told in cause or (name == "half a zip" and "but a zip archive" in cause)
-
-
-def test_a_tar_archive_is_said_to_be_one(tmp_path):
-    """An archive of another format is not taken for a damaged model."""
-    (tmp_path / "inner").write_text("x")
-    with tarfile.open(tmp_path / "m.pt", "w") as archive:
-        archive.add(tmp_path / "inner", "inner")
-    assert "it is a tar archive; unpack it" in refused(spec(tmp_path / "m.pt", "torch"))
 
 
 def test_params_that_tensors_have_no_use_for_are_refused(tmp_path):
