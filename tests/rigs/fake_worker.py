@@ -16,10 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # it is run as a file
-
-from tests.rigs.golden_player import Player
-
 Json = dict[str, Any]
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -334,7 +330,7 @@ def main() -> None:
     if told.answers:
         for action, data in json.loads(told.answers.read_bytes()).items():
             ACTIONS[action] = lambda request_id, _data, data=data: succeed(request_id, data)
-    player = Player(*told.play, send) if told.play else None
+    player = player_of(*told.play) if told.play else None
     for number, line in enumerate(sys.stdin.buffer):
         request = json.loads(line)
         if number == 0 or player is None or not player.play(request):
@@ -365,6 +361,14 @@ def serve(request: Json, told: argparse.Namespace) -> None:
         succeed(request_id, {**request["data"], "meta": request.get("meta")})
     else:
         known(request_id, request["data"])
+
+
+def player_of(sent: Path, answered: Path) -> Any:
+    """Return what plays a recorded conversation: in a file of its own, for the .NET package has this one alone."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # it is run as a file
+    from tests.rigs.golden_player import Player
+
+    return Player(sent, answered, send)
 
 
 def journal_count(journal: Path, action: str) -> int:

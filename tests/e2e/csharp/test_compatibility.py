@@ -285,6 +285,9 @@ def lost_after_a_clear(service: Any, journal: Path) -> list[str]:
         wait(execute(service, WireActions.Allocate, make(AllocateParams, SizeBytes=8, Owner=owner)))
     wait(execute(service, WireActions.Clear, make(ClearParams, Owner="mine")))
     until(lambda: "memory.get_allocations" in journal.read_text())
-    wait(call(service, "worker.ping"))  # so that the list was answered, too
+    for _ in range(
+        20
+    ):  # so that the list was answered, too, and taken in: by a thread of the pool, before one has had many turns
+        wait(call(service, "worker.ping"))
     psutil.Process(service.Snapshot.ProcessId).kill()
     return [one.Owner for one in exited.next().LostAllocations]
