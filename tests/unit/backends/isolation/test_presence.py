@@ -30,6 +30,19 @@ def present() -> tuple[Presence, Process]:
     return presence, process
 
 
+def begin_to_replace(presence: Presence) -> tuple[threading.Thread, threading.Event]:
+    """Have a thread replace the process; the event is set once it may."""
+    replaced = threading.Event()
+
+    def replace() -> None:
+        with presence.exclusive(never()):
+            replaced.set()
+
+    replacing = threading.Thread(target=replace)
+    replacing.start()
+    return replacing, replaced
+
+
 def test_a_process_in_use_is_not_replaced() -> None:
     """Whoever is to replace it waits for its users; a token that ends has it left alone, and used on."""
     presence, process = present()
@@ -42,14 +55,7 @@ def test_a_process_in_use_is_not_replaced() -> None:
     presence.leave()
     with presence.using("sim:0", Executed.NO, waits=False):
         presence.leave()
-        replaced = threading.Event()
-
-        def replace() -> None:
-            with presence.exclusive(never()):
-                replaced.set()
-
-        replacing = threading.Thread(target=replace)
-        replacing.start()
+        replacing, replaced = begin_to_replace(presence)
         assert not replaced.wait(0.1)
     assert replaced.wait(30)
     replacing.join()
@@ -88,14 +94,7 @@ def test_those_who_come_do_not_wait_for_long(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(presence_module, "_DRAINED_S", 0.0)
     presence, _ = present()
     presence.enter("sim:0")
-    replaced = threading.Event()
-
-    def replace() -> None:
-        with presence.exclusive(never()):
-            replaced.set()
-
-    replacing = threading.Thread(target=replace)
-    replacing.start()
+    replacing, replaced = begin_to_replace(presence)
     with presence.changed:
         assert presence.changed.wait_for(lambda: presence._awaited, 30)
     with presence.using("sim:0", Executed.NO):
