@@ -10,13 +10,14 @@ from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent, SureLock
+from worker.core.system_calls import WithoutCall
 
 PARALLEL_FROM_BYTES = 32 * 2**20
 """Below this a second thread costs more to start than it saves."""
 
 _FEWEST, _MOST, _CPUS_EACH = 2, 4, 4
 """Threads, where there are so many processors for each: copies and reads of files go up with them (5, 11 and 21 GiB/s of
-the page cache by one, two and four of an EPYC's 16), and most of the processors are left to inference."""
+the page cache by one, two and four threads where there were 16), and most of the processors are left to inference."""
 
 PART_BYTES = 32 * 2**20
 """What a thread copies before it takes the next part, where a copy is of many pieces: the wait for the last of them is 1 % of it."""
@@ -98,7 +99,9 @@ def copy_parts(
 if sys.platform == "linux":
 
     def _cpus() -> int:
-        return len(os.sched_getaffinity(0))
+        with WithoutCall():
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
 
 else:
 

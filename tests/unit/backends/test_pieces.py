@@ -1,5 +1,8 @@
 """Work in pieces: by as many threads as there are processors for, each piece once, and none left running."""
 
+import errno
+import os
+import sys
 import threading
 from collections.abc import Callable
 
@@ -20,6 +23,18 @@ def test_threads(monkeypatch: pytest.MonkeyPatch, cpus: int, threads: int) -> No
     monkeypatch.setattr(pieces, "_cpus", lambda: cpus)
     assert threads_for(PARALLEL_FROM_BYTES) == threads
     assert threads_for(PARALLEL_FROM_BYTES - 1) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there it is asked which processors may be used")
+def test_processors_that_may_not_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a container's filter refuses the question all count."""
+
+    def refused(_pid: int) -> set[int]:
+        raise PermissionError(errno.EPERM, "refused")
+
+    monkeypatch.setattr(os, "sched_getaffinity", refused)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert threads_for(PARALLEL_FROM_BYTES) == 4
 
 
 def test_each_piece_once() -> None:
